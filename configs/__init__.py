@@ -1,0 +1,1 @@
+"""Hydra groups (YAML) and the frozen dataclasses they are resolved into."""

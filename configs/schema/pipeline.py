@@ -1,0 +1,326 @@
+"""Configuration of `arriero data` and of the verbs that read its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """One threshold of a policy: the document is dropped when its signal lies outside [min, max]."""
+
+    signal: str
+    """Name of the signal the rule looks at, `sidecar.column` (such as `gopher.n_words`)."""
+    min: float | None = None
+    """Smallest value that is kept, in the signal's unit; null: no lower bound."""
+    max: float | None = None
+    """Largest value that is kept, in the signal's unit; null: no upper bound."""
+    allow: tuple[str, ...] | None = None
+    """Values that are kept, for signals that are strings; null: any."""
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Policy A: thresholds over signals, decided after annotation and before deduplication."""
+
+    name: str
+    """Name of the policy, shown in the funnel."""
+    rules: dict[str, RuleConfig | None] = field(default_factory=dict)
+    """Rules in the order in which they are tried; the first that fails names the drop; null disables one."""
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How documents of one kind of source are read, extracted and filtered."""
+
+    name: str
+    """Name of the recipe, and of its source where no other name is given."""
+    reader: Literal["auto", "warc", "jsonl", "parquet", "text", "wikitext", "python"] = "auto"
+    """Reader of the input files; `auto` chooses by file name and first bytes."""
+    extract: Literal["auto", "none", "html", "wikitext"] = "auto"
+    """Main-text extraction; `auto` follows the reader."""
+    text_key: str = "text"
+    """Field or column that holds the text, for JSONL and Parquet."""
+    id_key: str = "id"
+    """Field or column that holds the given id, for JSONL and Parquet; absent: the URL, then the payload."""
+    url_key: str = "url"
+    """Field or column that holds the URL, for JSONL and Parquet."""
+    max_record_bytes: int = 64 * 2**20
+    """Largest raw record, bytes; a larger one is set aside and counted."""
+    max_source_bytes: int | None = None
+    """Stop after this many bytes of text of each kind of the `python` reader; null: no limit."""
+    language: str | None = None
+    """Language of all documents, ISO 639-1, where the source is known to have one; null: detect."""
+    filter: FilterConfig = field(default_factory=lambda: FilterConfig(name="none"))
+    """Policy A of these documents."""
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of a run with several inputs: `sources=[{name,recipe,input}, …]`."""
+
+    name: str
+    """Name of the source, in the funnel, the mixture and the packed dataset."""
+    recipe: str
+    """Recipe of the group `recipe` that reads it."""
+    input: str
+    """File, folder or glob."""
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A fastText classifier: an existing model, or one trained in this run."""
+
+    model: str | None = None
+    """Path of a fastText `.bin` model; null: the stage says `not run` unless `train` names training data."""
+    train: str | None = None
+    """Labelled JSONL (`text`, `label`) from which a small model is trained first; null: no training."""
+    max_characters: int = 2000
+    """Characters of a document that the classifier reads, from its start."""
+    epochs: int = 10
+    """Passes over the training data."""
+    dim: int = 16
+    """Width of the embedding."""
+    word_ngrams: int = 2
+    """Longest word n-gram."""
+    min_char_ngram: int = 0
+    """Shortest character n-gram; 0 with `max_char_ngram` 0: none."""
+    max_char_ngram: int = 0
+    """Longest character n-gram."""
+    buckets: int = 200_000
+    """Hash buckets for n-grams."""
+    learning_rate: float = 0.5
+    """fastText learning rate."""
+
+
+@dataclass(frozen=True)
+class NsfwConfig:
+    """NSFW signals: URL lists, word density, classifier."""
+
+    url_lists: tuple[str, ...] = ()
+    """Files or folders of host names and URL parts, one a line; plain or gzip."""
+    word_lists: tuple[str, ...] = ()
+    """Files or folders of words, one a line; a file named after a language (`de.txt`) applies to it alone."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """fastText classifier whose label `nsfw` is the score."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Labels of quality, asked of a Llama through an OpenAI-compatible server."""
+
+    base_url: str | None = None
+    """Address of the server's API, such as `http://127.0.0.1:8000/v1`; null: no labelling."""
+    model: str = "llama"
+    """Model name that the server knows."""
+    documents: int = 500
+    """Documents that are labelled, chosen by a hash of (seed, id)."""
+    max_characters: int = 3000
+    """Characters of a document shown to the model."""
+    timeout: float = 60.0
+    """Seconds for one answer."""
+    retries: int = 3
+    """Tries of one request before the document is set aside."""
+    concurrency: int = 8
+    """Requests in flight."""
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Quality score: label → train → score."""
+
+    label: LabelConfig = field(default_factory=LabelConfig)
+    """The labelling server."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """fastText classifier trained on those labels (or given); its score is P(label ≥ good)."""
+    good: int = 3
+    """Labels (0 to 5) from which a document counts as good."""
+
+
+@dataclass(frozen=True)
+class DedupConfig:
+    """Exact, fuzzy and semantic deduplication (policy B)."""
+
+    exact: bool = True
+    """Drop documents whose normalised text is equal."""
+    minhash: bool = True
+    """Drop verified near-duplicates."""
+    ngram: int = 5
+    """Words in a shingle."""
+    permutations: int = 112
+    """Hash functions of a signature; bands × rows."""
+    bands: int = 14
+    """LSH bands."""
+    rows: int = 8
+    """Rows of a band."""
+    jaccard: float = 0.8
+    """Exact Jaccard similarity of shingle sets from which a candidate pair is a duplicate."""
+    semantic: bool = False
+    """Drop near neighbours within clusters of embeddings (SemDeDup)."""
+    semantic_dim: int = 256
+    """Width of the default embedding (hashed TF-IDF, random projection)."""
+    semantic_clusters: int | None = None
+    """k of k-means; null: square root of the number of documents."""
+    semantic_similarity: float = 0.95
+    """Cosine similarity from which the worse of two neighbours is dropped."""
+    keep: Literal["quality", "longest", "first"] = "quality"
+    """Which document of a duplicate cluster stays; ties: longer text, then smaller id."""
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """Weights of sources, stored in the packed dataset as the default data plan."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+    """Share of sequences by source; sources left out share the rest by their size; empty: all by size."""
+    max_epochs: dict[str, float] = field(default_factory=dict)
+    """Largest number of passes over a source; absent: unlimited."""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer: trained on the kept documents, or an existing one."""
+
+    path: str | None = None
+    """Folder of an existing tokenizer (`tokenizer.json`); null: train one."""
+    vocab_size: int = 128_256
+    """Tokens including the special ones."""
+    train_bytes: int = 200 * 2**20
+    """Bytes of kept text the training sees, chosen by a hash of (seed, id)."""
+    min_frequency: int = 2
+    """Smallest number of occurrences of a merged pair."""
+    n_special: int = 256
+    """Special and reserved tokens at the end of the vocabulary (Llama 3: 256)."""
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Packing of tokens into sequences."""
+
+    sequence_length: int = 8192
+    """Tokens of a sequence."""
+    method: Literal["concat", "best_fit"] = "concat"
+    """Concatenate and chunk (Llama 3), or best-fit (fewer split documents)."""
+    shard_sequences: int = 16_384
+    """Sequences of one token shard."""
+    heldout_fraction: float = 0.01
+    """Share of each source's documents that go to the held-out split, chosen by a hash of their group."""
+    heldout_min_bytes: int = 0
+    """Grow the held-out split of each source to at least this many bytes of text, where the source has twice as much."""
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """Where the stages run."""
+
+    kind: Literal["local", "slurm"] = "local"
+    """datatrove's executor."""
+    workers: int = 0
+    """Processes at a time; 0: the number of cores. Never changes the output."""
+    partition: str = "main"
+    """Slurm partition."""
+    time: str = "24:00:00"
+    """Slurm time limit of a task."""
+    mem_gb: int = 4
+    """Slurm memory of a task, GB."""
+    poll_seconds: float = 2.0
+    """Seconds between looks at the job queue."""
+
+
+@dataclass(frozen=True)
+class DataRun:
+    """`arriero data`: raw input → packed dataset."""
+
+    output: str
+    """Directory of the run; the packed dataset is `output/packed`."""
+    input: str | None = None
+    """File, folder or glob, read with `recipe`; or give `sources`."""
+    recipe: RecipeConfig = field(default_factory=lambda: RecipeConfig(name="web"))
+    """Recipe of `input`."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Several inputs at once, each with a recipe by name."""
+    languages: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """Language identification: labels are ISO 639-1 codes (`__label__en`)."""
+    nsfw: NsfwConfig = field(default_factory=NsfwConfig)
+    """NSFW signals."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Quality score."""
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    """Deduplication."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    """Mixture weights."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Tokenizer."""
+    pack: PackConfig = field(default_factory=PackConfig)
+    """Packing."""
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    """Executor."""
+    unit_bytes: int = 64 * 2**20
+    """Target size of one unit of work, bytes of input."""
+    cutoff: str | None = None
+    """Knowledge cut-off date of the data, ISO 8601, recorded in the manifest; null: newest document date."""
+    seed: int = 0
+    """Seed of every random choice; each is keyed by (seed, stage, id)."""
+    dry_run: bool = False
+    """Print the plan (inputs, units, stages and whether each is done) and stop."""
+
+
+@dataclass(frozen=True)
+class TokenizerRun:
+    """`arriero tokenizer`: train a tokenizer on text or JSONL files."""
+
+    input: str
+    """File, folder or glob."""
+    output: str
+    """Folder of the tokenizer."""
+    recipe: RecipeConfig = field(default_factory=lambda: RecipeConfig(name="text"))
+    """Recipe that reads the input."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Size and training."""
+    seed: int = 0
+    """Seed of the sample."""
+
+
+@dataclass(frozen=True)
+class ClassifyRun:
+    """`arriero classify`: train a fastText classifier and measure it on a held-out part."""
+
+    input: str
+    """Labelled JSONL."""
+    output: str
+    """Path of the `.bin` model; measures go beside it as `.json`."""
+    text_key: str = "text"
+    """Field of the text."""
+    label_key: str = "label"
+    """Field of the label."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """Training."""
+    test_fraction: float = 0.1
+    """Share of rows held out, chosen by a hash of (seed, text)."""
+    seed: int = 0
+    """Seed."""
+
+
+@dataclass(frozen=True)
+class PackedPath:
+    """Where a packed dataset lies."""
+
+    path: str
+    """Packed dataset (the folder that holds `manifest.json`)."""
+
+
+@dataclass(frozen=True)
+class TraceRun:
+    """`arriero trace`: where a document went."""
+
+    data: PackedPath
+    """The packed dataset."""
+    id: str | None = None
+    """Document id, 32 hexadecimal digits."""
+    url: str | None = None
+    """URL of the document."""
+    text: str | None = None
+    """Text that the document contains."""
+    limit: int = 20
+    """Matches shown at the most."""

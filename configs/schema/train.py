@@ -1,0 +1,398 @@
+"""Configuration of `arriero train`, `arriero launch` and of the verbs that read a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase of the data plan."""
+
+    sequences: int | None = None
+    """Sequences in the phase; null: until the end of training."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Share of sequences by source; empty: the mixture stored in the packed dataset."""
+    max_epochs: dict[str, float] = field(default_factory=dict)
+    """Largest number of passes over a source, all phases counted; absent: the packed dataset's."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The packed dataset and the plan over it."""
+
+    path: str
+    """Packed dataset (the folder that holds `manifest.json`)."""
+    phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
+    """Phases of the data plan, in order."""
+    verify: bool = True
+    """Check the CRC of each sequence when it is read."""
+    prefetch: int = 4
+    """Batches read ahead by the loader's thread."""
+
+
+@dataclass(frozen=True)
+class RopeScalingConfig:
+    """Llama 3.1 frequency scaling for contexts longer than the original (Llama 3 report, section 3.4.3)."""
+
+    factor: float = 8.0
+    """Stretch of low frequencies."""
+    low_freq_factor: float = 1.0
+    """Wavelengths above original_max/low_freq_factor are stretched fully."""
+    high_freq_factor: float = 4.0
+    """Wavelengths below original_max/high_freq_factor stay."""
+    original_max_position: int = 8192
+    """Context of the original model, tokens."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Llama 3 shape (Llama 3 report, table 3). The vocabulary size comes from the packed dataset."""
+
+    name: str
+    """Name of the preset."""
+    dim: int
+    """Width of the residual stream."""
+    n_layers: int
+    """Transformer blocks."""
+    n_heads: int
+    """Query heads."""
+    n_kv_heads: int
+    """Key and value heads (GQA); divides n_heads."""
+    ffn_dim: int
+    """Width of the SwiGLU feed-forward."""
+    max_sequence_length: int = 8192
+    """Longest sequence the model is used with, tokens."""
+    rope_theta: float = 500_000.0
+    """Base of the rotary embedding."""
+    rope_scaling: RopeScalingConfig | None = None
+    """Llama 3.1 scaling; null: none."""
+    norm_eps: float = 1e-5
+    """Epsilon of RMSNorm."""
+    tied: bool = False
+    """Share the embedding with the output head."""
+    init_std: float = 0.02
+    """Standard deviation of the normal init; residual outputs are divided by sqrt(2 × n_layers)."""
+    init_from: str | None = None
+    """Run directory, checkpoint or Hugging Face export whose weights start the run (continued pretraining)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch and precision."""
+
+    steps: int
+    """Optimizer steps of the whole run."""
+    global_batch_size: int
+    """Sequences of one step, over all ranks."""
+    micro_batch_size: int
+    """Sequences of one forward pass on one rank."""
+    sequence_length: int | None = None
+    """Tokens of a sequence; null: the packed dataset's; if given it must equal it."""
+    dtype: Literal["bf16", "fp32", "fp64"] = "bf16"
+    """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64)."""
+    compile: bool = False
+    """torch.compile of each block."""
+    activation_checkpointing: Literal["none", "full", "selective"] = "none"
+    """What is recomputed in the backward pass."""
+    loss_chunk_tokens: int = 2048
+    """Tokens whose logits exist at a time in the loss; 0: all."""
+    eval_every: int = 0
+    """Steps between held-out evaluations; 0: at the end only."""
+    eval_sequences: int = 64
+    """Held-out sequences of each source in an evaluation during training."""
+    deterministic: bool = False
+    """Deterministic CUDA kernels (slower); CPU is deterministic anyway."""
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """The mesh [pp, dp_replicate, dp_shard, cp, tp]."""
+
+    pp: int = 1
+    """Pipeline stages."""
+    dp_replicate: int = 1
+    """Replicas of the sharded model (HSDP)."""
+    dp_shard: int = -1
+    """FSDP shards; -1: what is left of the world size."""
+    cp: int = 1
+    """Context-parallel ranks."""
+    tp: int = 1
+    """Tensor-parallel ranks, with sequence parallelism."""
+    pp_schedule: Literal["1f1b", "gpipe"] = "1f1b"
+    """Pipeline schedule."""
+    reshard_after_forward: bool = True
+    """FSDP frees full parameters after the forward pass."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """AdamW for all, or Muon for matrices of the blocks with AdamW for the rest."""
+    lr: float = 3e-4
+    """Peak learning rate of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW betas."""
+    eps: float = 1e-8
+    """AdamW epsilon."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices; norms and embeddings have none."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0: no clipping."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon."""
+    muon_momentum: float = 0.95
+    """Momentum of Muon."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning-rate schedule."""
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after warm-up."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up from zero."""
+    min_ratio: float = 0.1
+    """Final learning rate as a share of the peak."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints."""
+
+    every: int = 500
+    """Steps between checkpoints; one more is written at the end."""
+    keep: int = 3
+    """Newest committed checkpoints that stay; 0: all."""
+    asynchronous: bool = True
+    """Write in a separate process while training goes on."""
+    resume: bool = True
+    """Continue from the newest checkpoint that verifies; false: refuse to start where checkpoints exist."""
+
+
+@dataclass(frozen=True)
+class ResilienceConfig:
+    """What is survived, and how long it may take."""
+
+    collective_timeout: float = 600.0
+    """Seconds after which a collective that does not finish is an error."""
+    heartbeat_every: float = 5.0
+    """Seconds between heartbeats of a rank to the run directory."""
+    hang_timeout: float = 1800.0
+    """Seconds without a heartbeat after which the supervisor dumps stacks and restarts."""
+    max_restarts: int = 3
+    """Restarts without new committed progress before the supervisor gives up."""
+    skip_nonfinite: bool = True
+    """Skip the optimizer update of a step whose loss or gradient norm is not finite."""
+    max_skipped: int = 10
+    """Skipped steps in a row after which the run stops."""
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Views of the metrics; the run directory is the truth."""
+
+    wandb: bool = True
+    """Log to wandb."""
+    wandb_mode: Literal["offline", "online", "disabled"] = "offline"
+    """wandb's mode."""
+    trackio: bool = False
+    """Log to trackio (local, SQLite)."""
+    tensorboard: bool = False
+    """Write TensorBoard events."""
+    project: str = "arriero"
+    """Project name in the trackers."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run directory."""
+
+    dir: str
+    """Directory of the run."""
+    name: str | None = None
+    """Name in trackers; null: the directory's name."""
+    log_every: int = 10
+    """Steps between lines on the console."""
+    progress: bool = True
+    """Show a progress bar where the console is a terminal."""
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """`arriero train`: one training run in this process group."""
+
+    data: DataConfig
+    """Packed dataset and plan."""
+    model: ModelConfig
+    """Model."""
+    train: TrainConfig
+    """Length, batch, precision."""
+    run: RunConfig
+    """Run directory."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Mesh."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning-rate schedule."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+    resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
+    """Limits of failure."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    """Trackers."""
+    seed: int = 0
+    """Seed of init and data order."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device; auto: CUDA where there is one."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where a run is put."""
+
+    kind: Literal["local", "slurm"] = "local"
+    """Local torchrun, or Slurm."""
+    nodes: int = 1
+    """Nodes."""
+    nproc: int = 1
+    """Processes a node (one a GPU)."""
+    threads: int = 1
+    """OMP threads a process."""
+    partition: str | None = None
+    """Slurm partition; null: the cluster's default."""
+    time: str = "24:00:00"
+    """Slurm time limit."""
+    mem: str | None = None
+    """Slurm memory a node, such as `64G`; null: the cluster's default."""
+    cpus_per_task: int = 1
+    """Slurm CPUs a node's task."""
+    gpus_per_node: int = 0
+    """Slurm GPUs a node."""
+    account: str | None = None
+    """Slurm account."""
+    exclude: tuple[str, ...] = ()
+    """Nodes that must not be used."""
+    signal_before: int = 120
+    """Seconds before the time limit at which the job checkpoints and requeues."""
+    follow: bool = True
+    """Follow the submitted job's log and state until it ends."""
+    prolog: str = ""
+    """Shell lines put before the job's command (modules, environment)."""
+    port: int = 29500
+    """Rendezvous port on the first node; 0: a free one (local only)."""
+
+
+@dataclass(frozen=True)
+class LaunchRun(TrainRun):
+    """`arriero launch`: a training run under the supervisor."""
+
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Cluster."""
+    dry_run: bool = False
+    """Print what would be run or submitted, and stop."""
+    cancel: bool = False
+    """Cancel the run directory's submitted job, and stop."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """An existing run directory."""
+
+    dir: str
+    """Directory of the run."""
+
+
+@dataclass(frozen=True)
+class EvaluateRun:
+    """`arriero evaluate`: held-out loss by source."""
+
+    run: RunDir
+    """The run."""
+    step: int | None = None
+    """Checkpoint step; null: the newest that verifies."""
+    data: str | None = None
+    """Packed dataset; null: the run's."""
+    split: Literal["heldout", "train"] = "heldout"
+    """Split of the packed dataset."""
+    max_sequences: int | None = None
+    """Sequences of each source at the most; null: all."""
+    batch_size: int = 8
+    """Sequences of one forward pass."""
+    dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
+    """Compute precision."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device."""
+
+
+@dataclass(frozen=True)
+class GenerateRun:
+    """`arriero generate`: samples from a checkpoint."""
+
+    run: RunDir
+    """The run."""
+    step: int | None = None
+    """Checkpoint step; null: the newest that verifies."""
+    prompt: str | None = None
+    """Prompt; the begin-of-text token is put first."""
+    prompts: str | None = None
+    """File of prompts, JSONL with `prompt` or text separated by blank lines; a few-shot prompt is one entry."""
+    max_tokens: int = 128
+    """New tokens at the most."""
+    temperature: float = 0.8
+    """Softmax temperature; 0: greedy."""
+    top_k: int = 0
+    """Sample from the k likeliest tokens; 0: all."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that holds this probability."""
+    n: int = 1
+    """Samples of each prompt."""
+    seed: int = 0
+    """Seed of sampling."""
+    output: str | None = None
+    """JSONL file for the samples; null: printed only."""
+    dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
+    """Compute precision."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device."""
+
+
+@dataclass(frozen=True)
+class ExportRun:
+    """`arriero export`: Hugging Face safetensors and tokenizer."""
+
+    run: RunDir
+    """The run."""
+    output: str
+    """Folder of the export; must not exist or be empty."""
+    step: int | None = None
+    """Checkpoint step; null: the newest that verifies."""
+    dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
+    """Stored precision."""
+
+
+@dataclass(frozen=True)
+class ImportRun:
+    """`arriero import`: a Hugging Face Llama becomes a run whose weights can be continued."""
+
+    input: str
+    """Folder of the Hugging Face model."""
+    run: RunDir
+    """Run directory that is made."""
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """`arriero report`: one self-contained HTML page."""
+
+    run: RunDir
+    """The run."""
+    data: str | None = None
+    """Directory of the data run (holds `packed/`); null: found from the run's config."""
+    output: str | None = None
+    """Path of the page; null: `report.html` in the run directory."""
