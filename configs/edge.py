@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 import sys
 import types
@@ -23,13 +24,24 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 T = TypeVar("T")
 
 # Values of these keys are what a person wrote (text, addresses, globs): they are quoted for Hydra's grammar.
-FREE_TEXT = frozenset({"prompt", "prompts", "text", "url", "id", "input", "output", "data.path", "run.dir", "data"})
-HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--multirun", "-m", "--hydra-help", "--resolve", "--package", "-p")
+FREE_TEXT = frozenset({"prompt", "prompts", "text", "url", "id", "input", "output", "data.path", "run.dir"})
+HYDRA_FLAGS = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--multirun",
+    "-m",
+    "--hydra-help",
+    "--resolve",
+    "--package",
+    "-p",
+)
 
 
 class ConfigError(ValueError):
@@ -38,9 +50,15 @@ class ConfigError(ValueError):
 
 def _nearest(name: str, valid: Sequence[str]) -> str:
     tail = name.rsplit(".", 1)[-1]
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) or [
-        key for key in valid if key.rsplit(".", 1)[-1] in difflib.get_close_matches(tail, [v.rsplit(".", 1)[-1] for v in valid], n=1, cutoff=0.6)
-    ][:1]
+    close = (
+        difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+        or [
+            key
+            for key in valid
+            if key.rsplit(".", 1)[-1]
+            in difflib.get_close_matches(tail, [v.rsplit(".", 1)[-1] for v in valid], n=1, cutoff=0.6)
+        ][:1]
+    )
     return f"; did you mean `{close[0]}`?" if close else f"; valid keys: {', '.join(sorted(valid))}"
 
 
@@ -54,7 +72,9 @@ def _describe(kind: Any) -> str:
         return "a list"
     if origin is dict:
         return "a mapping"
-    return {int: "an integer", float: "a number", str: "a string", bool: "true or false"}.get(kind, getattr(kind, "__name__", str(kind)))
+    return {int: "an integer", float: "a number", str: "a string", bool: "true or false"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -71,8 +91,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        if len(kinds) == len(value):
-            return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+        if len(kinds) != len(value):
+            raise ConfigError(f"`{where}` must have {len(kinds)} entries, but it is {list(value)!r}")
+        return tuple(
+            _convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        )
     if origin is dict and isinstance(value, dict):
         return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -101,7 +124,9 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise ConfigError(f"`{where + '.' if where else ''}{name}` is required: {field_docs(cls).get(name, '')}")
+            raise ConfigError(
+                f"`{where + '.' if where else ''}{name}` is required: {field_docs(cls).get(name, '')}"
+            )
     return cls(**values)
 
 
@@ -116,8 +141,12 @@ def field_docs(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
-        for node, after in zip(body, body[1:], strict=False):
-            if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        for node, after in itertools.pairwise(body):
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
                 docs[typing.cast(ast.Name, node.target).id] = str(after.value.value)
     return docs
 
@@ -129,19 +158,30 @@ def known_keys(cls: type, prefix: str = "") -> list[str]:
         keys.append(prefix + name)
         inner = [kind, *typing.get_args(kind)]
         for k in inner:
-            if dataclasses.is_dataclass(k) and isinstance(k, type) and typing.get_origin(kind) not in (tuple, dict):
+            if (
+                dataclasses.is_dataclass(k)
+                and isinstance(k, type)
+                and typing.get_origin(kind) not in (tuple, dict)
+            ):
                 keys += known_keys(k, f"{prefix}{name}.")
     return keys
 
 
+def _is_quoted(override: str, value: str) -> bool:
+    if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0]:
+        return False
+    try:
+        return OverridesParser.create().parse_override(override) is not None
+    except HydraException:
+        return False
+
+
 def _quote(override: str) -> str:
     key, sep, value = override.partition("=")
-    if not sep or key.lstrip("+~") not in FREE_TEXT or value[:1] in "'\"":
+    if not sep or key.lstrip("+~") not in FREE_TEXT or _is_quoted(override, value):
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    # Hydra's quoted strings keep a backslash that escapes nothing: only quotes and backslashes before them need one.
-    if "\\" in value and not value.endswith("\\") and "'" not in value:
-        escaped = value
+    # Hydra unescapes quotes and the backslashes before them, and nothing else; OmegaConf then reads ${…}.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value.replace("${", "\\${"))
     return f"{key}='{escaped}'"
 
 
@@ -164,7 +204,9 @@ def compose(config: str, overrides: Sequence[str] = (), schema: type | None = No
     try:
         with initialize_config_module(config_module="configs", version_base="1.3"):
             composed = hydra_compose(config, overrides=quoted)
-            return typing.cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+            return typing.cast(
+                dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            )
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_readable(error, quoted, schema)) from error
 
@@ -173,7 +215,9 @@ def _resolve_overrides(overrides: Sequence[str], schema: type) -> list[str]:
     """Check every override's key against the schema, and let it set keys that the YAML leaves to the dataclass."""
     valid = set(known_keys(schema))
     hints = typing.get_type_hints(schema)
-    nodes = {n for n, k in hints.items() if any(dataclasses.is_dataclass(x) for x in (k, *typing.get_args(k)))}
+    nodes = {
+        n for n, k in hints.items() if any(dataclasses.is_dataclass(x) for x in (k, *typing.get_args(k)))
+    }
     choices = {g for g in groups() if g in nodes or g not in hints}
     resolved = []
     for text in overrides:
@@ -181,7 +225,7 @@ def _resolve_overrides(overrides: Sequence[str], schema: type) -> list[str]:
             parsed = OverridesParser.create().parse_override(text)
         except HydraException as error:
             raise ConfigError(
-                f"`{text}` is not understood; write key=value, and quote values with spaces or commas: key='a, b'"
+                f"`{text}` is not understood; write key=value, and quote values that hold commas: key='a, b'"
             ) from error
         key = (parsed.key_or_group or "").split("@")[0]
         if key.startswith("hydra") or "/" in key or key in choices:
@@ -206,15 +250,15 @@ def _is_mapping(schema: type, key: str) -> bool:
 
 def _readable(error: Exception, overrides: Sequence[str], schema: type | None) -> str:
     text = str(error).strip()
-    missing = re.search(r"Missing mandatory value: (\S+)", text)
-    if missing:
-        key = missing.group(1)
+    if isinstance(error, MissingMandatoryValue):
+        key = getattr(error, "full_key", None) or text.rsplit(" ", 1)[-1]
         return f"`{key}` is required: write {key}=…"
     option = re.search(r"(?:In|Could not find) '?(?:[^']*': Could not find )?'?([a-z_]+)/([^'\s]+)'", text)
     if option:
         folder = Path(__file__).parent / option.group(1)
         names = sorted(p.stem for p in folder.glob("*.yaml"))
-        return f"`{option.group(1)}={option.group(2)}` is unknown{_nearest(option.group(2), names) if names else ''} (options: {', '.join(names)})"
+        near = _nearest(option.group(2), names)
+        return f"`{option.group(1)}={option.group(2)}` is unknown{near} (options: {', '.join(names)})"
     key_match = re.search(r"Key '([^']+)' is not in struct|Could not override '([^']+)'", text)
     if key_match and schema is not None:
         key = key_match.group(2) or key_match.group(1)
@@ -264,11 +308,17 @@ def read(path: Path, schema: type[T]) -> T:
     return build(schema, data)
 
 
-def main(config: str, schema: type[T], function: Callable[[T], int | None], doc: str, argv: Sequence[str] | None = None) -> int:
+def main(
+    config: str,
+    schema: type[T],
+    function: Callable[[T], int | None],
+    doc: str,
+    argv: Sequence[str] | None = None,
+) -> int:
     """Run a verb: `function` gets the resolved dataclass; a ConfigError becomes one line and exit status 2.
 
-    `--help` prints `doc` and every key with its documentation and default; Hydra's own flags (`--cfg job`, `--multirun`, `--info`)
-    are handed to Hydra.
+    `--help` prints `doc` and every key with its documentation and default; Hydra's own flags (`--cfg job`,
+    `--multirun`, `--info`) are handed to Hydra.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
@@ -284,13 +334,17 @@ def main(config: str, schema: type[T], function: Callable[[T], int | None], doc:
     return function(resolved) or 0
 
 
-def _hydra_main(config: str, schema: type[T], function: Callable[[T], int | None], arguments: list[str]) -> int:
+def _hydra_main(
+    config: str, schema: type[T], function: Callable[[T], int | None], arguments: list[str]
+) -> int:
     import hydra
 
     codes = []
 
     def task(cfg: DictConfig) -> None:
-        codes.append(function(build(schema, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))) or 0)
+        codes.append(
+            function(build(schema, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))) or 0
+        )
 
     saved = sys.argv
     try:
@@ -309,18 +363,33 @@ def _hydra_main(config: str, schema: type[T], function: Callable[[T], int | None
 def help_text(config: str, schema: type, doc: str) -> str:
     """The `--help` of a verb: what it does, examples, and every key with its default and meaning."""
     data = _defaults(config)
-    lines = [doc.strip(), "", "Configuration groups: " + ", ".join(groups()), "", "Keys (key=value overrides, Hydra syntax):"]
+    lines = [
+        doc.strip(),
+        "",
+        "Configuration groups: " + ", ".join(groups()),
+        "",
+        "Keys (key=value overrides, Hydra syntax):",
+    ]
 
     def walk(cls: type, values: Any, prefix: str) -> None:
         docs = field_docs(cls)
         for name, kind in typing.get_type_hints(cls).items():
-            inner = next((k for k in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(k) and isinstance(k, type)), None)
+            inner = next(
+                (
+                    k
+                    for k in (kind, *typing.get_args(kind))
+                    if dataclasses.is_dataclass(k) and isinstance(k, type)
+                ),
+                None,
+            )
             value = values.get(name) if isinstance(values, dict) else None
             if inner is not None and typing.get_origin(kind) not in (tuple, dict):
                 lines.append(f"\n  {prefix}{name}: {docs.get(name, '')}")
                 walk(inner, value if value is not None else {}, f"{prefix}{name}.")
             else:
-                shown = "" if isinstance(value, (dict, list)) else f" [{'required' if value == '???' else value}]"
+                shown = (
+                    "" if isinstance(value, (dict, list)) else f" [{'required' if value == '???' else value}]"
+                )
                 lines.append(f"    {prefix}{name}{shown}  {docs.get(name, '')}")
 
     walk(schema, data, "")

@@ -309,6 +309,14 @@ class RunDir:
 
 
 @dataclass(frozen=True)
+class OtherData:
+    """A packed dataset other than the run's own."""
+
+    path: str | None = None
+    """Packed dataset; null: the one in the run's config."""
+
+
+@dataclass(frozen=True)
 class EvaluateRun:
     """`arriero evaluate`: held-out loss by source."""
 
@@ -316,8 +324,8 @@ class EvaluateRun:
     """The run."""
     step: int | None = None
     """Checkpoint step; null: the newest that verifies."""
-    data: str | None = None
-    """Packed dataset; null: the run's."""
+    data: OtherData = field(default_factory=OtherData)
+    """The packed dataset."""
     split: Literal["heldout", "train"] = "heldout"
     """Split of the packed dataset."""
     max_sequences: int | None = None
@@ -392,7 +400,7 @@ class ReportRun:
 
     run: RunDir
     """The run."""
-    data: str | None = None
-    """Directory of the data run (holds `packed/`); null: found from the run's config."""
+    data: OtherData = field(default_factory=OtherData)
+    """The packed dataset; the data run that made it is the folder above."""
     output: str | None = None
     """Path of the page; null: `report.html` in the run directory."""
