@@ -1,0 +1,281 @@
+"""Charts of the report: plain data in, plotly figures out. Labels that come from data are escaped here."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+Row = Mapping[str, Any]
+
+INK, MUTED, GRID, PAPER = "#22262e", "#6d7480", "#ece8e1", "#ffffff"
+ACCENT = "#b4532a"
+COLOURS = ("#2f5d8a", "#c8703c", "#5a8f69", "#b3912f", "#7d6099", "#3c97a5", "#a84d6d", "#7b818b")
+KEPT, LOST = "#5a8f69", "#d8d2c7"
+FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+MAX_POINTS = 1500
+
+
+def label(text: object) -> str:
+    """Text from data, safe inside plotly's labels (which understand some HTML)."""
+    return html.escape(str(text))
+
+
+def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = False) -> go.Figure:
+    """An empty figure in the page's style."""
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
+    return go.Figure(
+        layout={
+            "height": height,
+            "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+            "paper_bgcolor": PAPER,
+            "plot_bgcolor": PAPER,
+            "font": {"family": FONT, "size": 12, "color": INK},
+            "hoverlabel": {"font": {"family": FONT, "size": 12}},
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 11}},
+            "xaxis": axis | {"title": {"text": x_title, "font": {"color": MUTED, "size": 11}}},
+            "yaxis": axis
+            | {
+                "title": {"text": y_title, "font": {"color": MUTED, "size": 11}},
+                "type": "log" if log_y else "linear",
+            },
+        }
+    )
+
+
+def column(rows: Sequence[Row], key: str) -> np.ndarray:
+    """float64 values of one key; NaN where it is absent or not a number."""
+    values = (row.get(key) for row in rows)
+    return np.array(
+        [v if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan for v in values], np.float64
+    )
+
+
+def thin(x: np.ndarray, y: np.ndarray, limit: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most `limit` of the points, keeping the lowest and highest of each stretch, so that no spike disappears."""
+    if len(x) <= limit:
+        return x, y
+    keep: set[int] = {0, len(x) - 1}
+    for part in np.array_split(np.arange(len(x)), max(1, limit // 2 - 1)):
+        finite = part[np.isfinite(y[part])]
+        if len(finite):
+            keep |= {int(finite[np.argmin(y[finite])]), int(finite[np.argmax(y[finite])])}
+        else:
+            keep.add(int(part[0]))
+    index = np.array(sorted(keep))
+    return x[index], y[index]
+
+
+def smooth(y: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the last `window` finite values at each point."""
+    finite = np.isfinite(y)
+    total = np.cumsum(np.where(finite, y, 0.0))
+    count = np.cumsum(finite)
+    total[window:], count[window:] = total[window:] - total[:-window], count[window:] - count[:-window]
+    return np.where(count > 0, total / np.maximum(count, 1), math.nan)
+
+
+def _line(
+    x: np.ndarray, y: np.ndarray, name: str, colour: str, width: float = 1.6, opacity: float = 1.0
+) -> go.Scatter:
+    x, y = thin(x, y)
+    return go.Scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines" if len(x) > 1 else "markers",
+        line={"color": colour, "width": width},
+        opacity=opacity,
+        hovertemplate="step %{x:,}<br>%{y:.4g}<extra>" + name + "</extra>",
+    )
+
+
+def training_loss(rows: Sequence[Row], evals: Sequence[Row]) -> go.Figure:
+    """Training loss with its running mean, and held-out loss pooled over sources where it was measured."""
+    x, y = column(rows, "step"), column(rows, "loss")
+    window = max(1, min(100, len(x) // 20))
+    shown = figure(360, "step", "nats per token")
+    shown.add_trace(_line(x, y, "loss", COLOURS[0], 1, 0.35 if window > 1 else 1))
+    if window > 1:
+        shown.add_trace(_line(x, smooth(y, window), f"mean of {window} steps", COLOURS[0], 2.2))
+    pooled = [r for r in evals if r.get("source") == "all" and r.get("split", "heldout") == "heldout"]
+    if pooled:
+        shown.add_trace(
+            go.Scatter(
+                x=column(pooled, "step"),
+                y=column(pooled, "nats_per_token"),
+                name="held-out",
+                mode="lines+markers",
+                line={"color": ACCENT, "width": 2},
+                marker={"size": 7},
+                hovertemplate="step %{x:,}<br>%{y:.4f}<extra>held-out</extra>",
+            )
+        )
+    finite = y[np.isfinite(y)]
+    if len(finite) > 50:  # the first steps would flatten the rest
+        low, high = float(finite.min()), float(np.quantile(finite[len(finite) // 50 :], 0.995))
+        shown.update_yaxes(range=[low - 0.05 * (high - low), high + 0.15 * (high - low)])
+    return shown
+
+
+def series(
+    rows: Sequence[Row], key: str, unit: str, scale: float = 1.0, log_y: bool = False, colour: str = COLOURS[0]
+) -> go.Figure | None:
+    """One metric over steps; None where no row has it."""
+    x, y = column(rows, "step"), column(rows, key) * scale
+    if not np.isfinite(y).any():
+        return None
+    shown = figure(220, "step", unit, log_y and bool(np.nanmin(y) > 0))
+    shown.add_trace(_line(x, y, key, colour))
+    shown.update_layout(showlegend=False)
+    if not log_y:
+        shown.update_yaxes(rangemode="tozero")
+    return shown
+
+
+def heldout_by_source(evals: Sequence[Row]) -> go.Figure | None:
+    """Held-out bits per byte of each source over steps; None with fewer than two evaluated steps."""
+    rows = [r for r in evals if r.get("split", "heldout") == "heldout" and r.get("source") != "all"]
+    if len({r.get("step") for r in rows}) < 2:
+        return None
+    shown = figure(300, "step", "bits per byte")
+    for i, source in enumerate(sorted({str(r.get("source")) for r in rows})):
+        own = sorted((r for r in rows if str(r.get("source")) == source), key=lambda r: r.get("step") or 0)
+        shown.add_trace(
+            go.Scatter(
+                x=column(own, "step"),
+                y=column(own, "bits_per_byte"),
+                name=label(source),
+                mode="lines+markers",
+                line={"color": COLOURS[i % len(COLOURS)], "width": 2},
+                hovertemplate="step %{x:,}<br>%{y:.4f}<extra>" + label(source) + "</extra>",
+            )
+        )
+    return shown
+
+
+def stacked(
+    names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: str, share: bool = False
+) -> go.Figure:
+    """Horizontal bars, one a name, split into parts. With `share`, every bar is drawn as 100 %."""
+    shown = figure(96 + 44 * len(names), unit if not share else "share (%)")
+    totals = [max(sum(values), 1e-30) for values in zip(*parts.values(), strict=True)]
+    colours = iter([c for c in COLOURS if c != KEPT] * 4)
+    for part, values in parts.items():
+        width = [100 * v / t for v, t in zip(values, totals, strict=True)] if share else list(values)
+        shown.add_trace(
+            go.Bar(
+                y=[label(n) for n in names],
+                x=width,
+                name=label(part),
+                orientation="h",
+                marker={"color": KEPT if part == "kept" else next(colours), "line": {"width": 0}},
+                customdata=list(values),
+                hovertemplate="%{y}: %{customdata:,} " + unit + "<extra>" + label(part) + "</extra>",
+            )
+        )
+    # The legend is below the bars whatever their number: its distance is in shares of the plot's height.
+    shown.update_layout(barmode="stack", bargap=0.35, legend={"y": -56 / (44 * len(names) + 20), "traceorder": "normal"})
+    shown.update_yaxes(autorange="reversed", showgrid=False)
+    return shown
+
+
+def grouped(names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: str) -> go.Figure:
+    """Vertical bars, one group a name."""
+    shown = figure(300, "", unit)
+    for i, (part, values) in enumerate(parts.items()):
+        shown.add_trace(
+            go.Bar(
+                x=[label(n) for n in names],
+                y=list(values),
+                name=label(part),
+                marker={"color": COLOURS[i % len(COLOURS)]},
+                hovertemplate="%{x}: %{y:.4g} " + unit + "<extra>" + label(part) + "</extra>",
+            )
+        )
+    shown.update_layout(barmode="group", bargap=0.35)
+    return shown
+
+
+def histogram(series_by_name: Mapping[str, Mapping[str, float]], x_title: str, order: Sequence[str]) -> go.Figure:
+    """Counts in bins that were made earlier, one series a source, stacked; `order` is the bins left to right."""
+    shown = figure(300, x_title, "documents")
+    for i, (name, bins) in enumerate(series_by_name.items()):
+        shown.add_trace(
+            go.Bar(
+                x=[label(b) for b in order],
+                y=[bins.get(b, 0) for b in order],
+                name=label(name),
+                marker={"color": COLOURS[i % len(COLOURS)]},
+                hovertemplate="%{x}: %{y:,}<extra>" + label(name) + "</extra>",
+            )
+        )
+    shown.update_layout(barmode="stack", bargap=0.12)
+    shown.update_xaxes(type="category")
+    return shown
+
+
+EVENT_COLOURS = {
+    "launched": COLOURS[7],
+    "started": COLOURS[5],
+    "restored": COLOURS[3],
+    "saved": KEPT,
+    "evaluated": COLOURS[0],
+    "skipped": COLOURS[1],
+    "failed": "#b3261e",
+    "hung": "#b3261e",
+    "preempted": COLOURS[4],
+    "restarting": COLOURS[1],
+    "stopped": COLOURS[7],
+    "finished": INK,
+}
+
+
+def timeline(ledger: Sequence[Row]) -> go.Figure | None:
+    """The ledger over wall time: one lane an event, and stretches of training where steps were computed."""
+    timed = [r for r in ledger if isinstance(r.get("time"), (int, float))]
+    if not timed:
+        return None
+    start = min(r["time"] - float(r.get("seconds") or 0) for r in timed)
+    span = max(r["time"] for r in timed) - start
+    unit, divisor = ("seconds", 1.0) if span < 600 else ("minutes", 60.0) if span < 36_000 else ("hours", 3600.0)
+    present = {str(r.get("event")) for r in timed} - {"step_range"}
+    lanes = [e for e in EVENT_COLOURS if e in present] + sorted(present - set(EVENT_COLOURS))
+    shown = figure(110 + 26 * (len(lanes) + 1), f"{unit} since the first event")
+    for row in timed:
+        if row.get("event") == "step_range" and isinstance(row.get("seconds"), (int, float)):
+            end = row["time"] - start
+            shown.add_trace(
+                go.Bar(
+                    y=["training"],
+                    x=[row["seconds"] / divisor],
+                    base=[(end - row["seconds"]) / divisor],
+                    orientation="h",
+                    width=0.6,
+                    marker={"color": "#bcd3c3", "line": {"color": KEPT, "width": 0.5}},
+                    hovertemplate=f"steps {label(row.get('first_step', '?'))} to {label(row.get('last_step', '?'))}"
+                    "<extra>training</extra>",
+                    showlegend=False,
+                )
+            )
+    for event in lanes:
+        own = [r for r in timed if str(r.get("event")) == event]
+        shown.add_trace(
+            go.Scatter(
+                x=[(r["time"] - start) / divisor for r in own],
+                y=[label(event)] * len(own),
+                mode="markers",
+                marker={"size": 10, "symbol": "diamond", "color": EVENT_COLOURS.get(event, MUTED)},
+                text=[label(f"step {r['step']}" if r.get("step") is not None else "") for r in own],
+                hovertemplate="%{x:.1f} " + unit + " %{text}<extra>" + label(event) + "</extra>",
+                showlegend=False,
+            )
+        )
+    shown.update_layout(barmode="overlay")
+    shown.update_yaxes(categoryorder="array", categoryarray=[*reversed([label(e) for e in lanes]), "training"])
+    return shown

@@ -1,0 +1,158 @@
+"""What a run and its data left behind, read once, with a reason for every part that is missing. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from configs.edge import ConfigError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run directory and the data directory behind it, as plain data.
+
+    `missing` says in one sentence, by part (`metrics`, `funnel`, …), why a part cannot be shown.
+    """
+
+    run_dir: Path
+    config: Row
+    metrics: list[Row]
+    """One row a step, the last one written where a step was computed again; sorted by step."""
+    ledger: list[Row]
+    evals: list[Row]
+    samples: list[Row]
+    compression: Row
+    packed: Path | None
+    manifest: Row
+    data_dir: Path | None
+    funnel: Row
+    data_config: Row
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def read(run_dir: Path, packed: Path | None) -> Record:
+    """Read everything the report shows.
+
+    Args:
+        run_dir: the run directory.
+        packed: packed dataset; None: `data.path` of the run's config.
+
+    Raises:
+        ConfigError: `run_dir` is not a directory.
+    """
+    if not run_dir.is_dir():
+        raise ConfigError(f"`run.dir={run_dir}` is not a directory; give the directory of a run")
+    missing: dict[str, str] = {}
+    config = _yaml(run_dir / "config.yaml", "config", missing)
+    if packed is None and isinstance(config.get("data"), dict) and config["data"].get("path"):
+        packed = Path(config["data"]["path"])
+    manifest: Row = {}
+    funnel: Row = {}
+    data_config: Row = {}
+    data_dir: Path | None = None
+    if packed is None:
+        for part in ("manifest", "funnel", "data_config"):
+            missing[part] = "The run's configuration names no packed dataset; give data.path=DIR/packed."
+    else:
+        manifest = _json(packed / "manifest.json", "manifest", missing)
+        data_dir = packed.resolve().parent
+        funnel = _json(data_dir / "funnel.json", "funnel", missing)
+        data_config = _yaml(data_dir / "config.yaml", "data_config", missing)
+    rows = _lines(run_dir / "metrics.jsonl", "metrics", missing)
+    by_step = {int(r["step"]): r for r in rows if isinstance(r.get("step"), (int, float))}
+    compression = {}
+    if (run_dir / "compression.json").exists():
+        compression = _json(run_dir / "compression.json", "compression", missing)
+    return Record(
+        run_dir=run_dir,
+        config=config,
+        metrics=[by_step[step] for step in sorted(by_step)],
+        ledger=sorted(_lines(run_dir / "ledger.jsonl", "ledger", missing), key=_time),
+        evals=_lines(run_dir / "eval.jsonl", "evals", missing),
+        samples=_lines(run_dir / "samples.jsonl", "samples", missing),
+        compression=compression,
+        packed=packed,
+        manifest=manifest,
+        data_dir=data_dir,
+        funnel=funnel,
+        data_config=data_config,
+        missing=missing,
+    )
+
+
+_WHY = {
+    "config": "the run has not started, or it was made by another tool",
+    "metrics": "no step has been finished",
+    "ledger": "nothing has been recorded about this run",
+    "evals": "no held-out evaluation has been made: run `arriero evaluate`, or set train.eval_every",
+    "samples": "no text has been sampled: run `arriero generate`",
+    "manifest": "the packed dataset is not where the run's configuration says; give data.path=DIR/packed",
+    "funnel": "the packed dataset was moved away from the data run that made it, or that run has not ended",
+    "data_config": "the packed dataset was moved away from the data run that made it",
+}
+
+
+def _time(row: Row) -> float:
+    time = row.get("time")
+    return float(time) if isinstance(time, (int, float)) else 0.0
+
+
+def _load(path: Path, part: str, missing: dict[str, str], parse: Callable[[str], Any]) -> Row:
+    if not path.exists():
+        missing[part] = f"{path} does not exist: {_WHY[part]}."
+        return {}
+    try:
+        data = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, OSError) as error:
+        missing[part] = f"{path} cannot be read: {' '.join(str(error).split())}."
+        return {}
+    if not isinstance(data, dict):
+        missing[part] = f"{path} holds {type(data).__name__}, but a mapping was expected."
+        return {}
+    return data
+
+
+def _json(path: Path, part: str, missing: dict[str, str]) -> Row:
+    return _load(path, part, missing, json.loads)
+
+
+def _yaml(path: Path, part: str, missing: dict[str, str]) -> Row:
+    return _load(path, part, missing, yaml.safe_load)
+
+
+def _lines(path: Path, part: str, missing: dict[str, str]) -> list[Row]:
+    """Objects of a JSONL file. A line that cannot be parsed (a write cut off by a crash) is counted in `missing`."""
+    if not path.exists():
+        missing[part] = f"{path} does not exist: {_WHY.get(part, 'nothing wrote it')}."
+        return []
+    rows, broken = [], 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.strip():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                try:
+                    row = json.loads(line)  # NaN and Infinity, which orjson refuses
+                except ValueError:
+                    broken += 1
+                    continue
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                broken += 1
+    if broken:
+        missing[part] = f"{broken} unreadable line(s) of {path} were left out."
+    elif not rows:
+        missing[part] = f"{path} is empty: {_WHY.get(part, 'nothing wrote it')}."
+    return rows

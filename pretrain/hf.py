@@ -1,0 +1,181 @@
+"""Names, shapes and configuration of a Llama in Hugging Face's format, and back. Pure: no tensors, no files.
+
+The weights themselves need no change: query and key rows are stored half-split, as Hugging Face stores them
+(`pretrain/model/attention.py`), so a tensor has the same bits on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from configs.edge import ConfigError
+from configs.schema.train import ModelConfig, RopeScalingConfig
+
+_OUTER = {
+    "tok_embeddings.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_BLOCK = {
+    "attention.wq.weight": "self_attn.q_proj.weight",
+    "attention.wk.weight": "self_attn.k_proj.weight",
+    "attention.wv.weight": "self_attn.v_proj.weight",
+    "attention.wo.weight": "self_attn.o_proj.weight",
+    "feed_forward.w1.weight": "mlp.gate_proj.weight",
+    "feed_forward.w3.weight": "mlp.up_proj.weight",
+    "feed_forward.w2.weight": "mlp.down_proj.weight",
+    "attention_norm.weight": "input_layernorm.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+}
+TORCH_DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
+
+
+def hf_name(name: str) -> str:
+    """Hugging Face's name of a parameter: `layers.3.attention.wq.weight` → `model.layers.3.self_attn.q_proj.weight`."""
+    if name in _OUTER:
+        return _OUTER[name]
+    match = re.fullmatch(r"layers\.(\d+)\.(.+)", name)
+    if match is None or match[2] not in _BLOCK:
+        raise ValueError(f"`{name}` is not a parameter of a Llama")
+    return f"model.layers.{match[1]}.{_BLOCK[match[2]]}"
+
+
+def parameter_shapes(model: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every stored parameter by our name, in the order of the forward pass; a tied head is not stored."""
+    d, head_dim = model.dim, model.dim // model.n_heads
+    block: dict[str, tuple[int, ...]] = {
+        "attention_norm.weight": (d,),
+        "attention.wq.weight": (model.n_heads * head_dim, d),
+        "attention.wk.weight": (model.n_kv_heads * head_dim, d),
+        "attention.wv.weight": (model.n_kv_heads * head_dim, d),
+        "attention.wo.weight": (d, model.n_heads * head_dim),
+        "ffn_norm.weight": (d,),
+        "feed_forward.w1.weight": (model.ffn_dim, d),
+        "feed_forward.w3.weight": (model.ffn_dim, d),
+        "feed_forward.w2.weight": (d, model.ffn_dim),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (vocab_size, d)}
+    for layer in range(model.n_layers):
+        shapes |= {f"layers.{layer}.{name}": shape for name, shape in block.items()}
+    shapes["norm.weight"] = (d,)
+    if not model.tied:
+        shapes["output.weight"] = (vocab_size, d)
+    return shapes
+
+
+def to_hf_config(
+    model: ModelConfig, vocab_size: int, bos: int | None, eos: list[int], dtype: str
+) -> dict[str, Any]:
+    """`config.json` of a model.
+
+    RoPE stands in it twice, because transformers 5 reads `rope_parameters` and 4 reads `rope_theta` and
+    `rope_scaling`.
+
+    Args:
+        bos: id of `<|begin_of_text|>`.
+        eos: ids that end a text; the first is the one that training saw.
+        dtype: stored precision, `bf16`, `fp32` or `fp64`.
+    """
+    scaling: dict[str, Any] = {}
+    if model.rope_scaling is not None:
+        scaling = {
+            "rope_type": "llama3",
+            "factor": model.rope_scaling.factor,
+            "low_freq_factor": model.rope_scaling.low_freq_factor,
+            "high_freq_factor": model.rope_scaling.high_freq_factor,
+            "original_max_position_embeddings": model.rope_scaling.original_max_position,
+        }
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocab_size,
+        "hidden_size": model.dim,
+        "intermediate_size": model.ffn_dim,
+        "num_hidden_layers": model.n_layers,
+        "num_attention_heads": model.n_heads,
+        "num_key_value_heads": model.n_kv_heads,
+        "head_dim": model.dim // model.n_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": model.max_sequence_length,
+        "initializer_range": model.init_std,
+        "rms_norm_eps": model.norm_eps,
+        "rope_theta": model.rope_theta,
+        "rope_scaling": scaling or None,
+        "rope_parameters": {"rope_type": "default"} | scaling | {"rope_theta": model.rope_theta},
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "tie_word_embeddings": model.tied,
+        "bos_token_id": bos,
+        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
+        "dtype": TORCH_DTYPES[dtype],
+        "torch_dtype": TORCH_DTYPES[dtype],
+        "use_cache": True,
+    }
+
+
+def from_hf_config(config: Mapping[str, Any], name: str, where: str) -> tuple[ModelConfig, int]:
+    """The model and its vocabulary size from a `config.json`.
+
+    Args:
+        name: name of the model in our configuration.
+        where: path of the file, for messages.
+
+    Raises:
+        ConfigError: the architecture, or a variation of it, is not one that `pretrain.model` computes.
+    """
+    kind = config.get("model_type")
+    if kind != "llama":
+        architectures = ", ".join(config.get("architectures") or ()) or "none named"
+        raise ConfigError(
+            f"{where}: model_type is {kind!r} (architectures: {architectures}), but only `llama` "
+            "(LlamaForCausalLM) can be imported"
+        )
+    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    if missing := [key for key in required if not isinstance(config.get(key), int)]:
+        raise ConfigError(f"{where}: {', '.join(missing)} must be integers of a Llama's shape, but are missing")
+    dim, heads = config["hidden_size"], config["num_attention_heads"]
+    expected = {
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "head_dim": dim // heads,
+        "quantization_config": None,
+    }
+    for key, value in expected.items():
+        found = config.get(key)
+        if found is not None and found != value:
+            raise ConfigError(f"{where}: {key} is {found!r}, but only {value!r} can be imported")
+    theta, scaling = _rope(config, where)
+    model = ModelConfig(
+        name=name,
+        dim=dim,
+        n_layers=config["num_hidden_layers"],
+        n_heads=heads,
+        n_kv_heads=config.get("num_key_value_heads") or heads,
+        ffn_dim=config["intermediate_size"],
+        max_sequence_length=config.get("max_position_embeddings", 2048),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        init_std=float(config.get("initializer_range", 0.02)),
+    )
+    return model, config["vocab_size"]
+
+
+def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScalingConfig | None]:
+    parameters = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    theta = float(parameters.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    kind = parameters.get("rope_type") or parameters.get("type") or "default"
+    if kind == "default":
+        return theta, None
+    if kind != "llama3":
+        raise ConfigError(f"{where}: rope_type is {kind!r}, but only 'default' and 'llama3' can be imported")
+    keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    if missing := [key for key in keys if key not in parameters]:
+        raise ConfigError(f"{where}: rope scaling 'llama3' needs {', '.join(missing)}")
+    factor, low, high, original = (parameters[key] for key in keys)
+    return theta, RopeScalingConfig(float(factor), float(low), float(high), int(original))
