@@ -236,6 +236,21 @@ EVENT_COLOURS = {
 }
 
 
+def _stretches(timed: Sequence[Row]) -> list[tuple[float, float, str]]:
+    """Stretches of training from `step_range` events: (begin, end, steps), where neighbours are joined."""
+    joined: list[tuple[float, float, int, int]] = []
+    for row in timed:
+        if row.get("event") != "step_range" or not isinstance(row.get("seconds"), (int, float)):
+            continue
+        first, last = int(row.get("first_step") or 0), int(row.get("last_step") or row.get("step") or 0)
+        begin, end = float(row["time"]) - float(row["seconds"]), float(row["time"])
+        if joined and joined[-1][3] + 1 == first and begin - joined[-1][1] < 1.0:
+            joined[-1] = (joined[-1][0], end, joined[-1][2], last)
+        else:
+            joined.append((begin, end, first, last))
+    return [(begin, end, f"steps {first:,} to {last:,}") for begin, end, first, last in joined]
+
+
 def timeline(ledger: Sequence[Row]) -> go.Figure | None:
     """The ledger over wall time: one lane an event, and stretches of training where steps were computed."""
     timed = [r for r in ledger if isinstance(r.get("time"), (int, float))]
@@ -247,22 +262,21 @@ def timeline(ledger: Sequence[Row]) -> go.Figure | None:
     present = {str(r.get("event")) for r in timed} - {"step_range"}
     lanes = [e for e in EVENT_COLOURS if e in present] + sorted(present - set(EVENT_COLOURS))
     shown = figure(110 + 26 * (len(lanes) + 1), f"{unit} since the first event")
-    for row in timed:
-        if row.get("event") == "step_range" and isinstance(row.get("seconds"), (int, float)):
-            end = row["time"] - start
-            shown.add_trace(
-                go.Bar(
-                    y=["training"],
-                    x=[row["seconds"] / divisor],
-                    base=[(end - row["seconds"]) / divisor],
-                    orientation="h",
-                    width=0.6,
-                    marker={"color": "#bcd3c3", "line": {"color": KEPT, "width": 0.5}},
-                    hovertemplate=f"steps {label(row.get('first_step', '?'))} to {label(row.get('last_step', '?'))}"
-                    "<extra>training</extra>",
-                    showlegend=False,
-                )
-            )
+    stretches = _stretches(timed)
+    shown.add_trace(
+        go.Bar(
+            y=["training"] * len(stretches),
+            x=[(end - begin) / divisor for begin, end, _ in stretches],
+            base=[(begin - start) / divisor for begin, _, _ in stretches],
+            orientation="h",
+            width=0.6,
+            marker={"color": "#bcd3c3", "line": {"color": KEPT, "width": 0.5}},
+            text=[steps for _, _, steps in stretches],
+            textposition="none",
+            hovertemplate="%{text}<extra>training</extra>",
+            showlegend=False,
+        )
+    )
     for event in lanes:
         own = [r for r in timed if str(r.get("event")) == event]
         shown.add_trace(

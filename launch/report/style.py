@@ -1,0 +1,102 @@
+"""Style sheet and chart loader of the report."""
+
+CSS = """
+:root { --ink: #22262e; --muted: #6d7480; --line: #e6e1d8; --ground: #f8f6f2; --card: #fff; --accent: #b4532a; }
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
+body { margin: 0; background: var(--ground); color: var(--ink); overflow-wrap: anywhere;
+  font: 15px/1.55 ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1, h2 { font-family: "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, "DejaVu Serif", serif;
+  font-weight: 600; letter-spacing: -.01em; }
+h1 { font-size: 2.3rem; line-height: 1.15; margin: .1em 0 .15em; }
+h2 { font-size: 1.55rem; margin: 0 0 .8rem; padding-top: .4rem; }
+h3 { font-size: 1.02rem; margin: 1.8rem 0 .6rem; }
+h4 { font-size: .93rem; margin: 0; font-weight: 600; }
+header { background: var(--card); border-bottom: 1px solid var(--line); border-top: 4px solid var(--accent);
+  padding: 1.8rem max(1.25rem, calc(50vw - 720px)) 1.6rem; }
+.brand { margin: 0; font-weight: 650; color: var(--accent); letter-spacing: .01em; }
+.brand span { color: var(--muted); font-weight: 400; margin-left: .35em; }
+.subtitle { margin: 0 0 1.3rem; color: var(--muted); max-width: 75ch; }
+.figures { list-style: none; margin: 0; padding: 0; display: grid; gap: 1px; background: var(--line);
+  border: 1px solid var(--line); border-radius: 10px; overflow: hidden;
+  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+.figures li { background: var(--card); padding: .8rem 1rem .75rem; display: flex; flex-direction: column; }
+.figures b { font-size: 1.45rem; font-weight: 620; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.figures span { font-size: .84rem; color: var(--muted); }
+.figures i { font-style: normal; font-size: .78rem; color: var(--muted); opacity: .85; }
+.columns { display: grid; grid-template-columns: 190px minmax(0, 1fr); gap: 2.5rem; max-width: 1440px; margin: 0 auto;
+  padding: 1.8rem 1.25rem 4rem; }
+@media (min-width: 1480px) { .columns { padding-left: 0; padding-right: 0; } }
+nav ol { list-style: none; margin: 0; padding: .3rem 0 0; position: sticky; top: 1.2rem; }
+nav a { display: block; color: var(--muted); text-decoration: none; padding: .28rem .7rem;
+  border-left: 2px solid var(--line); font-size: .92rem; }
+nav a:hover, nav a:focus-visible, nav a.here { color: var(--accent); border-color: var(--accent); }
+main { min-width: 0; }
+section { margin-bottom: 3rem; }
+section > p, .note { color: var(--muted); }
+section > p { max-width: 80ch; margin: -.4rem 0 1rem; }
+.note { font-size: .83rem; margin: .1rem 0 0; }
+.card { margin: 0 0 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: .9rem 1rem .7rem; min-width: 0; }
+.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
+  margin-bottom: 1rem; }
+.grid .card { margin: 0; }
+.chart { width: 100%; min-width: 0; overflow: hidden; }
+.absent { background: #f4f1eb; border-radius: 8px; padding: .7rem .9rem; margin: .6rem 0; color: var(--muted);
+  font-size: .92rem; }
+.warn { background: #fdf3e7; border: 1px solid #efd9bd; border-radius: 10px; padding: .75rem 1rem; margin: 0 0 1rem; }
+.warn ul { margin: .3rem 0 0; padding-left: 1.2rem; }
+.scroll { overflow-x: auto; margin: 0 0 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .42rem .9rem; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: normal; }
+th { color: var(--muted); font-weight: 550; font-size: .8rem; white-space: nowrap; background: #fcfbf9; }
+tbody tr:last-child td { border-bottom: 0; }
+tbody tr:hover td { background: #fcfaf6; }
+.n { text-align: right; white-space: nowrap; }
+details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin-bottom: .5rem; }
+summary { cursor: pointer; padding: .5rem .95rem; font-size: .93rem; }
+summary:hover { color: var(--accent); }
+details > :not(summary) { margin: 0 .95rem .85rem; }
+details .scroll { max-height: 480px; overflow: auto; }
+blockquote { margin: 0 0 .6rem; padding: .1rem 0 .1rem .9rem; border-left: 3px solid var(--line); }
+blockquote cite { display: block; font-style: normal; font-size: .78rem; color: var(--muted); }
+blockquote p { margin: .15rem 0 0; font-size: .87rem; white-space: pre-wrap; max-height: 15em; overflow: auto; }
+pre { font: .84rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; margin: 0;
+  white-space: pre-wrap; }
+details > pre { max-height: 560px; overflow: auto; }
+.sample pre mark { background: #f6e7dc; color: inherit; border-radius: 3px; }
+.sample .note { margin-bottom: .45rem; }
+@media (max-width: 860px) {
+  .columns { grid-template-columns: minmax(0, 1fr); gap: 1rem; padding-top: 1rem; }
+  nav ol { position: static; display: flex; flex-wrap: wrap; gap: .35rem; }
+  nav a { border: 1px solid var(--line); border-radius: 99px; background: var(--card); padding: .2rem .75rem; }
+  h1 { font-size: 1.8rem; }
+  header { padding-top: 1.2rem; }
+  .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .figures b { font-size: 1.2rem; }
+  .card { padding: .8rem .6rem .5rem; }
+}
+@media print { nav { display: none; } .columns { display: block; } .card { break-inside: avoid; } }
+"""
+
+# Charts are drawn when they come near the view: a page with twenty opens at once.
+LOADER = """
+(() => {
+  const draw = (node) => {
+    const { data, layout } = JSON.parse(node.firstElementChild.textContent);
+    node.replaceChildren();
+    Plotly.newPlot(node, data, layout, { displayModeBar: false, responsive: true });
+  };
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
+  }, { rootMargin: "800px" });
+  document.querySelectorAll(".chart").forEach((node) => watcher.observe(node));
+  addEventListener("beforeprint", () => document.querySelectorAll(".chart > script").forEach((s) => draw(s.parentNode)));
+  const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
+  const marker = new IntersectionObserver((entries) => {
+    for (const entry of entries) links.get(entry.target.id)?.classList.toggle("here", entry.isIntersecting);
+  }, { rootMargin: "-20% 0px -70%" });
+  document.querySelectorAll("section").forEach((section) => marker.observe(section));
+})();
+"""

@@ -1,0 +1,96 @@
+"""The head of the report: a sentence about the run and its key figures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from launch.report.charts import column
+from launch.report.page import Figure
+from launch.report.read import Record
+from launch.report.sections import duration, latest, number, short, spent_time
+
+ENDED = {
+    "finished": "finished",
+    "failed": "failed",
+    "hung": "hung",
+    "preempted": "preempted, to be continued",
+    "stopped": "stopped",
+}
+
+
+def subtitle(record: Record) -> str:
+    """What was trained, on what, how it stands, and when."""
+    config = record.config
+    model, train = config.get("model") or {}, config.get("train") or {}
+    words = []
+    if model:
+        words.append(
+            f"Llama `{model.get('name')}`: {model.get('n_layers')} layers, {model.get('dim')} wide, "
+            f"{model.get('n_heads')} heads ({model.get('n_kv_heads')} KV)"
+        )
+    if record.packed is not None:
+        words.append(f"data {record.packed}")
+    if train:
+        words.append(f"{train.get('dtype')}, batch of {train.get('global_batch_size')} sequences")
+    states = [str(r.get("event")) for r in record.ledger if r.get("event") in ENDED or r.get("event") == "started"]
+    if states:
+        words.append(ENDED.get(states[-1], "started, not ended"))
+    times = [r["time"] for r in record.ledger if isinstance(r.get("time"), (int, float))]
+    if times:
+        words.append(f"last event {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC")
+    return " · ".join(words) or "This directory holds no configuration and no ledger."
+
+
+def key_figures(record: Record) -> list[Figure]:
+    """The tiles of the header; a figure that is unknown is left out."""
+    rows, figures = record.metrics, []
+    parameters = count_parameters(record)
+    if parameters:
+        figures.append(Figure(short(parameters), "parameters"))
+    if rows:
+        target = (record.config.get("train") or {}).get("steps")
+        figures.append(Figure(number(rows[-1]["step"]), "steps", f"of {number(target)}" if target else ""))
+        tokens = column(rows, "tokens")
+        if np.isfinite(tokens).any():
+            figures.append(Figure(short(float(np.nansum(tokens))), "tokens trained on"))
+        loss = column(rows, "loss")
+        loss = loss[np.isfinite(loss)]
+        if len(loss):
+            window = max(1, min(50, len(loss) // 10))
+            figures.append(Figure(f"{loss[-window:].mean():.3f}", "training loss", f"mean of the last {window} steps"))
+    evals = latest(record.evals)
+    pooled = next((r for r in evals if r.get("source") == "all"), evals[0] if len(evals) == 1 else None)
+    if pooled is not None:
+        figures.append(
+            Figure(
+                number(pooled.get("bits_per_byte"), 3),
+                "held-out bits per byte",
+                f"{number(pooled.get('nats_per_token'), 3)} nats per token",
+            )
+        )
+    if rows:
+        speed = column(rows, "tokens_per_second")
+        if np.isfinite(speed).any():
+            mfu = column(rows, "mfu")
+            note = f"{100 * np.nanmedian(mfu):.1f} % MFU" if np.isfinite(mfu).any() else ""
+            figures.append(Figure(short(float(np.nanmedian(speed))), "tokens per second", note))
+    spent = spent_time(record.ledger)
+    if spent:
+        restarts = int(spent["restarts"])
+        note = f"{restarts} restart{'' if restarts == 1 else 's'}"
+        figures.append(Figure(f"{100 * spent['goodput']:.1f} %", "goodput", note))
+        figures.append(Figure(duration(spent["wall"]), "wall time"))
+    return figures
+
+
+def count_parameters(record: Record) -> int:
+    """Parameters of the model; 0 where the configuration or the vocabulary size is unknown."""
+    m, vocab = record.config.get("model") or {}, record.manifest.get("vocab_size")
+    keys = ("dim", "n_layers", "n_heads", "n_kv_heads", "ffn_dim")
+    if not isinstance(vocab, int) or not all(isinstance(m.get(k), int) and m[k] > 0 for k in keys):
+        return 0
+    d, kv = m["dim"], m["dim"] // m["n_heads"] * m["n_kv_heads"]
+    block = 2 * d * d + 2 * d * kv + 3 * d * m["ffn_dim"] + 2 * d
+    return vocab * d * (1 if m.get("tied") else 2) + m["n_layers"] * block + d
