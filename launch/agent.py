@@ -1,0 +1,105 @@
+"""torchrun of one node, with what became of its workers written where the supervisor reads it.
+
+    python -m launch.agent --exits DIR -- TORCHRUN ARGUMENTS
+
+This is `torch.distributed.run` with three additions. How each failed worker ended goes to `DIR/node-N.json`
+(torchrun itself exits with 1 whatever happened). SIGUSR1, SIGUSR2, SIGTERM and SIGINT are passed on to the workers,
+which checkpoint (or dump their stacks) and exit; torchrun would kill them after 30 seconds. And when a worker has
+failed, the others, stuck in collectives, are killed after `GRACE` seconds instead of 30.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from launch.cli import EXIT_PREEMPTED
+from launch.processes import die_with_parent
+
+GRACE = 4.0
+"""Seconds that the workers of a node get after one of them has failed."""
+FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.agent", description=__doc__)
+    parser.add_argument("--exits", type=Path, required=True, help="folder for node-N.json")
+    parser.add_argument("torchrun", nargs=argparse.REMAINDER, help="-- and torchrun's arguments")
+    arguments = parser.parse_args(argv)
+    die_with_parent()
+    for number in FORWARDED:
+        signal.signal(number, _forward)
+    threading.Thread(target=_kill_survivors, daemon=True).start()
+
+    # Imported late: a signal during these seconds must already be handled.
+    import torch.distributed.run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    node = int(os.environ.get("SLURM_NODEID", "0"))
+    report = arguments.exits / f"node-{node}.json"
+    torchrun = arguments.torchrun[1:] if arguments.torchrun[:1] == ["--"] else arguments.torchrun
+    try:
+        torch.distributed.run.main(torchrun)
+    except ChildFailedError as error:
+        write_exits(report, {rank: f.exitcode for rank, f in error.failures.items()})
+        return 1
+    write_exits(report, {})
+    return 0
+
+
+def write_exits(path: Path, exits: dict[int, int]) -> None:
+    """Write how the failed workers of a node ended (negative: the signal that killed it), atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"rank": r, "exit_code": c, "host": socket.gethostname()} for r, c in sorted(exits.items())]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"time": time.time(), "failures": rows}))
+    temporary.replace(path)
+
+
+def _workers() -> list[int]:
+    import psutil
+
+    return [p.pid for p in psutil.Process().children()]
+
+
+def _forward(number: int, frame: FrameType | None) -> None:
+    for pid in _workers():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _kill_survivors() -> None:
+    """Watch for a worker that failed, then kill those that are left after the grace period.
+
+    The exit status is looked at without reaping it (WNOWAIT): the process belongs to torchrun.
+    """
+    while not any(map(_has_failed, _workers())):
+        time.sleep(0.02)
+    time.sleep(GRACE)
+    for pid in _workers():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # each worker leads a session of its own
+
+
+def _has_failed(pid: int) -> bool:
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:  # torchrun was faster
+        return False
+    if ended is None:
+        return False
+    return ended.si_code != os.CLD_EXITED or ended.si_status not in (0, EXIT_PREEMPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

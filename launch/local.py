@@ -1,0 +1,60 @@
+"""A run on this machine: the command that starts its processes, and how to end them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from configs.schema.train import ClusterConfig
+from launch.processes import free_port, kill_descendants
+
+
+def command(cluster: ClusterConfig, run_dir: Path, exits: Path) -> list[str]:
+    """The command of one attempt: torchrun on this machine (through `launch.agent`)."""
+    port = cluster.port or free_port()
+    return [*agent(exits), *torchrun(cluster.nproc, 1, f"localhost:{port}", run_dir.name, run_dir)]
+
+
+def agent(exits: Path) -> list[str]:
+    """The start of the command on each node."""
+    return [sys.executable, "-m", "launch.agent", "--exits", str(exits), "--"]
+
+
+def torchrun(nproc: int, nodes: int, endpoint: str, rendezvous: str, run_dir: Path) -> list[str]:
+    """torchrun's arguments. Restarts are the supervisor's alone, so torchrun has none."""
+    return [
+        f"--nnodes={nodes}",
+        f"--nproc-per-node={nproc}",
+        "--max-restarts=0",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={endpoint}",
+        f"--rdzv-id={rendezvous}",
+        "--monitor-interval=0.1",
+        # All other signals are for the agent, which passes them on instead of killing the workers.
+        "--signals-to-handle=SIGQUIT",
+        "-m",
+        "launch.worker",
+        str(run_dir),
+    ]
+
+
+def environment(cluster: ClusterConfig) -> dict[str, str]:
+    """Environment of torchrun and of the ranks."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(cluster.threads),
+        "PYTHONUNBUFFERED": "1",
+        # Without it, the store of the rendezvous is shared with the workers, and a restart after a killed worker
+        # finds stale addresses in it (torch 2.13, gloo).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End an attempt at once, with everything that it started."""
+    if process.poll() is None:
+        process.kill()
+    kill_descendants()
+    process.wait()

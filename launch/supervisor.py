@@ -1,0 +1,355 @@
+"""The supervisor: keeps one run going until it is done, and says in the ledger what happened.
+
+It alone owns restarts. Every attempt is one torchrun (or one `srun` of torchruns) with no restarts of its own; when
+it ends, the exit is classified, and the next attempt resumes from the newest checkpoint that verifies. The number of
+attempts without a newly committed checkpoint is bounded by `resilience.max_restarts`, also across Slurm requeues.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from configs import edge
+from configs.schema.train import LaunchRun
+from launch import goodput
+from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_PREEMPTED
+from launch.processes import adopt_orphans
+from pretrain.ledger import Ledger, read_ledger
+from pretrain.rundir import RunLock
+
+POLL = 0.1  # seconds between looks at the attempt
+SETTLE = 10.0  # seconds from a stack dump to the kill
+BACKOFF = 2.0  # seconds before the second restart in a row without progress; doubles, up to BACKOFF_MAX
+BACKOFF_MAX = 60.0
+
+Kind = Literal["finished", "preempted", "configuration", "killed", "crashed", "hung"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, and which rank ended it."""
+
+    kind: Kind
+    exit_code: int | None = None
+    """Exit status of the rank that failed first, or of the launcher."""
+    signal: str | None = None
+    """Name of the signal that killed it."""
+    rank: int | None = None
+    """Global rank; None: the launcher itself, or not one rank alone."""
+    host: str | None = None
+    """Its host."""
+
+    def __str__(self) -> str:
+        who = "the launcher" if self.rank is None else f"rank {self.rank}"
+        if self.host is not None:
+            who += f" on {self.host}"
+        how = {
+            "finished": "finished",
+            "preempted": "stopped after a checkpoint",
+            "configuration": "refused the configuration",
+            "killed": f"was killed by {self.signal}",
+            "crashed": f"exited with status {self.exit_code}",
+            "hung": "hung",
+        }[self.kind]
+        return f"{who} {how}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where attempts run: on this machine, or in this Slurm job."""
+
+    command: Callable[[Path], list[str]]
+    """Command of an attempt, given the folder for the exits of its workers."""
+    environment: Mapping[str, str]
+    """Environment of the command."""
+    kill: Callable[[subprocess.Popen[bytes]], None]
+    """End an attempt at once, on all nodes."""
+    requeue: Callable[[], None] | None = None
+    """After a preemption: put the job back into the queue; None: go no further."""
+
+
+def classify(returncode: int, failures: Sequence[Mapping[str, Any]]) -> Outcome:
+    """What an exit means, from torchrun's own status and the failed workers of all nodes.
+
+    Several ranks fail within moments of each other when one of them dies: a rank that refused the configuration or
+    was killed by a signal is the cause, the exceptions of its peers are the echo. SIGTERM is torchrun's own clean-up.
+    """
+
+    def cause(failure: Mapping[str, Any]) -> int:
+        code = failure["exit_code"]
+        if code == EXIT_CONFIG:
+            return 0
+        if code < 0 and code != -signal.SIGTERM:
+            return 1
+        if code not in (EXIT_PREEMPTED, -signal.SIGTERM):
+            return 2
+        return 3 if code == EXIT_PREEMPTED else 4
+
+    if failures:
+        first = min(failures, key=lambda f: (cause(f), f["rank"]))
+        code, rank, host = first["exit_code"], first["rank"], first.get("host")
+        if code < 0:
+            return Outcome("killed", code, _signal_name(-code), rank, host)
+        kind: Kind = {EXIT_CONFIG: "configuration", EXIT_PREEMPTED: "preempted"}.get(code, "crashed")  # type: ignore[assignment]
+        return Outcome(kind, code, None, rank, host)
+    if returncode == 0:
+        return Outcome("finished", 0)
+    if returncode < 0:
+        return Outcome("killed", returncode, _signal_name(-returncode))
+    return Outcome("crashed", returncode)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def newest_committed(run_dir: Path) -> int:
+    """Step of the newest committed checkpoint; 0: none."""
+    names = (p.parent.name for p in run_dir.glob("checkpoints/step-*/COMMITTED"))
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+
+def restarts_without_progress(events: Sequence[Mapping[str, Any]], committed: int) -> int:
+    """Attempts of this job so far that began with `committed` as the newest checkpoint (for a requeued job)."""
+    count = 0
+    for event in reversed(events):
+        if event["event"] != "launched":
+            continue
+        if event["step"] < committed:
+            break
+        count += 1
+        if not event.get("requeue", False):
+            break
+    return count
+
+
+class Supervisor:
+    """One supervised run. `run()` returns the exit status of the whole."""
+
+    def __init__(self, config: LaunchRun, run_dir: Path, place: Place, requeued: bool = False):
+        self.config, self.run_dir, self.place, self.requeued = config, run_dir, place, requeued
+        self.ledger = Ledger(run_dir / "ledger.jsonl")
+        self.stop: signal.Signals | None = None
+        self.again = False
+
+    def run(self) -> int:
+        """Attempt after attempt, until the run is finished, stopped, refused, or out of restarts."""
+        lock = RunLock(self.run_dir / "supervisor.lock")
+        lock.acquire()
+        edge.save(self.config, self.run_dir / "launch.yaml")  # what the ranks read
+        adopt_orphans()
+        before = {n: signal.signal(n, self._on_signal) for n in STOPS}
+        try:
+            return self._run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            lock.release()
+            print(goodput.table(read_ledger(self.run_dir)), flush=True)
+
+    def _run(self) -> int:
+        best = newest_committed(self.run_dir)
+        used = restarts_without_progress(read_ledger(self.run_dir), best) if self.requeued else 0
+        limit = self.config.resilience.max_restarts
+        if used > limit:
+            return self._give_up(best, limit, Outcome("killed"))
+        attempt = 0
+        while True:
+            attempt += 1
+            self.ledger.event(
+                "launched",
+                step=best,
+                attempt=attempt,
+                nodes=self.config.cluster.nodes,
+                nproc=self.config.cluster.nproc,
+                requeue=self.requeued or attempt > 1,
+            )
+            outcome = self._attempt(attempt)
+            step = self._step()
+            if outcome.kind == "finished":
+                return 0
+            if self.stop is not None:
+                return self._stopped(step, outcome)
+            if outcome.kind != "preempted":
+                self.ledger.event(
+                    "failed",
+                    step=step,
+                    kind=outcome.kind,
+                    exit_code=outcome.exit_code,
+                    signal=outcome.signal,
+                    rank=outcome.rank,
+                    host=outcome.host,
+                )
+            say(f"{outcome} at step {step}")
+            if outcome.kind == "configuration":
+                print(self._last_error(outcome), file=sys.stderr, flush=True)
+                return EXIT_CONFIG
+            newest = newest_committed(self.run_dir)
+            if newest > best:
+                best, used = newest, 0
+            used += 1
+            if used > limit:
+                return self._give_up(step, limit, outcome)
+            wait = 0.0 if used == 1 else min(BACKOFF_MAX, BACKOFF * 2 ** (used - 2))
+            self.ledger.event("restarting", step=best, restart=used, limit=limit, wait=wait)
+            say(f"restart {used} of at most {limit} without progress, from step {best}" + (f", in {wait:.0f} s" if wait else ""))
+            if self._interrupted_while_waiting(wait):
+                return self._stopped(step, outcome)
+
+    def _attempt(self, number: int) -> Outcome:
+        """Start one attempt and watch it until it ends."""
+        started = time.time()
+        logs = self.run_dir / "logs"
+        exits = logs / "exits" / f"{started:.3f}-{number}"
+        logs.mkdir(parents=True, exist_ok=True)
+        follow = Tail(logs / "rank-0.log")
+        with (logs / "launcher.log").open("ab") as log:
+            process = subprocess.Popen(
+                self.place.command(exits),
+                env=dict(self.place.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C in a terminal goes to the whole process group: the ranks must hear of it from us alone.
+                start_new_session=True,
+            )
+        forwarded = False
+        try:
+            while process.poll() is None:
+                follow.show()
+                if self.again:
+                    say("stopping at once")
+                    break
+                if self.stop is not None and not forwarded:
+                    forwarded = True
+                    say(f"{self.stop.name}: waiting for a checkpoint (again: stop at once)")
+                    process.send_signal(signal.SIGUSR1)
+                if (silent := self._silent(started)) is not None:
+                    return self._hung(process, *silent)
+                time.sleep(POLL)
+        finally:
+            self.place.kill(process)
+            follow.show()
+        return classify(process.returncode, read_exits(exits))
+
+    def _silent(self, started: float) -> tuple[int, float] | None:
+        """The rank whose heartbeat is older than the limit, and its age in seconds."""
+        limit, now = self.config.resilience.hang_timeout, time.time()
+        if now - started < limit:
+            return None
+        beats = read_heartbeats(self.run_dir)
+        world = self.config.cluster.nodes * self.config.cluster.nproc
+        ages = {r: now - max(started, beats.get(r, {}).get("time", 0.0)) for r in range(world)}
+        rank = max(ages, key=ages.__getitem__)
+        return (rank, ages[rank]) if ages[rank] > limit else None
+
+    def _hung(self, process: subprocess.Popen[bytes], rank: int, age: float) -> Outcome:
+        """Ask all ranks for their stacks, give them a moment to write, and let the caller kill them."""
+        beat = read_heartbeats(self.run_dir).get(rank, {})
+        self.ledger.event("hung", step=self._step(), rank=rank, host=beat.get("host"), seconds=age, phase=beat.get("phase"))
+        say(f"rank {rank} gave no sign of life for {age:.0f} s; stacks go to {self.run_dir / 'logs'}/stacks-rank-*.txt")
+        process.send_signal(signal.SIGUSR2)
+        end = time.time() + min(SETTLE, self.config.resilience.hang_timeout)
+        while process.poll() is None and time.time() < end:
+            time.sleep(POLL)
+        return Outcome("hung", rank=rank, host=beat.get("host"))
+
+    def _stopped(self, step: int, outcome: Outcome) -> int:
+        assert self.stop is not None
+        if self.stop == signal.SIGUSR1 and self.place.requeue is not None:
+            if outcome.kind != "preempted":
+                say(f"{outcome} instead of checkpointing; the newest checkpoint is step {newest_committed(self.run_dir)}")
+            self.ledger.event("restarting", step=newest_committed(self.run_dir), reason="requeued before the time limit")
+            self.place.requeue()
+            return EXIT_PREEMPTED
+        self.ledger.event("stopped", step=step, signal=self.stop.name)
+        say(f"stopped; the same command goes on from step {newest_committed(self.run_dir)}")
+        return EXIT_PREEMPTED if self.stop == signal.SIGUSR1 else 128 + self.stop
+
+    def _give_up(self, step: int, limit: int, outcome: Outcome) -> int:
+        self.ledger.event("stopped", step=step, reason=f"{limit} restarts without a new checkpoint")
+        print(self._last_error(outcome), file=sys.stderr)
+        print(
+            f"error: {self.run_dir}: gave up after {limit} restarts without a new checkpoint; see "
+            f"{self.run_dir}/logs, then run the same command again (resilience.max_restarts={limit})",
+            file=sys.stderr,
+            flush=True,
+        )
+        return EXIT_ERROR
+
+    def _last_error(self, outcome: Outcome) -> str:
+        """What the failed rank said last: its last `error:` line, or else the last lines of its log."""
+        log = self.run_dir / "logs" / ("launcher.log" if outcome.rank is None else f"rank-{outcome.rank}.log")
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        own = lines[max((i for i, line in enumerate(lines) if line.startswith("--- ")), default=0) :]
+        errors = [line for line in own if line.startswith("error: ")]
+        return errors[-1] if errors else "\n".join([f"the end of {log}:", *own[-20:]])
+
+    def _step(self) -> int:
+        """The step that the ranks have reached, as far as they said; at least the newest checkpoint's."""
+        steps = [b.get("step", 0) for b in read_heartbeats(self.run_dir).values()]
+        return max([newest_committed(self.run_dir), *steps])
+
+    def _interrupted_while_waiting(self, seconds: float) -> bool:
+        end = time.time() + seconds
+        while time.time() < end and self.stop is None:
+            time.sleep(POLL)
+        return self.stop is not None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.again = self.again or (self.stop is not None and number != signal.SIGUSR1)
+        self.stop = self.stop or signal.Signals(number)
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Tail:
+    """Shows what is appended to a file from now on."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.offset = path.stat().st_size if path.exists() else 0
+
+    def show(self) -> None:
+        """Write the new complete lines to stdout."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        if whole:
+            sys.stdout.write(whole.decode(errors="replace"))
+            sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """One line of the supervisor on the console."""
+    print(f"[{time.strftime('%T')}] supervisor: {text}", flush=True)
+
+
+def read_exits(folder: Path) -> list[dict[str, Any]]:
+    """Failed workers of an attempt, from all nodes that reported."""
+    return [f for path in sorted(folder.glob("node-*.json")) for f in json.loads(path.read_text())["failures"]]
+
+
+def read_heartbeats(run_dir: Path) -> dict[int, dict[str, Any]]:
+    """The last heartbeat of each rank."""
+    return {
+        int(path.stem.removeprefix("rank-")): json.loads(path.read_text())
+        for path in run_dir.glob("heartbeats/rank-*.json")
+    }

@@ -1,0 +1,57 @@
+"""One rank of a launched run: `python -m launch.worker RUN_DIR`, started by torchrun.
+
+Reads the configuration that the supervisor resolved, sends its output to `RUN_DIR/logs/rank-N.log` (one file a rank,
+appended over restarts), and calls the trainer. Exit statuses are those of the trainer: 0 done, 75 preempted after a
+checkpoint, 2 wrong configuration, 1 failed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs import edge
+from configs.schema.train import LaunchRun, TrainRun
+from launch.cli import guarded
+from launch.processes import die_with_parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    (run_dir,) = sys.argv[1:] if argv is None else argv
+    die_with_parent()
+    redirect_output(Path(run_dir) / "logs" / f"rank-{os.environ['RANK']}.log")
+    return guarded(lambda: train(Path(run_dir)))
+
+
+def train(run_dir: Path) -> int:
+    """Run the trainer with the configuration of `launch.yaml`."""
+    config = train_config(edge.read(run_dir / "launch.yaml", LaunchRun))
+    import pretrain.train
+
+    return pretrain.train.run(config)
+
+
+def train_config(config: LaunchRun) -> TrainRun:
+    """The part of a launch that the trainer sees."""
+    return TrainRun(**{f.name: getattr(config, f.name) for f in dataclasses.fields(TrainRun)})
+
+
+def redirect_output(log: Path) -> None:
+    """Append stdout and stderr, those of native code included, to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(descriptor, f"--- {time.strftime('%F %T')} {socket.gethostname()} process {os.getpid()}\n".encode())
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
