@@ -1,0 +1,281 @@
+"""Saving: stage, write in the background, commit.
+
+1. *Stage* (training waits): every chunk is serialised into anonymous memory, with the CRC-32 of its bytes. A chunk
+   that several ranks hold is written by one of them.
+2. *Write* (training goes on): a thread moves those bytes to `checkpoints/step-N/__RANK_0.distcp` by `sendfile`, which
+   runs outside the interpreter lock; so it takes no time from the training loop, as a process would not either.
+3. *Commit* (all ranks, between two steps): `manifest.json`, DCP's `.metadata`, and last `COMMITTED`, by atomic rename.
+
+The files are those of torch.distributed.checkpoint, so its own tools read them
+(`python -m torch.distributed.checkpoint.format_utils dcp_to_torch …`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import shutil
+import time
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+
+from pretrain.checkpoint.chunks import Chunk, local_chunks
+from pretrain.checkpoint.files import FORMAT, committed, step_path, write_atomically
+from pretrain.distributed import on_rank0, together
+from pretrain.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One chunk in a file: where it lies and what its bytes must be."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    file: str
+    at: int
+    length: int
+    crc32: int
+
+
+@dataclass
+class _Pending:
+    step: int
+    path: Path
+    state: dict[str, Any]
+    stored: list[Stored]
+    writing: Future[None]
+    started: float
+    stall_seconds: float
+
+
+class Checkpointer:
+    """Saves the state of all ranks; every method but `busy` is collective."""
+
+    def __init__(self, run_dir: Path, keep: int, asynchronous: bool, ledger: Ledger | None):
+        self.run_dir = run_dir
+        self.keep = keep
+        self.asynchronous = asynchronous
+        self.ledger = ledger
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: _Pending | None = None
+        self._plan_key: list[tuple[Chunk, ...]] | None = None
+        self._mine: frozenset[tuple[str, tuple[int, ...]]] = frozenset()
+
+    @property
+    def open(self) -> bool:
+        """A checkpoint was started and is not committed yet; equal on all ranks."""
+        return self._pending is not None
+
+    @property
+    def busy(self) -> bool:
+        """This rank is still writing."""
+        return self._pending is not None and not self._pending.writing.done()
+
+    def start(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Stage the tensors and begin to write them; a checkpoint still open is committed first.
+
+        Args:
+            tensors: tensors and DTensors of this rank by name; equal chunks of several ranks are stored once.
+            state: what JSON can hold; that of rank 0 counts.
+
+        Raises:
+            OSError: an earlier or this checkpoint could not be written (a full disk).
+        """
+        self.finish()
+        started = time.time()
+        path = step_path(self.run_dir, step)
+        on_rank0(lambda: _make_empty(path))
+        chunks = list(local_chunks(tensors))
+        self._assign([chunk for chunk, _ in chunks])
+        stage, stored = together(lambda: self._stage(chunks))
+        target = path / f"__{dist.get_rank()}_0.distcp"
+        writing = self._thread.submit(_write, stage, target)
+        self._pending = _Pending(step, path, state, stored, writing, started, time.time() - started)
+        if not self.asynchronous:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the open checkpoint, if any, is written, and commit it."""
+        if self._pending is None:
+            return
+        waited = time.time()
+        try:
+            self._pending.writing.exception()
+        finally:
+            self._pending.stall_seconds += time.time() - waited
+        self.commit()
+
+    def commit(self) -> None:
+        """Make the open checkpoint whole; every rank must have written its part.
+
+        Raises:
+            OSError: some rank could not write; what there is of the checkpoint has been removed.
+        """
+        pending, began = self._pending, time.time()
+        assert pending is not None and pending.writing.done()
+        self._pending = None
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        try:
+            together(pending.writing.result)
+            parts: list[list[Stored]] | None = [pending.stored] * world_size if rank == 0 else None
+            if world_size > 1:
+                dist.gather_object(pending.stored, parts, dst=0)
+            on_rank0(lambda: _seal(pending.path, pending.state, parts or []))
+        except OSError as error:
+            if rank == 0:
+                shutil.rmtree(pending.path, ignore_errors=True)
+            whole = committed(self.run_dir)
+            newest = (
+                f"the newest whole checkpoint is {whole[0]}" if whole else "there is no earlier checkpoint"
+            )
+            raise OSError(
+                f"checkpoint {pending.path} could not be written: {error}; {newest}. "
+                "Free some space (or lower checkpoint.keep) and start the run again"
+            ) from error
+        if rank == 0:
+            remove_old(self.run_dir, self.keep)
+            if self.ledger is not None:
+                self.ledger.event(
+                    "saved",
+                    pending.step,
+                    path=pending.path.name,
+                    bytes=sum(s.length for part in parts or [] for s in part),
+                    stall_seconds=pending.stall_seconds + time.time() - began,
+                    seconds=time.time() - pending.started,
+                )
+
+    def close(self) -> None:
+        """Stop the thread; not collective."""
+        self._thread.shutdown()
+
+    def _assign(self, chunks: list[Chunk]) -> None:
+        """Decide which of the chunks this rank writes; asked of the others only when its own have changed."""
+        world_size, rank = dist.get_world_size(), dist.get_rank()
+        everyone: list[tuple[Chunk, ...]] = [tuple(chunks)] * world_size
+        if world_size > 1:
+            known = self._plan_key is not None and self._plan_key[rank] == tuple(chunks)
+            unknown = torch.tensor([0 if known else 1])
+            dist.all_reduce(unknown)
+            if not unknown.item():
+                return
+            dist.all_gather_object(everyone, tuple(chunks))
+        holders: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for holder, held in enumerate(everyone):
+            for chunk in held:
+                holders.setdefault((chunk.name, chunk.offsets), []).append(holder)
+        self._plan_key = everyone
+        self._mine = frozenset(
+            key
+            for key, ranks in holders.items()
+            if ranks[zlib.crc32(repr(key).encode()) % len(ranks)] == rank
+        )
+
+    def _stage(self, chunks: list[tuple[Chunk, Tensor]]) -> tuple[int, list[Stored]]:
+        stage, stored, at = os.memfd_create("checkpoint"), [], 0
+        file = f"__{dist.get_rank()}_0.distcp"
+        for chunk, local in chunks:
+            if (chunk.name, chunk.offsets) not in self._mine:
+                continue
+            buffer = io.BytesIO()
+            # The copy has a storage of its own: a shard may be a view into a larger one, which would be saved whole.
+            torch.save(local.to("cpu", copy=True).contiguous(), buffer)
+            data = buffer.getbuffer()
+            _write_all(stage, data)
+            dtype = str(local.dtype).removeprefix("torch.")
+            where = (chunk.shape, chunk.offsets, chunk.sizes, file, at, len(data), zlib.crc32(data))
+            stored.append(Stored(chunk.name, dtype, *where))
+            at += len(data)
+        return stage, stored
+
+
+def remove_old(run_dir: Path, keep: int) -> None:
+    """Remove all but the `keep` newest committed checkpoints; 0 keeps all."""
+    for path in committed(run_dir)[keep:] if keep else []:
+        remove(path)
+
+
+def remove_leftovers(run_dir: Path) -> list[Path]:
+    """Remove checkpoints that were never committed, which a killed run leaves behind; returns what was removed."""
+    whole = set(committed(run_dir))
+    left = [p for p in sorted((run_dir / "checkpoints").glob("step-*")) if p not in whole]
+    for path in left:
+        remove(path)
+    return left
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint so that it stops being one before its files go."""
+    (path / "COMMITTED").unlink(missing_ok=True)
+    shutil.rmtree(path)
+
+
+def _make_empty(path: Path) -> None:
+    """Make the folder; a checkpoint of the same step that was passed over when the run was restored gives way."""
+    if path.exists():
+        remove(path)
+    path.mkdir(parents=True)
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _write(stage: int, target: Path) -> None:
+    try:
+        size, done = os.fstat(stage).st_size, 0
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            while done < size:
+                sent = os.sendfile(fd, stage, done, size - done)
+                if sent == 0:
+                    raise OSError(f"{target}: writing stopped after {done} of {size} bytes")
+                done += sent
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(stage)
+
+
+def _seal(path: Path, state: dict[str, Any], parts: list[list[Stored]]) -> None:
+    stored = [s for part in parts for s in part]
+    manifest = orjson.dumps({"format": FORMAT, "state": state, "chunks": [asdict(s) for s in stored]})
+    metadata = pickle.dumps(_dcp_metadata(stored))
+    write_atomically(path / "manifest.json", manifest)
+    write_atomically(path / ".metadata", metadata)
+    sums = {"manifest.json": zlib.crc32(manifest), ".metadata": zlib.crc32(metadata), "time": time.time()}
+    write_atomically(path / "COMMITTED", orjson.dumps(sums))
+
+
+def _dcp_metadata(stored: list[Stored]) -> Metadata:
+    tensors: dict[str, TensorStorageMetadata] = {}
+    storage = {}
+    for s in stored:
+        properties = TensorProperties(dtype=getattr(torch, s.dtype))
+        entry = tensors.setdefault(s.name, TensorStorageMetadata(properties, torch.Size(s.shape), []))
+        index = MetadataIndex(s.name, s.offsets, len(entry.chunks))
+        entry.chunks.append(ChunkStorageMetadata(torch.Size(s.offsets), torch.Size(s.sizes)))
+        storage[index] = _StorageInfo(s.file, s.at, s.length)
+    return Metadata(dict(tensors), storage_data=storage, storage_meta=StorageMeta(), version="1.0.0")

@@ -1,0 +1,118 @@
+"""The process group and the device of this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from configs.edge import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among the others."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+
+def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic: bool = False) -> Process:
+    """Join the process group that torchrun describes, or make a group of one without torchrun.
+
+    gloo carries the collectives of CPU tensors (also of control messages on GPUs), NCCL those of CUDA tensors.
+
+    Args:
+        timeout: seconds after which a collective that does not finish raises.
+
+    Raises:
+        ConfigError: `device=cuda` on a machine without one, or more local ranks than GPUs.
+    """
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if use_cuda:
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "`device` is cuda, but torch finds no CUDA device here; use device=cpu or device=auto"
+            )
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "
+                "start at most that many processes here, or use device=cpu"
+            )
+        torch.cuda.set_device(local_rank)
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
+        limit = timedelta(seconds=timeout)
+        if "RANK" in os.environ:
+            dist.init_process_group(backend, timeout=limit)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+    return Process(rank, world_size, local_rank, chosen)
+
+
+def teardown() -> None:
+    """Leave the process group, together with all others."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def together(function: Callable[[], T]) -> T:
+    """Run `function` on every rank; if it raises a user's error on any, every rank raises the first rank's.
+
+    So a check that fails on one rank alone (a file that only one node cannot read) ends all of them with the same
+    message, instead of leaving the others in a collective until it times out.
+
+    Raises:
+        ConfigError, OSError, ValueError: as raised by the function on the lowest rank that failed.
+    """
+    result, error = None, None
+    try:
+        result = function()
+    except (ConfigError, OSError, ValueError) as raised:
+        error = raised
+    errors: list[Exception | None] = [error] * dist.get_world_size()
+    if dist.get_world_size() > 1:
+        told = None if error is None else _tellable(error)
+        dist.all_gather_object(errors, told)
+    first = next((e for e in errors if e is not None), None)
+    if first is not None:
+        raise first from error
+    return result  # type: ignore[return-value]
+
+
+def on_rank0(function: Callable[[], T]) -> T:
+    """Run `function` on rank 0 alone and give its result (picklable) to all; its errors are raised on all."""
+    box: list[T | None] = [None]
+
+    def only_there() -> None:
+        if dist.get_rank() == 0:
+            box[0] = function()
+
+    together(only_there)
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]  # type: ignore[return-value]
+
+
+def _tellable(error: Exception) -> Exception:
+    """The error as one of three plain kinds, which surely can be pickled and which `main` knows to print."""
+    for kind in (ConfigError, OSError):
+        if isinstance(error, kind):
+            return kind(str(error))
+    return ValueError(str(error))

@@ -1,0 +1,150 @@
+"""The run directory: who owns it, its configuration, and its logs of numbers. Imports no torch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+
+from configs import edge
+from configs.schema.train import TrainRun
+from pretrain.ledger import end_torn_line, read_lines, write_whole
+
+
+class RunDirBusy(OSError):
+    """Another living process owns the run directory."""
+
+
+class RunLock:
+    """Ownership of a run directory by one process, for as long as it lives.
+
+    The lock is an `flock` on `run_dir/lock`, which the kernel drops with the process that held it. Some
+    shared file systems do not carry `flock` to other hosts, so the file also names its owner (host, process,
+    its start) and the owner touches it every `renew_every` seconds. A lock of this host belongs to nobody when
+    its process is gone; a lock of another host does when it was not touched for `3 × renew_every` seconds.
+    """
+
+    def __init__(self, path: Path, renew_every: float = 5.0):
+        self.path = path
+        self.renew_every = renew_every
+        self._fd: int | None = None
+        self._closing = threading.Event()
+
+    def acquire(self) -> None:
+        """Take the lock, waiting for a silent owner on another host to go stale.
+
+        Raises:
+            RunDirBusy: a living process holds it; the message names the process and the host.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _read_owner(fd)
+            os.close(fd)
+            raise RunDirBusy(_busy(self.path, owner)) from None
+        owner = _read_owner(fd)
+        if _may_live(owner):
+            seen, deadline = os.fstat(fd).st_mtime, time.time() + 3 * self.renew_every
+            while time.time() < min(deadline, seen + 3 * self.renew_every):
+                time.sleep(0.1)
+                if os.fstat(fd).st_mtime != seen:
+                    os.close(fd)
+                    raise RunDirBusy(_busy(self.path, owner))
+        process = psutil.Process()
+        os.ftruncate(fd, 0)
+        record = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+        os.pwrite(fd, orjson.dumps(record), 0)
+        self._fd = fd
+        threading.Thread(target=self._renew, name="run-lock", daemon=True).start()
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, empty, because removing it would race with the next owner."""
+        if self._fd is not None:
+            self._closing.set()
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+    def _renew(self) -> None:
+        while not self._closing.wait(self.renew_every):
+            os.utime(self.path)
+
+
+def _read_owner(fd: int) -> dict[str, Any]:
+    try:
+        return orjson.loads(os.pread(fd, 4096, 0))
+    except orjson.JSONDecodeError:
+        return {}
+
+
+def _may_live(owner: dict[str, Any]) -> bool:
+    """Whether the owner on record may still run although it holds no `flock` that we can see."""
+    if not owner or owner.get("host") != socket.gethostname():
+        return bool(owner)
+    try:
+        return psutil.Process(owner["pid"]).create_time() == owner["started"] and owner["pid"] != os.getpid()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _busy(path: Path, owner: dict[str, Any]) -> str:
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"
+    return f"{path.parent} is in use by {who}; stop it first, or give this run another run.dir"
+
+
+class JsonlLog:
+    """An append-only JSONL file of numbers (metrics, evaluations), one write a call."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        end_torn_line(self._fd)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows; numbers that are not finite become null, as JSON has no name for them."""
+        if rows:
+            write_whole(self._fd, b"".join(orjson.dumps(row) + b"\n" for row in rows), self.path)
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Metrics by step, ascending; after a rewind the last row of a step wins.
+
+    Rows of steps above the last one that was restored and not run again stay out of nothing: they describe
+    work that was really done, until the run reaches them again and replaces them.
+    """
+    rows = {row["step"]: row for row in read_lines(run_dir / "metrics.jsonl") if "step" in row}
+    return [rows[step] for step in sorted(rows)]
+
+
+def read_evaluations(run_dir: Path) -> list[dict[str, Any]]:
+    """Held-out losses, one row a (step, source, split), ascending by step; the last row written wins."""
+    rows = {
+        (row["step"], row["source"], row.get("split")): row
+        for row in read_lines(run_dir / "eval.jsonl")
+        if "step" in row and "source" in row
+    }
+    return sorted(rows.values(), key=lambda row: row["step"])
+
+
+def prepare(run_dir: Path, config: TrainRun, packed_path: Path) -> None:
+    """Write `config.yaml`, make the folders, and copy the tokenizer of the packed dataset."""
+    for name in ("checkpoints", "logs", "heartbeats"):
+        (run_dir / name).mkdir(parents=True, exist_ok=True)
+    edge.save(config, run_dir / "config.yaml")
+    source, target = packed_path / "tokenizer", run_dir / "tokenizer"
+    if source.is_dir() and not target.exists():
+        temporary = run_dir / "tokenizer.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        temporary.replace(target)
