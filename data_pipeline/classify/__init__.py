@@ -1,0 +1,1 @@
+"""fastText classifiers: training, measuring, scoring."""

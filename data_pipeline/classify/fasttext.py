@@ -1,0 +1,199 @@
+"""fastText classifiers, trained deterministically and scored in batches.
+
+Bag of Tricks for Efficient Text Classification (Joulin et al., 2016): the mean of word, word n-gram and character
+n-gram embeddings through one linear layer. One thread and a fixed seed, so equal rows give an equal file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.schema.pipeline import ClassifierConfig
+
+LABEL_PREFIX = "__label__"
+MIN_ROWS_PER_LABEL = 2
+
+
+def one_line(text: str, max_characters: int) -> str:
+    """The start of a text as fastText reads it: one line, single spaces, no token that could pass for a label."""
+    line = " ".join(text[:max_characters].replace("\0", " ").split())
+    if LABEL_PREFIX in line:
+        line = line.replace(LABEL_PREFIX, "label ")
+    # Lone surrogates cannot be written as UTF-8, and come from damaged input only.
+    return line.encode("utf-8", "replace").decode("utf-8")
+
+
+def train(
+    rows: Iterable[tuple[str, str]], config: ClassifierConfig, output: Path, seed: int
+) -> dict[str, Any]:
+    """Train a classifier on (text, label) rows and write it to `output`, atomically.
+
+    Rows are used in the given order. Texts that are empty after normalisation are left out and counted.
+
+    Returns:
+        {"rows", "empty", "labels": {label: rows}, "sha256", "bytes"} of the model.
+
+    Raises:
+        ValueError: fewer than two labels, a label with fewer than two rows, a label that holds white space, or a
+            training that diverged.
+    """
+    import fasttext
+
+    counts: Counter[str] = Counter()
+    empty = 0
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+        corpus = Path(scratch) / "rows.txt"
+        with corpus.open("w", encoding="utf-8", newline="\n") as file:
+            for text, label in rows:
+                if not label or label.split() != [label]:
+                    raise ValueError(f"label {label!r} of a training row must be one word without white space")
+                line = one_line(text, config.max_characters)
+                if not line:
+                    empty += 1
+                    continue
+                counts[label] += 1
+                file.write(f"{LABEL_PREFIX}{label} {line}\n")
+        _check_counts(counts, empty)
+        try:
+            model = fasttext.train_supervised(
+                input=str(corpus),
+                lr=config.learning_rate,
+                dim=config.dim,
+                epoch=config.epochs,
+                wordNgrams=config.word_ngrams,
+                minn=config.min_char_ngram,
+                maxn=config.max_char_ngram,
+                bucket=config.buckets,
+                seed=seed,
+                thread=1,
+                verbose=0,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"fastText stopped while training {output}: {error} The training diverged; lower learning_rate "
+                f"(now {config.learning_rate}), or give more and more varied rows (now {sum(counts.values())})."
+            ) from error
+        temporary = Path(scratch) / "model.bin"
+        model.save_model(str(temporary))
+        digest = _sha256(temporary)
+        size = temporary.stat().st_size
+        os.replace(temporary, output)
+    return {
+        "rows": sum(counts.values()),
+        "empty": empty,
+        "labels": dict(sorted(counts.items())),
+        "sha256": digest,
+        "bytes": size,
+    }
+
+
+def _check_counts(counts: Counter[str], empty: int) -> None:
+    if len(counts) < 2:
+        found = f"only the label {next(iter(counts))!r}" if counts else "no usable row"
+        raise ValueError(
+            f"a classifier needs rows of at least two labels; the training rows hold {found}"
+            + (f" ({empty} rows were empty)" if empty else "")
+        )
+    rare = sorted(label for label, n in counts.items() if n < MIN_ROWS_PER_LABEL)
+    if rare:
+        raise ValueError(
+            f"every label needs at least {MIN_ROWS_PER_LABEL} rows; too few of: {', '.join(rare[:10])}. "
+            "Add rows of these labels or leave them out."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: str, digest: str) -> Any:
+    """A loaded model. `digest` is part of the key, so a model retrained at the same path is read again."""
+    import fasttext
+
+    try:
+        return fasttext.load_model(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a fastText model ({error}); expected a .bin file") from error
+
+
+class Classifier:
+    """A fastText model on disk, ready to score texts.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a supervised fastText model.
+    """
+
+    def __init__(self, path: Path | str, max_characters: int = 2000) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; expected a fastText .bin model")
+        self.path = path
+        self.digest = _sha256(path)
+        self.max_characters = max_characters
+        self._model = _load(str(path), self.digest)
+        try:
+            # Byte for byte the order of the model's output layer; sorted, so that columns mean the same everywhere.
+            self.labels: tuple[str, ...] = tuple(
+                sorted(label.removeprefix(LABEL_PREFIX) for label in self._model.get_labels())
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} is a fastText model without labels, not a classifier") from error
+        self._column = {label: i for i, label in enumerate(self.labels)}
+
+    def column(self, label: str) -> int:
+        """Column of a label in `scores`; ValueError naming the model's labels when it has no such label."""
+        if label not in self._column:
+            known = ", ".join(self.labels[:20]) + (", …" if len(self.labels) > 20 else "")
+            raise ValueError(f"the model {self.path} has no label {label!r}; its labels are: {known}")
+        return self._column[label]
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """Probabilities of all labels, float32 [n, len(labels)] in the order of `labels`; NaN for empty texts."""
+        scores = np.full((len(texts), len(self.labels)), np.nan, np.float32)
+        for row, labels, values in self._predict(texts, k=len(self.labels)):
+            scores[row] = 0.0
+            for label, value in zip(labels, values, strict=True):
+                column = self._column.get(label.removeprefix(LABEL_PREFIX))
+                if column is not None:
+                    scores[row, column] = value
+        return scores
+
+    def best(self, texts: Sequence[str]) -> tuple[list[str | None], list[float | None]]:
+        """The likeliest label of each text and its probability; None for empty texts."""
+        labels: list[str | None] = [None] * len(texts)
+        values: list[float | None] = [None] * len(texts)
+        for row, names, probabilities in self._predict(texts, k=1):
+            labels[row], values[row] = names[0].removeprefix(LABEL_PREFIX), probabilities[0]
+        return labels, values
+
+    def _predict(self, texts: Sequence[str], k: int) -> Iterable[tuple[int, list[str], list[float]]]:
+        lines = [one_line(text, self.max_characters) for text in texts]
+        rows = [i for i, line in enumerate(lines) if line]
+        if not rows:
+            return
+        labels, values = self._model.f.multilinePredict([lines[i] + "\n" for i in rows], k, 0.0, "strict")
+        for row, names, probabilities in zip(rows, labels, values, strict=True):
+            # fastText's softmax overshoots 1 by a few units in the last place, and has no answer (or NaN) for a line
+            # none of whose words and n-grams it knows.
+            known = [
+                (n, min(max(float(p), 0.0), 1.0))
+                for n, p in zip(names, probabilities, strict=True)
+                if math.isfinite(p)
+            ]
+            if known:
+                yield row, [n for n, _ in known], [p for _, p in known]

@@ -1,0 +1,1 @@
+"""Deduplication: exact, MinHash-LSH, semantic. Each step writes one decision a document."""
