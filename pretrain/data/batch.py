@@ -1,0 +1,90 @@
+"""A batch of packed sequences as tensors. Shapes: B sequences, T tokens, M boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipeline.packed import PADDING, PackedError, Sequence
+
+IGNORE = -100
+"""Label that takes no part in the loss."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences with labels and document boundaries."""
+
+    tokens: Tensor
+    """int64 [B, T]."""
+    labels: Tensor
+    """int64 [B, T]; -100 where a document ends and in padding."""
+    positions: Tensor
+    """int64 [B, T]; restart at 0 in every segment."""
+    cu_seqlens: Tensor
+    """int32 [B, M]; boundaries of each row's segments: 0, …, T, then T again."""
+
+    @property
+    def n_valid(self) -> Tensor:
+        """int64 scalar: labels that take part in the loss."""
+        return (self.labels != IGNORE).sum()
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device; asynchronous from pinned memory."""
+        return Batch(
+            self.tokens.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.positions.to(device, non_blocking=True),
+            self.cu_seqlens.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, for asynchronous copies to CUDA."""
+        return Batch(
+            self.tokens.pin_memory(),
+            self.labels.pin_memory(),
+            self.positions.pin_memory(),
+            self.cu_seqlens.pin_memory(),
+        )
+
+
+def collate(sequences: Rows[Sequence], vocab_size: int) -> Batch:
+    """Stack sequences of equal length into a Batch; PackedError for a token id outside the vocabulary.
+
+    `labels[i] = tokens[i + 1]` inside a segment; at the last position `next` where the segment goes on in another
+    sequence; -100 where a document ends and in padding.
+    """
+    size, length = len(sequences), len(sequences[0].tokens)
+    tokens = np.empty((size, length), np.int64)
+    labels = np.empty((size, length), np.int64)
+    positions = np.empty((size, length), np.int64)
+    width = max(len(s.segments) for s in sequences) + 1
+    boundaries = np.full((size, width), length, np.int32)
+    along = np.arange(length)
+    for row, sequence in enumerate(sequences):
+        starts = sequence.segments["start"].astype(np.int64)
+        tokens[row] = sequence.tokens
+        labels[row, :-1] = tokens[row, 1:]
+        labels[row, starts[1:] - 1] = IGNORE
+        labels[row, -1] = sequence.next if sequence.next >= 0 else IGNORE
+        if sequence.segments["document"][-1] == PADDING:
+            labels[row, starts[-1] :] = IGNORE
+        lengths = np.diff(np.append(starts, length))
+        positions[row] = along - np.repeat(starts, lengths)
+        boundaries[row, : len(starts)] = starts
+    highest = max(int(tokens.max()), int(labels.max()))
+    if highest >= vocab_size:
+        raise PackedError(
+            f"token id {highest} is outside the vocabulary of {vocab_size}; "
+            "the dataset was packed with another tokenizer, or is damaged"
+        )
+    return Batch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(labels),
+        torch.from_numpy(positions),
+        torch.from_numpy(boundaries),
+    )

@@ -1,0 +1,385 @@
+"""The data plan: a pure function from the global sequence index to a sequence of the packed dataset.
+
+Terms: a *stream* is one folder of the dataset (source, or source and language); a *phase* is what the configuration
+asks for; a *piece* is a stretch of a phase in which the same streams take part, because none has reached its cap.
+
+Within a piece, streams take turns in blocks. Up to the end of block k, stream s has had
+floor(k·P·C[s+1]) − floor(k·P·C[s]) sequences, C being the cumulative weights: exact to less than one sequence at every
+block boundary, whatever k. The order inside a block is a keyed shuffle. The m-th sequence of a stream is entry m mod n
+of a keyed permutation of its n sequences, one permutation an epoch, so nothing comes twice before everything came once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from configs.schema.train import PhaseConfig
+from data_pipeline.packed import Manifest, MixtureError, resolve_epochs, resolve_weights
+from pretrain.data.permutation import key_of, permute, shuffle
+
+ONE = 1 << 48
+"""Weights are integers out of ONE, so that every count is exact."""
+SMALLEST_BLOCK, LARGEST_BLOCK = 256, 1 << 20
+
+
+class PlanError(ValueError):
+    """A data plan that cannot be made or that has come to its end; the message has the numbers and what to do."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An amendment: from global index `at` on, the plan is read `count` sequences further along."""
+
+    at: int
+    """First global sequence index that is affected."""
+    count: int
+    """Sequences of the plan that are never read."""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    name: str
+    source: str
+    sequences: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    phase: int
+    start: int
+    length: int | None
+    """Sequences; None: without end."""
+    streams: tuple[int, ...]
+    cumulative: tuple[int, ...]
+    """len(streams) + 1 integers from 0 to ONE."""
+    used: tuple[int, ...]
+    """Sequences of each stream (all, not only `streams`) that came before the piece."""
+    block: int
+    """Sequences of a block."""
+    key: int
+
+    def count(self, slot: int, blocks: int) -> int:
+        """Sequences of streams[slot] in the first `blocks` blocks."""
+        n = blocks * self.block
+        return n * self.cumulative[slot + 1] // ONE - n * self.cumulative[slot] // ONE
+
+
+class DataPlan:
+    """Which sequence stands at each global index; pure, and equal on every process.
+
+    manifest: of the packed dataset. phases: the configuration's, in order; only the last may be without an end; one
+    with an end that is last is followed by nothing. seed: key of every shuffle. amendments: skipped windows, in the
+    order in which they were made.
+
+    Raises PlanError where phases, weights or caps cannot be followed.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        phases: Sequence[PhaseConfig],
+        seed: int,
+        amendments: Sequence[Skip] = (),
+    ) -> None:
+        self._manifest = manifest
+        self._phases = tuple(phases)
+        self._seed = seed
+        self.amendments = tuple(amendments)
+        self._streams = [
+            _Stream(name, info.source, info.sequences)
+            for name, info in manifest.of_split("train").items()
+            if info.sequences > 0
+        ]
+        if not self._streams:
+            raise PlanError("the packed dataset has no training sequence; look at the funnel of its data run")
+        if not self._phases:
+            raise PlanError("data.phases is empty; expected at least one phase ([{}] is the default)")
+        self._sizes: dict[str, int] = {}
+        for stream in self._streams:
+            self._sizes[stream.source] = self._sizes.get(stream.source, 0) + stream.sequences
+        self._weights = [self._phase_weights(i) for i in range(len(self._phases))]
+        self._caps = [self._phase_caps(i) for i in range(len(self._phases))]
+        for previous, this in zip(self.amendments, self.amendments[1:], strict=False):
+            if this.at < previous.at:
+                raise PlanError(f"amendments only affect what comes later: {this} follows {previous}")
+        self._pieces = self._lay_out()
+        self._starts = [piece.start for piece in self._pieces]
+        self._order = lru_cache(maxsize=8)(self._block_order)
+
+    def locate(self, n: int) -> tuple[str, int]:
+        """(stream name, sequence index in the stream) of global sequence index n, in O(1).
+
+        Raises PlanError where the plan ends before n.
+        """
+        if n < 0:
+            raise PlanError(f"sequence index {n} is negative")
+        n += sum(skip.count for skip in self.amendments if n >= skip.at)
+        number = int(np.searchsorted(self._starts, n, side="right")) - 1
+        piece = self._pieces[number]
+        if piece.length is not None and n >= piece.start + piece.length:
+            raise PlanError(self._exhausted(n))
+        block, position = divmod(n - piece.start, piece.block)
+        slots, ranks = self._order(number, block)
+        slot = int(slots[position])
+        index = piece.streams[slot]
+        stream = self._streams[index]
+        occurrence = piece.used[index] + piece.count(slot, block) + int(ranks[position])
+        epoch, entry = divmod(occurrence, stream.sequences)
+        key = key_of("epoch", self._seed, stream.name, epoch)
+        return stream.name, permute(entry, stream.sequences, key)
+
+    @property
+    def length(self) -> int | None:
+        """Sequences the plan has; None: without end."""
+        last = self._pieces[-1]
+        if last.length is None:
+            return None
+        return max(0, last.start + last.length - sum(skip.count for skip in self.amendments))
+
+    def check(self, sequences: int) -> None:
+        """PlanError unless the plan has at least `sequences` sequences."""
+        if self.length is not None and self.length < sequences:
+            raise PlanError(self._exhausted(sequences))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what decides every location: streams, tokenizer, phases (resolved) and seed; not amendments."""
+        streams = self._manifest.of_split("train")
+        content = {
+            "tokenizer": self._manifest.tokenizer.hash,
+            "sequence_length": self._manifest.sequence_length,
+            "streams": {
+                s.name: [
+                    f["sha256"] for shard in streams[s.name].shards for _, f in sorted(shard.files.items())
+                ]
+                for s in self._streams
+            },
+            "phases": [
+                [phase.sequences, self._weights[i], self._caps[i]] for i, phase in enumerate(self._phases)
+            ],
+            "seed": self._seed,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def weights(self, n: int = 0) -> dict[str, float]:
+        """Share of sequences by source in force at global index n: the configured one until a source is used up."""
+        n += sum(skip.count for skip in self.amendments if n >= skip.at)
+        piece = self._pieces[int(np.searchsorted(self._starts, n, side="right")) - 1]
+        shares = dict.fromkeys(sorted(self._sizes), 0.0)
+        for slot, index in enumerate(piece.streams):
+            shares[self._streams[index].source] += (piece.cumulative[slot + 1] - piece.cumulative[slot]) / ONE
+        return shares
+
+    def skip(self, at: int, count: int) -> DataPlan:
+        """The plan with one more amendment: from global index `at`, `count` sequences are left out."""
+        if count < 1:
+            raise PlanError(f"a skipped window must hold at least 1 sequence, not {count}")
+        return DataPlan(self._manifest, self._phases, self._seed, (*self.amendments, Skip(at, count)))
+
+    def state(self) -> dict[str, object]:
+        """What a checkpoint keeps besides n: the hash and the amendments."""
+        return {"hash": self.hash, "amendments": [dataclasses.asdict(skip) for skip in self.amendments]}
+
+    def with_state(self, state: Mapping[str, object]) -> DataPlan:
+        """The plan with a checkpoint's amendments; PlanError where the checkpoint followed another plan."""
+        if state["hash"] != self.hash:
+            raise PlanError(
+                f"the checkpoint followed data plan {str(state['hash'])[:12]}, this run's is {self.hash[:12]}: the "
+                "packed dataset, data.phases or seed changed; restore them, or begin a new run with model.init_from"
+            )
+        amendments = state["amendments"]
+        assert isinstance(amendments, list)
+        return DataPlan(self._manifest, self._phases, self._seed, [Skip(**a) for a in amendments])
+
+    def table(self, sequences: int | None = None) -> str:
+        """The plan as text: by phase and source, share, sequences, tokens and epochs of the first `sequences`."""
+        total = self.length if sequences is None else sequences
+        header = ("phase", "source", "share", "held", "sequences", "tokens", "epochs", "cap")
+        rows = [header]
+        seen = dict.fromkeys(self._sizes, 0)
+        for number, piece in enumerate(self._pieces):
+            if total is not None and piece.start >= total:
+                break
+            end = piece.start + piece.length if piece.length is not None else None
+            stop = end if total is None else total if end is None else min(end, total)
+            counts = None if stop is None else self._piece_counts(number, stop - piece.start)
+            shares = dict.fromkeys(self._sizes, 0.0)
+            taken = dict.fromkeys(self._sizes, 0)
+            for slot, index in enumerate(piece.streams):
+                source = self._streams[index].source
+                shares[source] += (piece.cumulative[slot + 1] - piece.cumulative[slot]) / ONE
+                taken[source] += counts[slot] if counts is not None else 0
+            for source in sorted(s for s in shares if shares[s] > 0):
+                seen[source] += taken[source]
+                cap = self._caps[piece.phase].get(source)
+                rows.append(
+                    (
+                        str(piece.phase + 1),
+                        source,
+                        f"{shares[source]:.4f}",
+                        f"{self._sizes[source]:,}",
+                        f"{taken[source]:,}" if counts is not None else "no end",
+                        f"{taken[source] * self._manifest.sequence_length:,}" if counts is not None else "",
+                        f"{seen[source] / self._sizes[source]:.2f}" if counts is not None else "",
+                        f"{cap:g}" if cap is not None else "none",
+                    )
+                )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(w) if i == 1 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(r, widths, strict=True))
+            )
+            for r in rows
+        )
+
+    def _phase_weights(self, number: int) -> dict[str, float]:
+        phase = self._phases[number]
+        asked = phase.weights or self._manifest.mixture["weights"]
+        try:
+            return resolve_weights(asked, self._sizes)
+        except MixtureError as error:
+            raise PlanError(f"data.phases[{number}]: {error}") from None
+
+    def _phase_caps(self, number: int) -> dict[str, float]:
+        phase = self._phases[number]
+        try:
+            return resolve_epochs(phase.max_epochs or self._manifest.mixture["max_epochs"], self._sizes)
+        except MixtureError as error:
+            raise PlanError(f"data.phases[{number}]: {error}") from None
+
+    def _lay_out(self) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        used = [0] * len(self._streams)
+        start = 0
+        for number, phase in enumerate(self._phases):
+            if phase.sequences is None and number + 1 < len(self._phases):
+                raise PlanError(
+                    f"data.phases[{number}] has no `sequences`; only the last phase may be without an end"
+                )
+            if phase.sequences is not None and phase.sequences < 1:
+                raise PlanError(f"data.phases[{number}].sequences is {phase.sequences}; expected at least 1")
+            left = phase.sequences
+            while left is None or left > 0:
+                room = self._room(number, used)
+                weights = {
+                    i: self._weights[number][s.source] * s.sequences / self._sizes[s.source]
+                    for i, s in enumerate(self._streams)
+                    if room[i] is None or room[i] > 0  # type: ignore[operator]
+                }
+                piece = self._piece(number, start, weights, tuple(used), len(pieces))
+                if piece is None:
+                    if not pieces:
+                        raise PlanError(f"data.phases[{number}]: no source has both a weight and sequences")
+                    return pieces
+                length = self._piece_length(piece, room, left)
+                if length == 0:
+                    return pieces
+                piece = dataclasses.replace(piece, length=length)
+                pieces.append(piece)
+                if length is None:
+                    return pieces
+                for slot, count in enumerate(_counts(piece, length)):
+                    used[piece.streams[slot]] += count
+                start += length
+                left = None if left is None else left - length
+        return pieces
+
+    def _room(self, phase: int, used: Sequence[int]) -> list[int | None]:
+        """Sequences each stream may still give; None: without end."""
+        caps = self._caps[phase]
+        return [
+            max(0, int(caps[s.source] * s.sequences + 1e-9) - used[i]) if s.source in caps else None
+            for i, s in enumerate(self._streams)
+        ]
+
+    def _piece(
+        self, phase: int, start: int, weights: Mapping[int, float], used: tuple[int, ...], number: int
+    ) -> _Piece | None:
+        total = sum(weights.values())
+        streams = tuple(i for i, w in sorted(weights.items()) if w > 0)
+        if not streams:
+            return None
+        shares = [weights[i] / total for i in streams]
+        block = SMALLEST_BLOCK
+        while block * min(shares) < 2:
+            block *= 2
+        if block > LARGEST_BLOCK:
+            rare = self._streams[streams[shares.index(min(shares))]].name
+            raise PlanError(
+                f"data.phases[{phase}] gives {rare} a share of {min(shares):.1e}; the smallest that can be followed is "
+                f"{2 / LARGEST_BLOCK:.1e}: raise its weight, or leave it out with weight 0"
+            )
+        cumulative, running = [0], 0.0
+        for share in shares[:-1]:
+            running += share
+            cumulative.append(round(running * ONE))
+        cumulative.append(ONE)
+        return _Piece(
+            phase, start, None, streams, tuple(cumulative), used, block, key_of("block", self._seed, number)
+        )
+
+    def _piece_length(self, piece: _Piece, room: Sequence[int | None], left: int | None) -> int | None:
+        """Sequences until a stream has given all it may, or `left`."""
+        bounds = [room[i] for i in piece.streams]
+        if all(bound is None for bound in bounds):
+            return left
+
+        def fits(blocks: int) -> bool:
+            return all(b is None or piece.count(slot, blocks) <= b for slot, b in enumerate(bounds))
+
+        low, high = 0, 1
+        while fits(high):
+            low, high = high, high * 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        slots, ranks = _block_order(piece, low)
+        length = low * piece.block
+        for slot, rank in zip(slots.tolist(), ranks.tolist(), strict=True):
+            bound = bounds[slot]
+            if bound is not None and piece.count(slot, low) + rank >= bound:
+                break
+            length += 1
+        return length if left is None else min(length, left)
+
+    def _block_order(self, piece: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+        return _block_order(self._pieces[piece], block)
+
+    def _piece_counts(self, piece: int, length: int) -> list[int]:
+        return _counts(self._pieces[piece], length)
+
+    def _exhausted(self, wanted: int) -> str:
+        held = ", ".join(
+            f"`{source}` {size:,} sequences × at most {self._caps[-1].get(source, float('inf')):g} epochs"
+            for source, size in sorted(self._sizes.items())
+        )
+        return (
+            f"the data plan has {self.length:,} sequences, but sequence {wanted:,} is needed ({held}); train fewer "
+            "steps, raise data.phases[…].max_epochs, add a phase, or pack more data"
+        )
+
+
+def _block_order(piece: _Piece, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each position in a block: the slot of its stream, and how many of that stream came before in the block."""
+    quotas = [piece.count(slot, block + 1) - piece.count(slot, block) for slot in range(len(piece.streams))]
+    slots = shuffle(np.repeat(np.arange(len(quotas)), quotas), key_of(piece.key, block))
+    ranks = np.empty(len(slots), np.int64)
+    for slot, quota in enumerate(quotas):
+        ranks[slots == slot] = np.arange(quota)
+    return slots, ranks
+
+
+def _counts(piece: _Piece, length: int) -> list[int]:
+    """Sequences of each of the piece's streams among its first `length`."""
+    blocks, rest = divmod(length, piece.block)
+    slots, _ = _block_order(piece, blocks)
+    inside = np.bincount(slots[:rest], minlength=len(piece.streams))
+    return [piece.count(slot, blocks) + int(inside[slot]) for slot in range(len(piece.streams))]
