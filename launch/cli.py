@@ -16,10 +16,16 @@ from pathlib import Path
 VERBS: dict[str, tuple[str, str]] = {
     "data": ("data_pipeline.run", "raw documents → packed dataset"),
     "tokenizer": ("data_pipeline.tokenize.train", "train a tokenizer on text or JSONL files"),
-    "classify": ("data_pipeline.classify.train", "train a quality, NSFW or language classifier and measure it"),
+    "classify": (
+        "data_pipeline.classify.train",
+        "train a quality, NSFW or language classifier and measure it",
+    ),
     "trace": ("data_pipeline.lineage", "where a document went, by id, URL or text"),
     "train": ("pretrain.train", "one training run in this process group (start it with torchrun)"),
-    "launch": ("launch.launch", "the same run under the supervisor: local torchrun or Slurm, restarted until done"),
+    "launch": (
+        "launch.launch",
+        "the same run under the supervisor: local torchrun or Slurm, restarted until done",
+    ),
     "evaluate": ("pretrain.evaluate", "held-out loss by source, in nats per token and bits per byte"),
     "generate": ("pretrain.generate", "samples from a checkpoint"),
     "export": ("pretrain.export", "checkpoint → Hugging Face safetensors and tokenizer"),

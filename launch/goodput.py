@@ -90,7 +90,9 @@ def _attempts(ordered: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, float]
         first_step = ranges[0]["time"] - float(ranges[0]["seconds"])
         stopped_well = any(e["event"] in ("finished", "preempted", "stopped") for e in own)
         last_work = max(
-            e["time"] for e in own if e["event"] in ("step_range", "saved", "evaluated", "finished", "preempted", "stopped")
+            e["time"]
+            for e in own
+            if e["event"] in ("step_range", "saved", "evaluated", "finished", "preempted", "stopped")
         )
         yield {
             "startup": max(0.0, first_step - own[0]["time"]),
@@ -108,7 +110,9 @@ def _after_launch(ordered: Sequence[Mapping[str, Any]], i: int) -> bool:
     return False
 
 
-def _result(wall: float, parts: Mapping[str, float], *, steps: int, restarts: int, recomputed_steps: int) -> dict[str, float]:
+def _result(
+    wall: float, parts: Mapping[str, float], *, steps: int, restarts: int, recomputed_steps: int
+) -> dict[str, float]:
     names = ("productive", "checkpoint", "startup", "recomputed", "downtime")
     seconds = {name: float(parts.get(name, 0.0)) for name in names}
     return {

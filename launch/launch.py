@@ -38,14 +38,16 @@ def run(config: LaunchRun) -> int:
         if config.cancel:
             return slurm.cancel(run_dir)
         if config.dry_run:
-            print(slurm.render(config, run_dir))
+            print(slurm.show(config, run_dir))
             return 0
         return slurm.launch(config, run_dir)
 
     from launch import local
 
     if config.cancel:
-        raise ConfigError("`cancel` is for cluster=slurm; a local run is stopped with Ctrl-C, or SIGTERM to its supervisor")
+        raise ConfigError(
+            "`cancel` is for cluster=slurm; a local run is stopped with Ctrl-C, or SIGTERM to its supervisor"
+        )
     if config.dry_run:
         print(shlex.join(local.command(config.cluster, run_dir, run_dir / "logs" / "exits")))
         return 0
@@ -70,7 +72,9 @@ def check(config: LaunchRun) -> None:
         if getattr(cluster, key) < 1:
             raise ConfigError(f"`cluster.{key}` must be at least 1, but it is {getattr(cluster, key)}")
     if cluster.kind == "local" and cluster.nodes != 1:
-        raise ConfigError(f"`cluster.nodes` is {cluster.nodes}, but cluster=local is one machine; use cluster=slurm")
+        raise ConfigError(
+            f"`cluster.nodes` is {cluster.nodes}, but cluster=local is one machine; use cluster=slurm"
+        )
     if not config.cancel and not config.dry_run and not (Path(config.data.path) / "manifest.json").is_file():
         raise ConfigError(
             f"`data.path={config.data.path}` holds no manifest.json, so it is no packed dataset; "

@@ -47,7 +47,9 @@ def kill_descendants(wait: float = 10.0) -> None:
         psutil.wait_procs(descendants, timeout=max(0.0, min(0.5, end - time.monotonic())))
         if time.monotonic() > end:
             pids = ", ".join(str(p.pid) for p in descendants)
-            raise RuntimeError(f"processes {pids} are still there {wait:.0f} s after SIGKILL; look at them with ps")
+            raise RuntimeError(
+                f"processes {pids} are still there {wait:.0f} s after SIGKILL; look at them with ps"
+            )
 
 
 def free_port() -> int:

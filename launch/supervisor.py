@@ -27,6 +27,7 @@ from pretrain.ledger import Ledger, read_ledger
 from pretrain.rundir import RunLock
 
 POLL = 0.1  # seconds between looks at the attempt
+GRACE = 10.0  # seconds that other nodes get to end by themselves when a worker has failed
 SETTLE = 10.0  # seconds from a stack dump to the kill
 BACKOFF = 2.0  # seconds before the second restart in a row without progress; doubles, up to BACKOFF_MAX
 BACKOFF_MAX = 60.0
@@ -204,7 +205,10 @@ class Supervisor:
                 return self._give_up(step, limit, outcome)
             wait = 0.0 if used == 1 else min(BACKOFF_MAX, BACKOFF * 2 ** (used - 2))
             self.ledger.event("restarting", step=best, restart=used, limit=limit, wait=wait)
-            say(f"restart {used} of at most {limit} without progress, from step {best}" + (f", in {wait:.0f} s" if wait else ""))
+            say(
+                f"restart {used} of at most {limit} without progress, from step {best}"
+                + (f", in {wait:.0f} s" if wait else "")
+            )
             if self._interrupted_while_waiting(wait):
                 return self._stopped(step, outcome)
 
@@ -225,10 +229,14 @@ class Supervisor:
                 # Ctrl-C in a terminal goes to the whole process group: the ranks must hear of it from us alone.
                 start_new_session=True,
             )
-        forwarded = False
+        forwarded, failed_at = False, None
         try:
             while process.poll() is None:
                 follow.show()
+                if failed_at is None and any(f["exit_code"] != EXIT_PREEMPTED for f in read_exits(exits)):
+                    failed_at = time.time()
+                if failed_at is not None and time.time() - failed_at > GRACE:
+                    break  # ranks on other nodes may wait in a collective for one that is gone
                 if self.again:
                     say("stopping at once")
                     break
@@ -258,8 +266,12 @@ class Supervisor:
     def _hung(self, process: subprocess.Popen[bytes], rank: int, age: float) -> Outcome:
         """Ask all ranks for their stacks, give them a moment to write, and let the caller kill them."""
         beat = read_heartbeats(self.run_dir).get(rank, {})
-        self.ledger.event("hung", step=self._step(), rank=rank, host=beat.get("host"), seconds=age, phase=beat.get("phase"))
-        say(f"rank {rank} gave no sign of life for {age:.0f} s; stacks go to {self.run_dir / 'logs'}/stacks-rank-*.txt")
+        self.ledger.event(
+            "hung", step=self._step(), rank=rank, host=beat.get("host"), seconds=age, phase=beat.get("phase")
+        )
+        say(
+            f"rank {rank} gave no sign of life for {age:.0f} s; stacks go to {self.run_dir / 'logs'}/stacks-rank-*.txt"
+        )
         process.send_signal(signal.SIGUSR2)
         end = time.time() + min(SETTLE, self.config.resilience.hang_timeout)
         while process.poll() is None and time.time() < end:
@@ -270,8 +282,12 @@ class Supervisor:
         assert self.stop is not None
         if self.stop == signal.SIGUSR1 and self.place.requeue is not None:
             if outcome.kind != "preempted":
-                say(f"{outcome} instead of checkpointing; the newest checkpoint is step {newest_committed(self.run_dir)}")
-            self.ledger.event("restarting", step=newest_committed(self.run_dir), reason="requeued before the time limit")
+                say(
+                    f"{outcome} instead of checkpointing; the newest checkpoint is step {newest_committed(self.run_dir)}"
+                )
+            self.ledger.event(
+                "restarting", step=newest_committed(self.run_dir), reason="requeued before the time limit"
+            )
             self.place.requeue()
             return EXIT_PREEMPTED
         self.ledger.event("stopped", step=step, signal=self.stop.name)
@@ -344,7 +360,9 @@ def say(text: str) -> None:
 
 def read_exits(folder: Path) -> list[dict[str, Any]]:
     """Failed workers of an attempt, from all nodes that reported."""
-    return [f for path in sorted(folder.glob("node-*.json")) for f in json.loads(path.read_text())["failures"]]
+    return [
+        f for path in sorted(folder.glob("node-*.json")) for f in json.loads(path.read_text())["failures"]
+    ]
 
 
 def read_heartbeats(run_dir: Path) -> dict[int, dict[str, Any]]:

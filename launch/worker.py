@@ -45,7 +45,9 @@ def redirect_output(log: Path) -> None:
     """Append stdout and stderr, those of native code included, to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(descriptor, f"--- {time.strftime('%F %T')} {socket.gethostname()} process {os.getpid()}\n".encode())
+    os.write(
+        descriptor, f"--- {time.strftime('%F %T')} {socket.gethostname()} process {os.getpid()}\n".encode()
+    )
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

@@ -284,8 +284,8 @@ class ClusterConfig:
     """Follow the submitted job's log and state until it ends."""
     prolog: str = ""
     """Shell lines put before the job's command (modules, environment)."""
-    port: int = 29500
-    """Rendezvous port on the first node; 0: a free one (local only)."""
+    port: int = 0
+    """Rendezvous port on the first node; 0: a free one, chosen for each attempt."""
 
 
 @dataclass(frozen=True)
