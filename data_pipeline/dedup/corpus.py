@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_pipeline.document import read_table, shard_path, write_table
+
 STEPS = ("a", "exact", "minhash", "semantic")
-SCHEMA = pa.schema([("id", pa.string()), ("keep", pa.bool_()), ("rule", pa.string()), ("detail", pa.string())])
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("keep", pa.bool_()), ("rule", pa.string()), ("detail", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Corpus:
         for shard, documents in self.by_shard(chosen):
             rows = self.row[documents]
             first = 0
-            with pq.ParquetFile(document_path(self.run_dir, shard)) as file:
+            with pq.ParquetFile(shard_path(self.run_dir, "documents", shard)) as file:
                 for batch in file.iter_batches(batch_size=2048, columns=["text"]):
                     low, high = np.searchsorted(rows, (first, first + len(batch)))
                     if high > low:
@@ -70,24 +73,7 @@ class Corpus:
                     first += len(batch)
 
 
-def document_path(run_dir: Path, shard: int) -> Path:
-    """Documents of a shard."""
-    return run_dir / "documents" / f"{shard:05d}.parquet"
-
-
-def signal_path(run_dir: Path, name: str, shard: int) -> Path:
-    """A signal sidecar of a shard."""
-    return run_dir / "signals" / name / f"{shard:05d}.parquet"
-
-
-def decision_path(run_dir: Path, step: str, shard: int) -> Path:
-    """Decisions of a step on a shard."""
-    return run_dir / "decisions" / step / f"{shard:05d}.parquet"
-
-
-def load(
-    run_dir: Path, shards: list[int], step: str, keep: Literal["quality", "longest", "first"]
-) -> Corpus:
+def load(run_dir: Path, shards: list[int], step: str, keep: Literal["quality", "longest", "first"]) -> Corpus:
     """The documents of these shards that every decision before `step` kept, in order of preference.
 
     Preference: `quality` – higher quality score (none: last), `first` – earlier date (none: last), then in all cases
@@ -101,7 +87,7 @@ def load(
     before = [s for s in STEPS[: STEPS.index(step)] if (run_dir / "decisions" / s).is_dir()]
     sizes, columns = [], []
     for position, shard in enumerate(shards):
-        path = document_path(run_dir, shard)
+        path = shard_path(run_dir, "documents", shard)
         with pq.ParquetFile(path) as file:
             # The text is read batch by batch, for its length only.
             batches = [
@@ -113,7 +99,7 @@ def load(
         sizes.append(n)
         kept = np.ones(n, bool)
         for earlier in before:
-            table = aligned(decision_path(run_dir, earlier, shard), ids, ["keep"])
+            table = aligned(shard_path(run_dir, f"decisions/{earlier}", shard), ids, ["keep"])
             kept &= table["keep"].to_numpy(zero_copy_only=False).astype(bool)
         length = np.concatenate([b[1].fill_null(0).to_numpy() for b in batches]) if batches else np.zeros(0)
         if keep == "quality":
@@ -125,9 +111,9 @@ def load(
             rank = np.zeros(n)
         index = np.flatnonzero(kept)
         hexadecimal = ids.take(pa.array(index)).to_pylist()
-        halves = np.array(
-            [(int(h[:16], 16), int(h[16:], 16)) for h in hexadecimal], dtype=np.uint64
-        ).reshape(-1, 2)
+        halves = np.array([(int(h[:16], 16), int(h[16:], 16)) for h in hexadecimal], dtype=np.uint64).reshape(
+            -1, 2
+        )
         columns.append(
             (
                 np.full(len(index), position, np.int32),
@@ -145,6 +131,11 @@ def load(
     return Corpus(run_dir, tuple(shards), tuple(sizes), shard[order], row[order], identity[order])
 
 
+def shard_ids(run_dir: Path, shard: int) -> pa.ChunkedArray:
+    """Ids of a shard's documents, in row order."""
+    return read_table(shard_path(run_dir, "documents", shard), ["id"])["id"]
+
+
 def aligned(path: Path, ids: pa.ChunkedArray, columns: list[str]) -> pa.Table:
     """Read columns of a sidecar, checked against the ids of its shard.
 
@@ -153,12 +144,14 @@ def aligned(path: Path, ids: pa.ChunkedArray, columns: list[str]) -> pa.Table:
         ValueError: other ids, or in another order, or columns that are not there.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, but other shards have it; rerun the stage that writes it")
+        raise FileNotFoundError(
+            f"{path} does not exist, but other shards have it; rerun the stage that writes it"
+        )
     schema = pq.read_schema(path)
     missing = [c for c in columns if c not in schema.names]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(schema.names)}")
-    table = pq.read_table(path, columns=["id", *columns])
+    table = read_table(path, ["id", *columns])
     if not table["id"].combine_chunks().equals(ids.combine_chunks()):
         raise ValueError(
             f"{path} ({len(table)} rows) does not belong to its shard of documents ({len(ids)} rows): the ids differ; "
@@ -168,7 +161,7 @@ def aligned(path: Path, ids: pa.ChunkedArray, columns: list[str]) -> pa.Table:
 
 
 def _quality(run_dir: Path, shard: int, ids: pa.ChunkedArray) -> np.ndarray:
-    path = signal_path(run_dir, "quality", shard)
+    path = shard_path(run_dir, "signals/quality", shard)
     if not path.parent.is_dir():
         return np.zeros(len(ids))
     score = aligned(path, ids, ["score"])["score"].cast(pa.float64())
@@ -195,7 +188,7 @@ def write(corpus: Corpus, step: str, representative: np.ndarray, similarity: np.
     members = np.bincount(representative, minlength=n)
     documents = dict(corpus.by_shard())
     for position, shard in enumerate(corpus.shards):
-        ids = pq.read_table(document_path(corpus.run_dir, shard), columns=["id"])["id"]
+        ids = shard_ids(corpus.run_dir, shard)
         size = corpus.sizes[position]
         keep = np.zeros(size, bool)
         rules: list[str | None] = [None] * size
@@ -208,22 +201,13 @@ def write(corpus: Corpus, step: str, representative: np.ndarray, similarity: np.
             else:
                 keep[row] = True
                 details[row] = f"{members[i]} documents" if members[i] > 1 else None
-        table = pa.table([ids, pa.array(keep), pa.array(rules, pa.string()), pa.array(details, pa.string())], SCHEMA)
-        write_table(table, decision_path(corpus.run_dir, step, shard))
+        table = pa.table(
+            [ids, pa.array(keep), pa.array(rules, pa.string()), pa.array(details, pa.string())], SCHEMA
+        )
+        write_table(table, shard_path(corpus.run_dir, f"decisions/{step}", shard))
     return {
         "considered": n,
         "kept": int(n - dropped.sum()),
         "dropped": int(dropped.sum()),
         "clusters": int((members > 1).sum()),
     }
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file, which appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 
 from configs.schema.pipeline import DedupConfig
+from data_pipeline.analysis import content_hash
 from data_pipeline.dedup import corpus as corpora
+from data_pipeline.document import shard_path
 
 STEP = "exact"
-
-
-def content_hash(text: str) -> str:
-    """Hash of a text without regard to case and white space: xxh3-128, 32 hexadecimal digits."""
-    return xxhash.xxh3_128_hexdigest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
 
 
 def decide(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, int]:
@@ -32,11 +27,9 @@ def decide(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, i
     keys = np.zeros((len(corpus), 2), np.uint64)
     for shard, documents in corpus.by_shard():
         if (run_dir / "signals" / "hashes").is_dir():
-            ids = pq.read_table(corpora.document_path(run_dir, shard), columns=["id"])["id"]
-            column = corpora.aligned(
-                corpora.signal_path(run_dir, "hashes", shard), ids, ["content_hash"]
-            )["content_hash"]
-            hashes = column.take(pa.array(corpus.row[documents])).to_pylist()
+            path = shard_path(run_dir, "signals/hashes", shard)
+            table = corpora.aligned(path, corpora.shard_ids(run_dir, shard), ["content_hash"])
+            hashes = table["content_hash"].take(pa.array(corpus.row[documents])).to_pylist()
             keys[documents] = [_halves(h) for h in hashes]
     if not (run_dir / "signals" / "hashes").is_dir():
         for documents, texts in corpus.texts():
@@ -57,8 +50,7 @@ def first_of_equal(keys: np.ndarray) -> np.ndarray:
     return first
 
 
-def _halves(value: str | bytes | int | None) -> tuple[int, int]:
-    if value is None:
-        raise ValueError("the sidecar signals/hashes holds a null content_hash; rerun the analysis")
-    digest = xxhash.xxh3_128_intdigest(value if isinstance(value, bytes) else str(value))
-    return digest >> 64, digest & (2**64 - 1)
+def _halves(content_hash: str | None) -> tuple[int, int]:
+    if content_hash is None:
+        raise ValueError("the sidecar signals/hashes holds a null content_hash; delete it and rerun")
+    return int(content_hash[:16], 16), int(content_hash[16:], 16)

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup.corpus import Corpus
 from data_pipeline.dedup.shingles import jaccard, mix, shingle_hashes, shingle_sets
+from data_pipeline.document import shard_path
 
 STEP = "minhash"
 # Changing the permutations invalidates stored signatures: they are part of the format.
@@ -50,7 +50,10 @@ def check(config: DedupConfig) -> None:
 
 def _permutations(p: int) -> tuple[np.ndarray, np.ndarray]:
     """Multipliers (odd) and masks, uint32 [p] each, of x → (x ^ mask) · multiplier modulo 2**32."""
-    keys = mix(np.arange(1, 2 * p + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(_PERMUTATION_SEED))
+    keys = mix(
+        np.arange(1, 2 * p + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        + np.uint64(_PERMUTATION_SEED)
+    )
     low = (keys >> np.uint64(32)).astype(np.uint32)
     return low[0::2] | np.uint32(1), low[1::2]
 
@@ -79,7 +82,9 @@ def signatures(texts: Sequence[str], ngram: int, permutations: int) -> tuple[np.
     return minima, counts
 
 
-def sign(documents: pa.Table, keep: pa.Array | pa.ChunkedArray | np.ndarray | None, config: DedupConfig) -> pa.Table:
+def sign(
+    documents: pa.Table, keep: pa.Array | pa.ChunkedArray | np.ndarray | None, config: DedupConfig
+) -> pa.Table:
     """Signatures of a shard, for the sidecar `signals/minhash`.
 
     Args:
@@ -105,7 +110,9 @@ def sign(documents: pa.Table, keep: pa.Array | pa.ChunkedArray | np.ndarray | No
     minima, counts = signatures(texts, config.ngram, config.permutations)
     raw: list[bytes | None] = [None] * n
     shingles: list[int | None] = [None] * n
-    for i, signature, count in zip(index.tolist(), minima.astype("<u4", copy=False), counts.tolist(), strict=True):
+    for i, signature, count in zip(
+        index.tolist(), minima.astype("<u4", copy=False), counts.tolist(), strict=True
+    ):
         if count:
             raw[i], shingles[i] = signature.tobytes(), count
     return pa.table(
@@ -149,12 +156,11 @@ def _gather(corpus: Corpus, config: DedupConfig, scratch: Path) -> tuple[np.ndar
     signed = np.zeros(n, bool)
     missing = np.zeros(n, bool)
     for shard, documents in corpus.by_shard():
-        path = corpora.signal_path(corpus.run_dir, STEP, shard)
+        path = shard_path(corpus.run_dir, "signals/minhash", shard)
         if not path.is_file():
             missing[documents] = True
             continue
-        ids = pq.read_table(corpora.document_path(corpus.run_dir, shard), columns=["id"])["id"]
-        table = corpora.aligned(path, ids, ["signature"])
+        table = corpora.aligned(path, corpora.shard_ids(corpus.run_dir, shard), ["signature"])
         width = table.schema.field("signature").type
         if width != pa.binary(4 * p):
             raise ValueError(

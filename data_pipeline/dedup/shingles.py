@@ -21,7 +21,13 @@ _SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
 _SEPARATOR = "\n"
 BATCH_CHARACTERS = 1 << 18
 # Han, Hiragana, Katakana: Unicode blocks (first, last).
-_UNSPACED_BLOCKS = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3134F))
+_UNSPACED_BLOCKS = (
+    (0x3040, 0x30FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3134F),
+)
 
 _OTHER, _WORD, _UNSPACED = 0, 1, 2
 
