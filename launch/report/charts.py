@@ -21,8 +21,9 @@ MAX_POINTS = 1500
 
 
 def label(text: object) -> str:
-    """Text from data, safe inside plotly's labels (which understand some HTML)."""
-    return html.escape(str(text))
+    """Text from data, safe inside plotly's labels (which understand some HTML), and not wider than a chart can hold."""
+    plain = str(text)
+    return html.escape(plain if len(plain) <= 32 else plain[:31] + "…")
 
 
 def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = False) -> go.Figure:
@@ -40,10 +41,8 @@ def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = Fals
             "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 11}},
             "xaxis": axis | {"title": {"text": x_title, "font": {"color": MUTED, "size": 11}}},
             "yaxis": axis
-            | {
-                "title": {"text": y_title, "font": {"color": MUTED, "size": 11}},
-                "type": "log" if log_y else "linear",
-            },
+            | ({"type": "log"} if log_y else {})
+            | {"title": {"text": y_title, "font": {"color": MUTED, "size": 11}}},
         }
     )
 

@@ -297,6 +297,13 @@ def _bin_edge(name: str) -> float | None:
         return None
 
 
+def mixture(record: Record) -> Section:
+    """Sources of the packed dataset, their planned shares, and what training has consumed of them."""
+    if not record.manifest:
+        return Section("mixture", "Mixture", absent(record.missing["manifest"]))
+    return Section("mixture", "Mixture", "")
+
+
 CAUSES = {
     "productive": "steps that count",
     "checkpoint": "waiting for checkpoints",

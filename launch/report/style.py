@@ -16,7 +16,7 @@ header { background: var(--card); border-bottom: 1px solid var(--line); border-t
   padding: 1.8rem max(1.25rem, calc(50vw - 720px)) 1.6rem; }
 .brand { margin: 0; font-weight: 650; color: var(--accent); letter-spacing: .01em; }
 .brand span { color: var(--muted); font-weight: 400; margin-left: .35em; }
-.subtitle { margin: 0 0 1.3rem; color: var(--muted); max-width: 75ch; }
+.subtitle { margin: 0 0 1.3rem; color: var(--muted); max-width: 110ch; }
 .figures { list-style: none; margin: 0; padding: 0; display: grid; gap: 1px; background: var(--line);
   border: 1px solid var(--line); border-radius: 10px; overflow: hidden;
   grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
@@ -34,7 +34,7 @@ nav a:hover, nav a:focus-visible, nav a.here { color: var(--accent); border-colo
 main { min-width: 0; }
 section { margin-bottom: 3rem; }
 section > p, .note { color: var(--muted); }
-section > p { max-width: 80ch; margin: -.4rem 0 1rem; }
+section > p { max-width: 100ch; margin: -.4rem 0 1rem; }
 .note { font-size: .83rem; margin: .1rem 0 0; }
 .card { margin: 0 0 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: .9rem 1rem .7rem; min-width: 0; }

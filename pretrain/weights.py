@@ -1,0 +1,128 @@
+"""What a finished run is read by: its configuration, its tokenizer, and its weights one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from configs import edge
+from configs.edge import ConfigError
+from configs.schema.train import ModelConfig, TrainRun
+from pretrain.checkpoint import Checkpoint, CheckpointError, load_into, newest, open_checkpoint, step_of, step_path
+from pretrain.hf import parameter_shapes
+
+T = TypeVar("T")
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class RunTokenizer:
+    """The tokenizer of a run."""
+
+    path: Path
+    """Folder of tokenizer.json."""
+    tokenizer: Tokenizer
+    bos: int | None
+    """Id put before every text; None: the tokenizer has none."""
+    stop: tuple[int, ...]
+    """Ids that end a text: `<|end_of_text|>` (or the tokenizer's EOS) first, then `<|eot_id|>`."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, the begin-of-text token first (once, also where the text brings it)."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids if self.bos is None or ids[:1] == [self.bos] else [self.bos, *ids]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def read_config(run_dir: Path) -> TrainRun:
+    """The resolved configuration of a run; ConfigError where there is none."""
+    if not run_dir.is_dir():
+        raise ConfigError(f"`run.dir={run_dir}` is not a directory; give the directory of a run")
+    return edge.read(run_dir / "config.yaml", TrainRun)
+
+
+def read_tokenizer(run_dir: Path) -> RunTokenizer:
+    """The tokenizer that lies in a run directory; ConfigError where there is none."""
+    path = run_dir / "tokenizer"
+    if not (path / "tokenizer.json").is_file():
+        raise ConfigError(f"{path / 'tokenizer.json'} does not exist; a run holds a copy of its tokenizer there")
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    settings = {}
+    if (path / "tokenizer_config.json").is_file():
+        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+
+    def named(key: str, default: str) -> int | None:
+        value = settings.get(key) or default
+        return tokenizer.token_to_id(value["content"] if isinstance(value, dict) else value)
+
+    stop = [named("eos_token", "<|end_of_text|>"), *map(tokenizer.token_to_id, ("<|end_of_text|>", "<|eot_id|>"))]
+    return RunTokenizer(
+        path, tokenizer, named("bos_token", "<|begin_of_text|>"), tuple(dict.fromkeys(i for i in stop if i is not None))
+    )
+
+
+def from_newest(run_dir: Path, step: int | None, use: Callable[[Checkpoint], T]) -> T:
+    """Give the newest checkpoint that verifies to `use`, walking back past broken ones, which are named.
+
+    Every tensor is verified when it is read, so `use` may fail with CheckpointError half-way and is then called
+    again with the checkpoint before it.
+
+    Args:
+        step: step of the checkpoint; None: the newest. A step that was asked for is never walked past.
+
+    Raises:
+        ConfigError: no such checkpoint.
+        CheckpointError: there are checkpoints, but none verifies.
+    """
+    paths = newest(run_dir)
+    if step is not None:
+        steps = ", ".join(str(step_of(p)) for p in paths) or "none"
+        paths = [p for p in paths if p == step_path(run_dir, step)]
+        if not paths:
+            raise ConfigError(f"{run_dir} has no checkpoint of step {step} (there are: {steps})")
+    if not paths:
+        raise ConfigError(f"{run_dir} has no committed checkpoint (looked for checkpoints/step-*/COMMITTED)")
+    broken = []
+    for path in paths:
+        try:
+            return use(open_checkpoint(path))
+        except CheckpointError as error:
+            broken.append(str(error))
+            if path != paths[-1]:
+                print(f"{path.name} is passed over: {error}")
+    raise CheckpointError(f"no checkpoint of {run_dir} verifies: {'; '.join(broken)}")
+
+
+def stored_vocab_size(checkpoint: Checkpoint) -> int:
+    """Rows of the embedding in a checkpoint: the vocabulary size of its model."""
+    rows = checkpoint.chunks.get("model.tok_embeddings.weight")
+    if not rows:
+        raise ConfigError(f"{checkpoint.path} holds no `model.tok_embeddings.weight`: it is no checkpoint of a Llama")
+    return int(rows[0]["shape"][0])
+
+
+def read_tensor(
+    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Tensor:
+    """One verified parameter by its name in the unsplit model, cast to `dtype`."""
+    tensor = torch.empty(shape, dtype=dtype, device=device)
+    load_into(checkpoint, {f"model.{name}": tensor})
+    return tensor
+
+
+def read_weights(
+    checkpoint: Checkpoint, model: ModelConfig, dtype: torch.dtype, device: torch.device | str
+) -> dict[str, Tensor]:
+    """All parameters of a model by name, verified."""
+    shapes = parameter_shapes(model, stored_vocab_size(checkpoint))
+    return {name: read_tensor(checkpoint, name, shape, dtype, device) for name, shape in shapes.items()}
