@@ -1,0 +1,297 @@
+"""`arriero evaluate`: held-out loss by source, in nats per token and bits per byte.
+
+Every token after the begin-of-text token is predicted once, the end-of-text token too. Nats per token is the total
+loss ÷ the tokens predicted; bits per byte is the total loss ÷ ln 2 ÷ the UTF-8 bytes that those tokens stand for (the
+end-of-text token stands for none), so runs with different tokenizers compare. `all` is the total over all sources,
+not a mean of their means. Rows go to `eval.jsonl` of the run directory.
+
+Examples:
+  arriero evaluate run.dir=runs/a
+  arriero evaluate run.dir=runs/a step=500 max_sequences=64
+  torchrun --nproc-per-node 2 -m pretrain.evaluate run.dir=runs/a      # ranks share the work and the weights
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from configs import edge
+from configs.edge import ConfigError
+from configs.schema.train import EvaluateRun, OtherData, ParallelConfig, RunDir, TrainConfig, TrainRun
+from data_pipeline.packed import PADDING, PackedDataset
+from pretrain.checkpoint import restore_model
+from pretrain.data import IGNORE, heldout_batches
+from pretrain.distributed import Process, setup, teardown
+from pretrain.parallel.engine import Engine
+from pretrain.parallel.layout import Layout
+from pretrain.parallel.mesh import build_mesh
+from pretrain.rundir import JsonlLog
+from pretrain.weights import read_config
+
+
+@dataclass(frozen=True)
+class SourceLoss:
+    """Totals of one source over what was scored."""
+
+    source: str
+    nats: float
+    """Sum of token losses."""
+    tokens: int
+    """Tokens predicted."""
+    bytes: int
+    """UTF-8 bytes of text that those tokens stand for."""
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean loss; NaN where no token was scored."""
+        return self.nats / self.tokens if self.tokens else math.nan
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Compression that the model reaches; NaN where no byte was scored."""
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+
+
+@dataclass(frozen=True)
+class DocumentBits:
+    """What a model needs for one document alone."""
+
+    id: str
+    """32 hexadecimal digits."""
+    bytes: int
+    """UTF-8 bytes of its text."""
+    bits: float
+    """Sum of −log2 p of its tokens, end of text included."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`arriero evaluate`."""
+    return edge.main("evaluate", EvaluateRun, run, __doc__, argv)
+
+
+def run(config: EvaluateRun) -> int:
+    """Evaluate, print the table, append to eval.jsonl; returns the exit status."""
+    run_dir = Path(config.run.dir)
+    process = setup(config.device, timeout=1800.0)
+    try:
+        engine, packed, step = open_run(config, process)
+        losses = evaluate(engine, packed, config.split, config.batch_size, config.max_sequences, process.device)
+        if process.rank == 0:
+            rows = eval_rows(losses, step, config.split)
+            JsonlLog(run_dir / "eval.jsonl").write(rows)
+            print(f"{run_dir}, step {step}, {config.split} split of {packed.path}")
+            print(table(rows))
+    finally:
+        teardown()
+    return 0
+
+
+def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDataset, int]:
+    """The model of a run with a checkpoint's weights, the packed dataset, and the step.
+
+    Raises:
+        ConfigError: no such run, checkpoint or dataset, or the dataset was made with another tokenizer.
+    """
+    run_dir = Path(config.run.dir)
+    trained = read_config(run_dir)
+    packed = open_packed(config, trained, run_dir)
+    train = TrainConfig(
+        steps=1,
+        global_batch_size=process.world_size * config.batch_size,
+        micro_batch_size=config.batch_size,
+        sequence_length=packed.sequence_length,
+        dtype=config.dtype,
+    )
+    layout = Layout.check(ParallelConfig(), train, trained.model, packed.vocab_size, process.world_size)
+    mesh = build_mesh(layout, process.device.type)
+    engine = Engine(trained.model, packed.vocab_size, ParallelConfig(), train, mesh, process.device, trained.seed)
+    return engine, packed, restore_model(engine, run_dir, config.step)
+
+
+def open_packed(config: EvaluateRun, trained: TrainRun, run_dir: Path) -> PackedDataset:
+    """The dataset to evaluate on; ConfigError where it is not named or was made with another tokenizer."""
+    path = config.data.path or trained.data.path
+    if not path:
+        raise ConfigError(f"{run_dir} was imported and names no dataset; give data.path=DIR/packed")
+    packed = PackedDataset(path)
+    if packed.sequence_length > trained.model.max_sequence_length:
+        raise ConfigError(
+            f"{path} has sequences of {packed.sequence_length} tokens, but the model reads at most "
+            f"{trained.model.max_sequence_length} (model.max_sequence_length)"
+        )
+    tokenizer = run_dir / "tokenizer/tokenizer.json"
+    if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != packed.tokenizer_hash:
+        raise ConfigError(
+            f"{path} was packed with another tokenizer than {run_dir} was trained with ({tokenizer}); "
+            "pack the data with that one (tokenizer.path)"
+        )
+    return packed
+
+
+def evaluate(
+    engine: Engine,
+    packed: PackedDataset,
+    split: Literal["heldout", "train"],
+    batch_size: int,
+    max_sequences: int | None,
+    device: torch.device,
+) -> list[SourceLoss]:
+    """Loss of each source of a split; collective, every rank gets the same result.
+
+    Args:
+        batch_size: sequences of one forward pass on one rank.
+        max_sequences: of each stream at the most; None: all.
+    """
+    lengths = torch.from_numpy(token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size)).to(device)
+    totals: dict[str, torch.Tensor] = {}
+    for stream, info in packed.streams(split).items():
+        total = totals.setdefault(info.source, torch.zeros(3, dtype=torch.float64, device=device))
+        for batch in heldout_batches(packed, stream, batch_size, max_sequences, engine.dp_rank, engine.dp_size):
+            batch = batch.to(device)
+            scored = batch.labels[batch.labels != IGNORE]
+            total[0] += engine.token_losses(batch).sum(dtype=torch.float64)
+            total[1] += scored.numel()
+            total[2] += lengths[scored].sum()
+    for total in totals.values():
+        _sum_over_data_parallel(engine, total)
+    return [SourceLoss(s, t[0].item(), int(t[1].item()), int(t[2].item())) for s, t in sorted(totals.items())]
+
+
+def eval_rows(losses: Sequence[SourceLoss], step: int, split: str) -> list[dict[str, Any]]:
+    """Rows of eval.jsonl, one a source, and `all` for their total."""
+    total = SourceLoss("all", sum(s.nats for s in losses), sum(s.tokens for s in losses), sum(s.bytes for s in losses))
+    return [
+        {
+            "step": step,
+            "source": s.source,
+            "split": split,
+            "nats_per_token": s.nats_per_token,
+            "bits_per_byte": s.bits_per_byte,
+            "tokens": s.tokens,
+            "bytes": s.bytes,
+        }
+        for s in (*losses, total)
+    ]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of an evaluation as text."""
+    width = max(8, *(len(row["source"]) for row in rows)) + 2
+    head = f"{'source':<{width}}{'nats/token':>12}{'bits/byte':>12}{'tokens':>14}{'bytes':>14}"
+    return "\n".join(
+        [
+            head,
+            *(
+                f"{row['source']:<{width}}{row['nats_per_token']:>12.4f}{row['bits_per_byte']:>12.4f}"
+                f"{row['tokens']:>14,}{row['bytes']:>14,}"
+                for row in rows
+            ),
+        ]
+    )
+
+
+def document_bits(
+    engine: Engine, packed: PackedDataset, stream: str, batch_size: int, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the model needs for each document of a stream; collective, every rank gets the same result.
+
+    Returns:
+        Arrays [documents], row by row as `packed.documents(stream)`: the row (int64), UTF-8 bytes of the document
+        (int64), bits (float64). A document split over several sequences has the sum over its parts, each predicted
+        without sight of the others.
+    """
+    documents = packed.documents(stream)
+    nats = torch.zeros(len(documents), dtype=torch.float64)
+    batches = heldout_batches(packed, stream, batch_size, None, engine.dp_rank, engine.dp_size)
+    for number, batch in enumerate(batches):
+        losses = engine.token_losses(batch.to(device)).to("cpu", torch.float64)
+        first = (number * engine.dp_size + engine.dp_rank) * batch_size
+        for index, row in zip(range(first, packed.stream(stream).sequences), losses, strict=False):
+            segments = packed.read(stream, index).segments
+            starts = np.append(segments["start"].astype(np.int64), packed.sequence_length)
+            owner = np.repeat(segments["document"].astype(np.int64), np.diff(starts))
+            real = torch.from_numpy(owner != PADDING)
+            nats.index_add_(0, torch.from_numpy(owner)[real], row[real])
+    nats = nats.to(device)
+    _sum_over_data_parallel(engine, nats)
+    rows = np.arange(len(documents), dtype=np.int64)
+    return rows, documents["bytes"].astype(np.int64), (nats / math.log(2)).cpu().numpy()
+
+
+def heldout_document_bits(run_dir: Path, batch_size: int = 8) -> dict[str, list[DocumentBits]]:
+    """Bits of every held-out document by source, with the newest checkpoint of a run; for one process."""
+    config = EvaluateRun(run=RunDir(dir=str(run_dir)), data=OtherData(), batch_size=batch_size)
+    process = setup(config.device, timeout=1800.0)
+    try:
+        engine, packed, _ = open_run(config, process)
+        found: dict[str, list[DocumentBits]] = {}
+        for stream, info in packed.streams("heldout").items():
+            ids = packed.documents(stream)["id"]
+            arrays = document_bits(engine, packed, stream, batch_size, process.device)
+            found.setdefault(info.source, []).extend(
+                DocumentBits(ids[row].tobytes().hex(), int(size), float(bits))
+                for row, size, bits in zip(*arrays, strict=True)
+            )
+    finally:
+        teardown()
+    return found
+
+
+def token_bytes(tokenizer_json: Path, vocab_size: int) -> np.ndarray:
+    """UTF-8 bytes that each token id stands for, int64 [vocab_size]; 0 for special tokens and unused ids.
+
+    Understands byte-level BPE (Llama 3, GPT-2), where one character of the vocabulary is one byte, and SentencePiece
+    with byte fallback (LLaMA 1 and 2), where `▁` is a space and `<0x0A>` a byte.
+
+    Raises:
+        ConfigError: the file is missing, or is a tokenizer of another kind.
+    """
+    try:
+        data = json.loads(tokenizer_json.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{tokenizer_json} does not exist; a packed dataset holds its tokenizer there") from None
+    vocabulary: dict[str, int] = data["model"]["vocab"]
+    special = {token["id"] for token in data.get("added_tokens", []) if token["special"]}
+    added = {t["id"]: len(t["content"].encode()) for t in data.get("added_tokens", []) if not t["special"]}
+    lengths = np.zeros(vocab_size, np.int64)
+    byte_level = "ByteLevel" in json.dumps([data.get("pre_tokenizer"), data.get("decoder")])
+    if not byte_level and not data["model"].get("byte_fallback"):
+        raise ConfigError(
+            f"{tokenizer_json} is neither byte-level BPE nor SentencePiece with byte fallback, "
+            "so the bytes of its tokens are unknown and bits per byte cannot be computed"
+        )
+    for token, index in vocabulary.items():
+        if index in special or index >= vocab_size:
+            continue
+        if byte_level:
+            lengths[index] = len(token)
+        elif len(token) == 6 and token.startswith("<0x"):
+            lengths[index] = 1
+        else:
+            lengths[index] = len(token.replace("▁", " ").encode())
+    for index, size in added.items():
+        if index < vocab_size:
+            lengths[index] = size
+    return lengths
+
+
+def _sum_over_data_parallel(engine: Engine, values: torch.Tensor) -> None:
+    """Sum over data-parallel ranks; ranks that share one batch (TP, PP, CP) hold equal values, counted once."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= dist.get_world_size() // engine.dp_size
+
+
+if __name__ == "__main__":
+    sys.exit(main())
