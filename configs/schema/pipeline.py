@@ -202,6 +202,8 @@ class PackConfig:
     """Tokens of a sequence."""
     method: Literal["concat", "best_fit"] = "concat"
     """Concatenate and chunk (Llama 3), or best-fit (fewer split documents)."""
+    by_language: bool = False
+    """One stream for each language of a source, so that a sequence holds documents of one language."""
     shard_sequences: int = 16_384
     """Sequences of one token shard."""
     heldout_fraction: float = 0.01

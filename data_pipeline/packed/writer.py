@@ -41,7 +41,7 @@ class StreamWriter:
         shard_sequences: int,
     ) -> None:
         self.directory = directory
-        self._split, self._source, self._language = split, source, language
+        self.split, self.source, self.language = split, source, language
         self._length = sequence_length
         self._vocab_size = vocab_size
         self._dtype = token_dtype(vocab_size)
@@ -57,6 +57,11 @@ class StreamWriter:
         directory.mkdir(parents=True)
         self._documents_file = (directory / "documents.npy").open("wb")
         _npy_header(self._documents_file, DOCUMENT_DTYPE, 0)
+
+    @property
+    def count(self) -> int:
+        """Sequences written so far."""
+        return self._sequences
 
     def document(self, id: bytes, url_hash: int, tokens: int, n_bytes: int) -> int:
         """Add a document; returns its row. id: 16 bytes; url_hash: xxh3-64 or 0; tokens with BOS and EOS."""
@@ -135,9 +140,9 @@ class StreamWriter:
         _sync(self._documents_file)
         self._documents_file.close()
         return StreamInfo(
-            split=self._split,
-            source=self._source,
-            language=self._language,
+            split=self.split,
+            source=self.source,
+            language=self.language,
             sequences=self._sequences,
             tokens=self._tokens,
             documents=self._documents,
@@ -229,6 +234,14 @@ class PackedWriter:
             self._shard_sequences,
         )
         return self._streams[name]
+
+    def sequences(self, split: str) -> dict[str, int]:
+        """Sequences written so far of each source of a split."""
+        counts: dict[str, int] = {}
+        for stream in self._streams.values():
+            if stream.split == split:
+                counts[stream.source] = counts.get(stream.source, 0) + stream.count
+        return counts
 
     def finish(
         self,
