@@ -14,6 +14,7 @@ import torch.distributed as dist
 from configs.edge import ConfigError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def together(function: Callable[[], T]) -> T:
         dist.all_gather_object(errors, told)
     first = next((e for e in errors if e is not None), None)
     if first is not None:
-        raise first from error
+        raise agreed(first) from error
     return result  # type: ignore[return-value]
 
 
@@ -108,6 +109,21 @@ def on_rank0(function: Callable[[], T]) -> T:
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]  # type: ignore[return-value]
+
+
+AGREED = "raised on every rank"
+
+
+def agreed(error: E) -> E:
+    """Mark an error that every rank raises, so that one of them tells it."""
+    error.add_note(AGREED)
+    return error
+
+
+def is_told_here(error: BaseException) -> bool:
+    """Whether this rank should print the error: its own, or, of one that all raise, rank 0 alone."""
+    rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
+    return rank == 0 or AGREED not in getattr(error, "__notes__", [])
 
 
 def _tellable(error: Exception) -> Exception:

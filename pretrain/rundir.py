@@ -16,6 +16,7 @@ import psutil
 
 from configs import edge
 from configs.schema.train import TrainRun
+from data_pipeline.packed import PackedDataset
 from pretrain.ledger import end_torn_line, read_lines, write_whole
 
 
@@ -137,14 +138,20 @@ def read_evaluations(run_dir: Path) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: row["step"])
 
 
-def prepare(run_dir: Path, config: TrainRun, packed_path: Path) -> None:
+def prepare(run_dir: Path, config: TrainRun, packed: PackedDataset) -> None:
     """Write `config.yaml`, make the folders, and copy the tokenizer of the packed dataset."""
     for name in ("checkpoints", "logs", "heartbeats"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
     edge.save(config, run_dir / "config.yaml")
-    source, target = packed_path / "tokenizer", run_dir / "tokenizer"
-    if source.is_dir() and not target.exists():
-        temporary = run_dir / "tokenizer.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
-        temporary.replace(target)
+    source, target = packed.tokenizer_path, run_dir / "tokenizer"
+    if target.is_dir() and _same(source / "tokenizer.json", target / "tokenizer.json"):
+        return
+    temporary = run_dir / "tokenizer.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.replace(target)
+
+
+def _same(a: Path, b: Path) -> bool:
+    return b.is_file() and a.read_bytes() == b.read_bytes()

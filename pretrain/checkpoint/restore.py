@@ -19,6 +19,7 @@ from torch import Tensor
 from configs.edge import ConfigError
 from pretrain.checkpoint.chunks import local_chunks
 from pretrain.checkpoint.files import FORMAT, CheckpointError, committed, step_of, step_path
+from pretrain.distributed import agreed
 
 
 class HasWeights(Protocol):
@@ -65,15 +66,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         sums = orjson.loads((path / "COMMITTED").read_bytes())
         data = (path / "manifest.json").read_bytes()
+        metadata = (path / ".metadata").read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{error.filename} is missing: the checkpoint was never committed whole"
         ) from None
     except orjson.JSONDecodeError:
         raise CheckpointError(f"{path / 'COMMITTED'} is damaged: it is not JSON") from None
-    found = zlib.crc32(data)
-    if not isinstance(sums, dict) or found != sums.get("manifest.json"):
-        raise CheckpointError(f"{path / 'manifest.json'} is damaged: its CRC-32 is not that in COMMITTED")
+    for name, content in (("manifest.json", data), (".metadata", metadata)):
+        if not isinstance(sums, dict) or zlib.crc32(content) != sums.get(name):
+            raise CheckpointError(f"{path / name} is damaged: its CRC-32 is not that in COMMITTED")
     manifest = orjson.loads(data)
     if manifest["format"] != FORMAT:
         raise CheckpointError(
@@ -184,7 +186,7 @@ def restore(
         problems = _gather(problem)
         for found in problems:
             if isinstance(found, ConfigError):
-                raise found
+                raise agreed(found)
         if not any(problems):
             return Restored(step_of(path), path, state, tuple(passed_over), time.time() - began)
         passed_over.append(next(str(found) for found in problems if found is not None))
@@ -192,8 +194,8 @@ def restore(
         return None
     if step is not None and not candidates[0].exists():
         steps = ", ".join(str(step_of(p)) for p in newest(run_dir)) or "none"
-        raise ConfigError(f"{run_dir} has no checkpoint of step {step} (there are: {steps})")
-    raise CheckpointError(f"no checkpoint of {run_dir} verifies: " + "; ".join(passed_over))
+        raise agreed(ConfigError(f"{run_dir} has no checkpoint of step {step} (there are: {steps})"))
+    raise agreed(CheckpointError(f"no checkpoint of {run_dir} verifies: " + "; ".join(passed_over)))
 
 
 def restore_model(engine: HasWeights, run_dir: Path, step: int | None = None) -> int:
@@ -218,7 +220,9 @@ def restore_model(engine: HasWeights, run_dir: Path, step: int | None = None) ->
     named = {f"model.{name}": tensor for name, tensor in weights.items()}
     restored = restore(run_dir, lambda checkpoint: named, lambda checkpoint: None, step)
     if restored is None:
-        raise ConfigError(f"{run_dir} has no committed checkpoint (looked for checkpoints/step-*/COMMITTED)")
+        raise agreed(
+            ConfigError(f"{run_dir} has no committed checkpoint (looked for checkpoints/step-*/COMMITTED)")
+        )
     return restored.step
 
 

@@ -39,7 +39,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from pretrain.checkpoint.chunks import Chunk, local_chunks
 from pretrain.checkpoint.files import FORMAT, committed, step_path, write_atomically
-from pretrain.distributed import on_rank0, together
+from pretrain.distributed import agreed, on_rank0, together
 from pretrain.ledger import Ledger
 
 
@@ -149,10 +149,11 @@ class Checkpointer:
             newest = (
                 f"the newest whole checkpoint is {whole[0]}" if whole else "there is no earlier checkpoint"
             )
-            raise OSError(
+            failure = OSError(
                 f"checkpoint {pending.path} could not be written: {error}; {newest}. "
                 "Free some space (or lower checkpoint.keep) and start the run again"
-            ) from error
+            )
+            raise agreed(failure) from error
         if rank == 0:
             remove_old(self.run_dir, self.keep)
             if self.ledger is not None:

@@ -1,0 +1,122 @@
+"""The state of a run beside its tensors, and what may differ when it is continued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs import edge
+from configs.edge import ConfigError
+from configs.schema.train import TrainRun
+from pretrain.checkpoint.restore import Checkpoint
+from pretrain.data import DataPlan
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Steps done."""
+    n: int = 0
+    """Sequences of the plan used."""
+    skipped_in_a_row: int = 0
+    """Steps at the end whose update was skipped."""
+
+
+MAY_CHANGE = (
+    "train.steps",
+    "train.micro_batch_size",
+    "train.compile",
+    "train.activation_checkpointing",
+    "train.loss_chunk_tokens",
+    "train.eval_every",
+    "train.eval_sequences",
+    "train.deterministic",
+    "data.path",
+    "data.verify",
+    "data.prefetch",
+    "parallel",
+    "checkpoint",
+    "resilience",
+    "tracker",
+    "run",
+    "device",
+)
+"""Keys that may differ between a checkpoint and the run that continues it: the length of the run, where and how fast
+it computes, and how it is watched. `data.path` may move, because the dataset is known by its hashes."""
+
+
+def run_state(
+    config: TrainRun, plan: DataPlan, progress: Progress, tokenizer_hash: str, ledger_position: int
+) -> dict[str, Any]:
+    """The JSON part of a checkpoint."""
+    return {
+        "step": progress.step,
+        "n": progress.n,
+        "skipped_in_a_row": progress.skipped_in_a_row,
+        "data": plan.state(),
+        "tokenizer_hash": tokenizer_hash,
+        "ledger_position": ledger_position,
+        "config": edge.to_dict(config),
+    }
+
+
+def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tokenizer_hash: str) -> None:
+    """Refuse a checkpoint that the run must not continue from.
+
+    Raises:
+        ConfigError: another tokenizer, another configuration outside of MAY_CHANGE (names the first key), or another
+            data plan.
+    """
+    state, path = checkpoint.state, checkpoint.path
+    if state.get("tokenizer_hash") != tokenizer_hash:
+        raise ConfigError(
+            f"{path} was trained with another tokenizer (SHA-256 {str(state.get('tokenizer_hash'))[:12]}…) than that "
+            f"of data.path={config.data.path} ({tokenizer_hash[:12]}…); use that run's packed dataset, or start a new "
+            "run in another run.dir"
+        )
+    before, now = _flat(state["config"]), _flat(edge.to_dict(config))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and not any(
+            key == k or key.startswith(k + ".") for k in MAY_CHANGE
+        ):
+            raise ConfigError(
+                f"`{key}` is {now.get(key)!r}, but {path} was made with {before.get(key)!r}; on resume it cannot "
+                f"change (what can: {', '.join(MAY_CHANGE)}). Set it back, or start a new run in another run.dir"
+            )
+    if state["data"]["hash"] != plan_hash:
+        raise ConfigError(
+            f"the data plan over data.path={config.data.path} is not the one that {path} was trained with: the packed "
+            "dataset has other streams, sizes or mixture weights; use the same dataset, or start a new run in another "
+            "run.dir (model.init_from continues from its weights)"
+        )
+
+
+def random_states(rank: int, device: torch.device) -> dict[str, Tensor]:
+    """Copies of this rank's generator states, uint8, by checkpoint name."""
+    states = {f"rng.{rank}.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states[f"rng.{rank}.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    """Set this rank's generators to the states of a checkpoint."""
+    for name, state in states.items():
+        if name.endswith(".cuda"):
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat = {}
+    for key, inner in value.items():
+        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

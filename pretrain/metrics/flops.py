@@ -1,0 +1,81 @@
+"""Model FLOPs utilisation: FLOPs that the model needs, divided by what the devices could do in that time."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from configs.schema.train import ModelConfig
+
+# Dense peaks without sparsity, FLOP/s, from the vendors' data sheets: (name in torch's device name, bf16, fp32, fp64).
+# fp32 is that of fp32 matrix products as torch runs them by default, without TF32.
+PEAKS = (
+    ("GB200", 2500e12, 80e12, 40e12),
+    ("B200", 2250e12, 75e12, 37e12),
+    ("H200", 989e12, 67e12, 67e12),
+    ("H100 NVL", 835e12, 60e12, 60e12),
+    ("H100 PCIe", 756e12, 51e12, 51e12),
+    ("H100", 989e12, 67e12, 67e12),
+    ("A100", 312e12, 19.5e12, 19.5e12),
+    ("A10G", 70e12, 35e12, 0.6e12),
+    ("L40S", 362e12, 91.6e12, 1.4e12),
+    ("L4", 121e12, 30.3e12, 0.5e12),
+    ("V100", 125e12, 15.7e12, 7.8e12),
+    ("RTX 4090", 165e12, 82.6e12, 1.3e12),
+    ("MI300X", 1307e12, 163e12, 163e12),
+)
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+
+
+def matmul_parameters(model: ModelConfig, vocab_size: int) -> int:
+    """Parameters that take part in matrix products: all matrices but a pure input embedding."""
+    head_dim = model.dim // model.n_heads
+    attention = model.dim * head_dim * (2 * model.n_heads + 2 * model.n_kv_heads)
+    return model.n_layers * (attention + 3 * model.dim * model.ffn_dim) + model.dim * vocab_size
+
+
+def attention_pairs(cu_seqlens: Tensor) -> int:
+    """Pairs (query, key) that attention looks at, over rows of boundaries [B, M]: n (n + 1) / 2 a segment of n."""
+    lengths = cu_seqlens.long().diff(dim=1)
+    return int((lengths * (lengths + 1) // 2).sum())
+
+
+def step_flops(model: ModelConfig, vocab_size: int, tokens: int, pairs: int) -> float:
+    """FLOPs of one forward and backward pass (Chowdhery et al. 2022, PaLM, appendix B).
+
+    6 a parameter and token, and 12 × layers × width a pair in attention; recomputation does not count. PaLM counts
+    all T² pairs of a sequence; here the pairs that the causal and document masks leave.
+    """
+    return 6.0 * matmul_parameters(model, vocab_size) * tokens + 12.0 * model.n_layers * model.dim * pairs
+
+
+def peak_flops(device: torch.device, dtype: str) -> float:
+    """Peak FLOP/s of one device in a dtype: from the data sheet, or measured by a matrix product where unknown."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for known, bf16, fp32, fp64 in PEAKS:
+            if known in name:
+                return {"bf16": bf16, "fp32": fp32, "fp64": fp64}[dtype]
+    return measure_peak(device, DTYPES[dtype])
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """FLOP/s of a square matrix product, the best of repeated trials within about `seconds`."""
+    n = 4096 if device.type == "cuda" else 768
+    a = torch.ones(n, n, device=device, dtype=dtype)
+    best, deadline = 0.0, time.perf_counter() + seconds
+    a @ a
+    while time.perf_counter() < deadline:
+        _synchronise(device)
+        began = time.perf_counter()
+        a @ a
+        _synchronise(device)
+        best = max(best, 2.0 * n**3 / (time.perf_counter() - began))
+    return best
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

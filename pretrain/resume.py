@@ -1,0 +1,165 @@
+"""Before the first step: the checks that need no weights, and the state that the run begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from configs.edge import ConfigError
+from configs.schema.train import TrainRun
+from data_pipeline.packed import PackedDataset
+from pretrain.checkpoint import Checkpoint, newest, remove_leftovers, restore, restore_model
+from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
+from pretrain.data import DataPlan
+from pretrain.distributed import Process, on_rank0, together
+from pretrain.ledger import Ledger
+from pretrain.optim.optimizer import Optimizer
+from pretrain.optim.optimizer import check as check_optim
+from pretrain.optim.schedule import check as check_schedule
+from pretrain.parallel.layout import Layout
+
+
+class HasWeights(Protocol):
+    """The part of an engine that checkpoints need."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The parameters themselves, by their names in the unsplit model."""
+        ...
+
+
+def check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, Layout]:
+    """Everything that can be known to be wrong before a weight exists.
+
+    Raises:
+        ConfigError, PackedError, PlanError: what is wrong, where, and what to do.
+    """
+    train, model = config.train, config.model
+    check_schedule(config.schedule, train.steps)
+    check_optim(config.optim)
+    for key, value in (
+        ("checkpoint.every", config.checkpoint.every),
+        ("run.log_every", config.run.log_every),
+    ):
+        if value < 1:
+            raise ConfigError(f"`{key}` must be at least 1, but it is {value}")
+    packed = PackedDataset(config.data.path, verify=config.data.verify)
+    length = packed.sequence_length
+    if train.sequence_length not in (None, length):
+        raise ConfigError(
+            f"`train.sequence_length` is {train.sequence_length}, but {config.data.path} is packed in sequences of "
+            f"{length}; leave the key out, or pack again with pack.sequence_length={train.sequence_length}"
+        )
+    if length > model.max_sequence_length:
+        raise ConfigError(
+            f"{config.data.path} is packed in sequences of {length} tokens, but `model.max_sequence_length` is "
+            f"{model.max_sequence_length}; raise it, or pack shorter sequences"
+        )
+    tokenizer = packed.tokenizer_path / "tokenizer.json"
+    if not tokenizer.is_file() or hashlib.sha256(tokenizer.read_bytes()).hexdigest() != packed.tokenizer_hash:
+        raise ConfigError(
+            f"{tokenizer} is missing or not the tokenizer that the tokens were made with (SHA-256 "
+            f"{packed.tokenizer_hash[:12]}…); put that one back, or pack again"
+        )
+    layout = Layout.check(config.parallel, train, model, packed.vocab_size, world_size)
+    plan = DataPlan(packed.manifest, config.data.phases, config.seed)
+    plan.check(train.steps * train.global_batch_size)
+    return packed, plan, layout
+
+
+def resume(
+    config: TrainRun,
+    process: Process,
+    engine: HasWeights,
+    optimizer: Optimizer,
+    packed: PackedDataset,
+    plan: DataPlan,
+    ledger: Ledger | None,
+) -> tuple[Progress, DataPlan, tuple[str, ...]]:
+    """Continue from the newest checkpoint that verifies, or begin at step 0; collective.
+
+    Returns:
+        How far the run is, the plan with the checkpoint's amendments, and why newer checkpoints were not used.
+
+    Raises:
+        ConfigError: a checkpoint that this run must not continue from.
+        CheckpointError: there are checkpoints, but none verifies; the weights are then spoilt.
+    """
+    run_dir = Path(config.run.dir)
+    if not config.checkpoint.resume and on_rank0(lambda: bool(newest(run_dir))):
+        raise ConfigError(
+            f"checkpoint.resume=false, but {run_dir} has checkpoints; give this run another run.dir, or resume"
+        )
+    on_rank0(lambda: remove_leftovers(run_dir))
+    own = random_states(process.rank, process.device)
+
+    def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+        # On another number of ranks, new ranks keep the generators that they start with.
+        states = {name: state for name, state in own.items() if name in checkpoint.chunks}
+        return {**weights_and_moments(engine, optimizer), **states}
+
+    restored = restore(
+        run_dir,
+        tensors,
+        lambda checkpoint: check_same_run(checkpoint, config, plan.hash, packed.tokenizer_hash),
+    )
+    if restored is None:
+        start_from(config, engine)
+        return Progress(), plan, ()
+    state = restored.state
+    if state["step"] > config.train.steps:
+        raise ConfigError(
+            f"{restored.path} is at step {state['step']}, past `train.steps` = {config.train.steps}; raise it"
+        )
+    set_random_states(own, process.device)
+    if ledger is not None:
+        passed_over = list(restored.passed_over)
+        ledger.event(
+            "restored",
+            restored.step,
+            path=restored.path.name,
+            n=state["n"],
+            seconds=restored.seconds,
+            passed_over=passed_over,
+        )
+    progress = Progress(state["step"], state["n"], state["skipped_in_a_row"])
+    return progress, plan.with_state(state["data"]), restored.passed_over
+
+
+def start_from(config: TrainRun, engine: HasWeights) -> None:
+    """Fill the weights from `model.init_from`, where it is set: a run, one of its checkpoints, or a Hugging Face model.
+
+    Raises:
+        ConfigError: nothing of these is there, or it is another model.
+    """
+    if config.model.init_from is None:
+        return
+    source = Path(config.model.init_from)
+    if source.name.startswith("step-") or (source / "checkpoints").is_dir():
+        restore_model(engine, source)
+    elif (source / "config.json").is_file():
+        from pretrain.import_hf import HfWeights
+
+        together(lambda: HfWeights(source).fill(engine.state_dict()))
+    else:
+        raise ConfigError(
+            f"`model.init_from` is {source}, which is neither a run directory, nor a checkpoint (…/checkpoints/step-N), "
+            "nor a folder with a Hugging Face config.json"
+        )
+
+
+def weights_and_moments(engine: HasWeights, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The tensors of a run that every layout has, by checkpoint name."""
+    return {
+        **{f"model.{name}": tensor for name, tensor in engine.state_dict().items()},
+        **{f"optim.{name}": tensor for name, tensor in optimizer.state_dict().items()},
+    }
+
+
+def forget_heartbeats(run_dir: Path) -> None:
+    """Remove the heartbeats of an earlier start, whose ranks may have been others."""
+    shutil.rmtree(run_dir / "heartbeats", ignore_errors=True)
+    (run_dir / "heartbeats").mkdir(parents=True, exist_ok=True)
