@@ -75,7 +75,8 @@ class ClassifierConfig:
     model: str | None = None
     """Path of a fastText `.bin` model; null: the stage says `not run` unless `train` names training data."""
     train: str | None = None
-    """Labelled JSONL (`text`, `label`) from which a small model is trained first; null: no training."""
+    """Labelled JSONL (`text`, `label`) from which a small model is trained first; `offline`: rows made from what the
+    Python environment holds (`classify.offline`), for languages and nsfw; null: no training."""
     max_characters: int = 2000
     """Characters of a document that the classifier reads, from its start."""
     epochs: int = 10
@@ -111,7 +112,8 @@ class LabelConfig:
     """Labels of quality, asked of a Llama through an OpenAI-compatible server."""
 
     base_url: str | None = None
-    """Address of the server's API, such as `http://127.0.0.1:8000/v1`; null: no labelling."""
+    """Address of the server's API, such as `http://127.0.0.1:8000/v1`; `local`: a built-in server that rates by readable
+    rules, for machines without a Llama, runs for the time of the labelling; null: no labelling."""
     model: str = "llama"
     """Model name that the server knows."""
     documents: int = 500
@@ -148,11 +150,12 @@ class DedupConfig:
     """Drop verified near-duplicates."""
     ngram: int = 5
     """Words in a shingle."""
-    permutations: int = 112
-    """Hash functions of a signature; bands × rows."""
-    bands: int = 14
-    """LSH bands."""
-    rows: int = 8
+    permutations: int = 120
+    """Hash functions of a signature; at least bands × rows."""
+    bands: int = 20
+    """LSH bands. With 20 × 6 a pair of Jaccard 0.8 is looked at with probability 0.998; with the common 14 × 8 it is
+    0.92. What the weaker bands let through in addition is weeded out by exact verification."""
+    rows: int = 6
     """Rows of a band."""
     jaccard: float = 0.8
     """Exact Jaccard similarity of shingle sets from which a candidate pair is a duplicate."""
@@ -165,7 +168,8 @@ class DedupConfig:
     semantic_similarity: float = 0.95
     """Cosine similarity from which the worse of two neighbours is dropped."""
     keep: Literal["quality", "longest", "first"] = "quality"
-    """Which document of a duplicate cluster stays; ties: longer text, then smaller id."""
+    """Which document of a duplicate cluster stays: the highest quality score, the longest text, or the earliest date;
+    ties: longer text, then smaller id."""
 
 
 @dataclass(frozen=True)

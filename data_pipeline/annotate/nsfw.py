@@ -6,6 +6,7 @@ ones, words hit dictionaries and medicine, classifiers err at the margin. The po
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import re
@@ -28,7 +29,9 @@ SCHEMA = pa.schema(
 
 # Scripts in which words are not set apart by spaces, or take their endings without one: matched by substring, and
 # every character counts as one word.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+)
 _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
 _WORD = re.compile(r"\w+")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+\.?")
@@ -104,10 +107,8 @@ def _split_url(url: str) -> tuple[str, str]:
     except ValueError:  # A malformed port or IPv6 address: its text can still be searched.
         return "", url.lower()
     if not host.isascii():
-        try:
+        with contextlib.suppress(UnicodeError):  # an impossible international name stays as it is written
             host = host.encode("idna").decode("ascii")
-        except UnicodeError:
-            pass  # An impossible international name; lists hold it as written, if at all.
     rest = parts.path + ("?" + parts.query if parts.query else "")
     return host.removeprefix("www."), rest.lower()
 
@@ -131,7 +132,9 @@ class WordLists:
         folded = fold(text)
         tokens = _WORD.findall(folded)
         unspaced = len(_UNSPACED_CHARACTER.findall(folded))
-        total = sum(1 for t in tokens if not _UNSPACED_CHARACTER.match(t)) + unspaced if unspaced else len(tokens)
+        total = (
+            sum(1 for t in tokens if not _UNSPACED_CHARACTER.match(t)) + unspaced if unspaced else len(tokens)
+        )
         if language is None:
             lists: Iterable[Phrases] = self.languages.values()
         else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -58,7 +57,9 @@ def train(
         with corpus.open("w", encoding="utf-8", newline="\n") as file:
             for text, label in rows:
                 if not label or label.split() != [label]:
-                    raise ValueError(f"label {label!r} of a training row must be one word without white space")
+                    raise ValueError(
+                        f"label {label!r} of a training row must be one word without white space"
+                    )
                 line = one_line(text, config.max_characters)
                 if not line:
                     empty += 1
@@ -89,7 +90,7 @@ def train(
         model.save_model(str(temporary))
         digest = _sha256(temporary)
         size = temporary.stat().st_size
-        os.replace(temporary, output)
+        temporary.replace(output)
     return {
         "rows": sum(counts.values()),
         "empty": empty,

@@ -126,9 +126,9 @@ def load(run_dir: Path, shards: list[int], step: str, keep: Literal["quality", "
     if not columns:
         empty = np.zeros(0, np.int32)
         return Corpus(run_dir, (), (), empty, empty, np.zeros((0, 2), np.uint64))
-    shard, row, identity, shorter, rank = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    order = np.lexsort((row, shard, identity[:, 1], identity[:, 0], shorter, rank))
-    return Corpus(run_dir, tuple(shards), tuple(sizes), shard[order], row[order], identity[order])
+    at, row, identity, shorter, rank = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    order = np.lexsort((row, at, identity[:, 1], identity[:, 0], shorter, rank))
+    return Corpus(run_dir, tuple(shards), tuple(sizes), at[order], row[order], identity[order])
 
 
 def shard_ids(run_dir: Path, shard: int) -> pa.ChunkedArray:

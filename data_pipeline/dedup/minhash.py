@@ -225,7 +225,7 @@ def _visit(
     n = len(corpus)
     representative = np.arange(n)
     similarity = np.ones(n, np.float32)
-    suspects = (bucket >= 0).any(axis=1) if n else np.zeros(0, bool)
+    suspects = np.any(bucket >= 0, axis=1)
     sets = _ShingleFile(corpus, suspects, config.ngram, scratch)
     # A pair at the threshold whose signatures agree by less than this is a 4-sigma event: not worth an exact look.
     sigma = (config.jaccard * (1 - config.jaccard) / config.permutations) ** 0.5

@@ -1,0 +1,86 @@
+"""Labelled rows: read from JSONL, split into training and test part."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import orjson
+import xxhash
+import zstandard
+
+Row = tuple[str, str]
+"""(text, label)"""
+
+
+def read(path: Path, text_key: str = "text", label_key: str = "label") -> Iterator[Row]:
+    """Rows of a labelled JSONL file: plain, gzip or zstd, by its first bytes. Numbers and booleans serve as labels.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line that is no JSON object with a text and a label; the message names the line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected JSONL rows with `{text_key}` and `{label_key}`"
+        )
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
+        if not isinstance(row, dict) or text_key not in row or label_key not in row:
+            keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise ValueError(f"{path}, line {number}: expected `{text_key}` and `{label_key}`, found: {keys}")
+        text, label = row[text_key], row[label_key]
+        if isinstance(label, (bool, int)):
+            label = str(label).lower()
+        if not isinstance(text, str) or not isinstance(label, str):
+            raise ValueError(
+                f"{path}, line {number}: `{text_key}` must be text and `{label_key}` text, a whole number, true or false"
+            )
+        yield text, label.strip().replace(" ", "_")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        head = file.read(4)
+        file.seek(0)
+        if head[:2] == b"\x1f\x8b":
+            yield from gzip.GzipFile(fileobj=file)
+        elif head == b"\x28\xb5\x2f\xfd":
+            pending = b""
+            with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
+                while block := stream.read(1 << 20):
+                    *whole, pending = (pending + block).split(b"\n")
+                    yield from whole
+            yield pending
+        else:
+            yield from file
+
+
+def split(rows: Iterable[Row], test_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Training and test rows, chosen by a hash of (seed, text): equal texts are on one side, order does not matter.
+
+    Raises:
+        ValueError: `test_fraction` outside (0, 1), or a part that is empty.
+    """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"`test_fraction` must lie between 0 and 1, but it is {test_fraction}")
+    limit = int(test_fraction * 2**64)
+    train: list[Row] = []
+    test: list[Row] = []
+    for text, label in rows:
+        key = xxhash.xxh3_64_intdigest(
+            f"classify split\0{seed}\0".encode() + text.encode("utf-8", "surrogatepass")
+        )
+        (test if key < limit else train).append((text, label))
+    if not train or not test:
+        raise ValueError(
+            f"{len(train)} training and {len(test)} test rows: with test_fraction={test_fraction} one part is empty; "
+            "give more rows"
+        )
+    return train, test
