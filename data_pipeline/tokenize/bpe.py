@@ -1,0 +1,151 @@
+"""Training a byte-level BPE tokenizer with Llama 3's pre-tokenization and special tokens."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import orjson
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from configs.schema.pipeline import TokenizerConfig
+from data_pipeline.keyed import rank
+from data_pipeline.packed import TokenizerInfo
+from data_pipeline.tokenize.folder import (
+    BEGIN,
+    END,
+    END_HEADER,
+    END_OF_TURN,
+    START_HEADER,
+    import_tokenizer,
+    load_tokenizer,
+)
+
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Llama 3's pre-tokenization (its tokenizer.json and reference code)."""
+NAMED_SPECIAL = (BEGIN, END, START_HEADER, END_HEADER, END_OF_TURN)
+# Llama 3 puts reserved tokens between the named ones: positions 2 to 5 and 8.
+LLAMA3_PLACES = {0: BEGIN, 1: END, 6: START_HEADER, 7: END_HEADER, 9: END_OF_TURN}
+
+
+def special_tokens(n_special: int) -> list[str]:
+    """Llama 3's special tokens in its order; for fewer than 10, the five named ones and then reserved ones."""
+    if n_special < len(NAMED_SPECIAL):
+        raise ValueError(
+            f"tokenizer.n_special is {n_special}; expected at least {len(NAMED_SPECIAL)}: {', '.join(NAMED_SPECIAL)}"
+        )
+    if n_special < 10:
+        return [*NAMED_SPECIAL, *(_reserved(i) for i in range(n_special - len(NAMED_SPECIAL)))]
+    reserved = iter(range(n_special))
+    return [LLAMA3_PLACES.get(i) or _reserved(next(reserved)) for i in range(n_special)]
+
+
+def _reserved(number: int) -> str:
+    return f"<|reserved_special_token_{number}|>"
+
+
+def train_tokenizer(
+    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path
+) -> TokenizerInfo:
+    """Train a byte-level BPE on a sample of texts and save it as a tokenizer folder.
+
+    texts: (id, text) in any order; the sample is the texts of smallest hash of (seed, id) that reach
+    `config.train_bytes`, and the result depends on it alone. The vocabulary always has `config.vocab_size` entries:
+    where the text has too few pairs to merge, further reserved tokens fill its end, and a line says so.
+    Raises ValueError where the vocabulary cannot hold the bytes and the special tokens, or there is no text.
+    """
+    special = special_tokens(config.n_special)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = config.vocab_size - config.n_special
+    if merged < len(alphabet):
+        raise ValueError(
+            f"tokenizer.vocab_size {config.vocab_size} is too small: {len(alphabet)} bytes and tokenizer.n_special "
+            f"{config.n_special} need at least {len(alphabet) + config.n_special}"
+        )
+    sample = sample_texts(texts, config.train_bytes, seed)
+    if not any(sample):
+        raise ValueError("no text to train the tokenizer on; every document was dropped or is empty")
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=merged,
+        min_frequency=config.min_frequency,
+        special_tokens=[],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sample, trainer)
+    missing = merged - tokenizer.get_vocab_size()
+    reserved = config.n_special - len(NAMED_SPECIAL)
+    filler = [_reserved(reserved + i) for i in range(missing)]
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in [*special, *filler]])
+    if missing:
+        n_bytes = sum(len(t.encode()) for t in sample)
+        print(
+            f"tokenizer: {n_bytes:,} bytes of text gave {merged - missing:,} of {merged:,} tokens "
+            f"(min_frequency {config.min_frequency}); {missing:,} reserved tokens fill the vocabulary of "
+            f"{config.vocab_size:,}. A smaller tokenizer.vocab_size trains faster.",
+            file=sys.stderr,
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=f"{BEGIN} $A",
+        pair=f"{BEGIN} $A {BEGIN}:1 $B:1",
+        special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))],
+    )
+    _save(tokenizer, output)
+    info = load_tokenizer(output).info
+    assert info.vocab_size == config.vocab_size, (info.vocab_size, config.vocab_size)
+    return info
+
+
+def make_tokenizer(
+    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path
+) -> TokenizerInfo:
+    """The tokenizer that a configuration asks for: imported from `config.path`, or trained on texts."""
+    if config.path is not None:
+        return import_tokenizer(Path(config.path), output)
+    return train_tokenizer(texts, config, seed, output)
+
+
+def sample_texts(texts: Iterable[tuple[str, str]], n_bytes: int, seed: int) -> list[str]:
+    """The texts of smallest hash of (seed, id) that together reach n_bytes, by hash; never more memory than they take."""
+    kept: list[tuple[int, str, str, int]] = []
+    total = 0
+    for identifier, text in texts:
+        size = len(text.encode())
+        order = rank("tokenizer", seed, identifier)
+        # A heap's head is its smallest entry; the largest rank must leave first.
+        heapq.heappush(kept, (-order, identifier, text, size))
+        total += size
+        while kept and total - kept[0][3] >= n_bytes:
+            total -= heapq.heappop(kept)[3]
+    return [text for _, _, text, _ in sorted(kept, reverse=True)]
+
+
+def _save(tokenizer: Tokenizer, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BEGIN,
+        "eos_token": END,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": 1_000_000_000,
+    }
+    (output / "tokenizer_config.json").write_bytes(
+        orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    )
+    temporary = output / ".tokenizer.json.tmp"
+    tokenizer.save(str(temporary), pretty=True)
+    temporary.replace(output / "tokenizer.json")
