@@ -1,0 +1,1 @@
+"""The Llama 3 model: blocks, attention inside documents, loss, layout-independent init."""

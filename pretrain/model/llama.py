@@ -1,0 +1,252 @@
+"""Llama 3 (Dubey et al. 2024, "The Llama 3 Herd of Models", section 3.2), whole or one pipeline stage of it.
+
+Shape suffixes: b batch, s sequence, d model width, h heads, k key/value heads, e head width, f feed-forward width,
+v vocabulary. Under tensor parallelism the residual stream holds s / tp positions, and h, k, f, v are local counts.
+
+Parameter names are Meta's: `tok_embeddings.weight`, `layers.N.attention.{wq,wk,wv,wo}.weight`,
+`layers.N.feed_forward.{w1,w2,w3}.weight`, `layers.N.{attention_norm,ffn_norm}.weight`, `norm.weight`,
+`output.weight`. A tied model has no `output.weight`; where its pipeline's last stage is not its first, the last one
+holds its own copy of `tok_embeddings.weight` under the same name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from configs.schema.train import ModelConfig
+from pretrain.model.attention import Documents, attention
+from pretrain.model.loss import linear_cross_entropy, linear_token_losses
+
+Recompute = Literal["none", "full", "selective"]
+Rope = tuple[Tensor, Tensor]
+
+
+def rope_table(config: ModelConfig, positions_bs: Tensor, dtype: torch.dtype) -> Rope:
+    """Cosines and sines [B, T, 1, head width] of the rotary embedding (Su et al. 2021) at each position.
+
+    Angles are computed in fp32 whatever the compute precision, as in the reference implementations, so that a model
+    trained here gives the same logits there.
+    """
+    head_dim, device = config.dim // config.n_heads, positions_bs.device
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device=device).float() / head_dim
+    frequencies = 1.0 / (config.rope_theta**exponents)
+    if config.rope_scaling is not None:
+        scaling = config.rope_scaling
+        wavelengths = 2 * math.pi / frequencies
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        smooth = ((scaling.original_max_position / wavelengths - low) / (high - low)).clamp(0, 1)
+        # Between the two bounds the frequency is interpolated; outside, `smooth` is exactly 0 or 1.
+        frequencies = (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
+    angles = positions_bs[..., None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)[:, :, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x_bshe: Tensor, rope: Rope) -> Tensor:
+    """Apply the rotary embedding. Rows are half-split: e pairs with e + E/2, as Hugging Face stores them."""
+    cos, sin = rope
+    left, right = x_bshe.chunk(2, dim=-1)
+    return x_bshe * cos + torch.cat((-right, left), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (Ainslie et al. 2023) inside documents."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.head_dim = config.dim // config.n_heads
+        self.wq = nn.Linear(config.dim, config.n_heads * self.head_dim, bias=False)
+        self.wk = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
+        self.wv = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
+        self.wo = nn.Linear(config.n_heads * self.head_dim, config.dim, bias=False)
+
+    def forward(self, x_bsd: Tensor, rope: Rope, documents: Documents) -> Tensor:
+        # The number of heads is left to `view`, because tensor parallelism leaves a part of them here.
+        q_bshe = self.wq(x_bsd).unflatten(-1, (-1, self.head_dim))
+        k_bske = self.wk(x_bsd).unflatten(-1, (-1, self.head_dim))
+        v_bske = self.wv(x_bsd).unflatten(-1, (-1, self.head_dim))
+        o_bshe = attention(rotate(q_bshe, rope), rotate(k_bske, rope), v_bske, documents)
+        return self.wo(o_bshe.flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): w2(silu(w1 x) · w3 x)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.w1 = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.w2 = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.w3 = nn.Linear(config.dim, config.ffn_dim, bias=False)
+
+    def forward(self, x_bsd: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x_bsd)) * self.w3(x_bsd))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block.
+
+    Args:
+        recompute: what the backward pass computes again: nothing, the whole block, or (`selective`) all but the
+            results of matrix products and attention.
+    """
+
+    def __init__(self, config: ModelConfig, recompute: Recompute = "none"):
+        super().__init__()
+        self.recompute = recompute
+        self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, h_bsd: Tensor, rope: Rope, documents: Documents) -> Tensor:
+        # Checkpointing stands inside the block, so that FSDP's hooks stay outside: parameters are gathered once.
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return self.compute(h_bsd, rope, documents)
+        options: dict[str, Any] = {}
+        if self.recompute == "selective":
+            options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
+        return checkpoint(self.compute, h_bsd, rope, documents, use_reentrant=False, **options)
+
+    def compute(self, h_bsd: Tensor, rope: Rope, documents: Documents) -> Tensor:
+        """The block itself."""
+        h_bsd = h_bsd + self.attention(self.attention_norm(h_bsd), rope, documents)
+        return h_bsd + self.feed_forward(self.ffn_norm(h_bsd))
+
+
+def _keep_products(context: object, op: Callable[..., Any], *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    packet = getattr(op, "_overloadpacket", None)
+    kept = {torch.ops.aten.mm, torch.ops.aten.addmm, *_attention_ops()}
+    return CheckpointPolicy.MUST_SAVE if packet in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _attention_ops() -> list[Any]:
+    ops = [
+        torch.ops.aten._scaled_dot_product_flash_attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+        torch.ops.aten._scaled_dot_product_efficient_attention,
+    ]
+    varlen = getattr(torch.ops.torch_attn, "_varlen_attn", None)
+    return ops if varlen is None else [*ops, varlen]
+
+
+class Head(nn.Module):
+    """The output projection with the loss behind it; logits of all tokens never exist at a time during training.
+
+    Args:
+        tied: hold no weight; the embedding's is given at each call.
+        chunk_tokens: tokens whose logits exist at a time; 0: all.
+    """
+
+    def __init__(self, dim: int, vocab_size: int, tied: bool, chunk_tokens: int):
+        super().__init__()
+        self.chunk_tokens = chunk_tokens
+        self.register_parameter("weight", None if tied else nn.Parameter(torch.empty(vocab_size, dim)))
+
+    def forward(
+        self, x_bsd: Tensor, labels_bs: Tensor | None, per_token: bool, weight_vd: Tensor | None
+    ) -> Tensor:
+        weight = weight_vd if self.weight is None else self.weight
+        assert weight is not None
+        if labels_bs is None:
+            return linear_logits(x_bsd, weight)
+        if per_token:
+            return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens)
+        return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens)
+
+
+def linear_logits(x_bsd: Tensor, weight_vd: Tensor) -> Tensor:
+    """Logits [B, T, V] in compute precision; under tensor parallelism gathered on every rank."""
+    if isinstance(weight_vd, DTensor):
+        from pretrain.model.loss import gather_sequence
+
+        x_bsd = gather_sequence(x_bsd, weight_vd.device_mesh)
+        local = F.linear(x_bsd, weight_vd.to_local())
+        return DTensor.from_local(local, weight_vd.device_mesh, _last_dim(local)).full_tensor()
+    return F.linear(x_bsd, weight_vd)
+
+
+def _last_dim(x: Tensor) -> list[Any]:
+    from torch.distributed.tensor import Shard
+
+    return [Shard(x.ndim - 1)]
+
+
+class Llama(nn.Module):
+    """The model, or the part of it that a pipeline stage holds.
+
+    Args:
+        vocab_size: rows of the embedding.
+        layers: blocks of this part; None: all.
+        first: this part holds the embedding.
+        last: this part holds the final norm and the head.
+        chunk_tokens: tokens whose logits exist at a time in the loss; 0: all.
+        recompute: activation checkpointing of the blocks.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        layers: range | None = None,
+        first: bool = True,
+        last: bool = True,
+        chunk_tokens: int = 2048,
+        recompute: Recompute = "none",
+    ):
+        super().__init__()
+        self.config, self.vocab_size, self.first, self.last = config, vocab_size, first, last
+        self.tok_embeddings = (
+            nn.Embedding(vocab_size, config.dim) if first or (last and config.tied) else None
+        )
+        numbers = range(config.n_layers) if layers is None else layers
+        self.layers = nn.ModuleDict({str(n): Block(config, recompute) for n in numbers})
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if last else None
+        self.output = Head(config.dim, vocab_size, config.tied, chunk_tokens) if last else None
+
+    def forward(
+        self,
+        x: Tensor,
+        positions_bs: Tensor,
+        cu_seqlens: Tensor,
+        labels_bs: Tensor | None = None,
+        per_token: bool = False,
+    ) -> Tensor:
+        """What this part computes.
+
+        Args:
+            x: int64 tokens [B, T] for the first part, else the hidden state [B, T, D] of the part before.
+            positions_bs: int64 [B, T], restarting in each document.
+            cu_seqlens: int32 [B, M], document boundaries of each row: 0, …, T, padded by repeating T.
+            labels_bs: int64 [B, T], -100 where ignored.
+
+        Returns:
+            The hidden state of a part that is not the last. Of the last: logits [B, T, V] without labels; with
+            labels the sum of token losses (fp64 scalar); with `per_token` the loss of each [B, T] (fp32 or fp64,
+            0 where ignored, without gradient).
+        """
+        documents = Documents.of(cu_seqlens, positions_bs.size(1))
+        if self.first:
+            assert self.tok_embeddings is not None
+            # Under sequence parallelism the embedding's result is an asynchronous collective tensor, for which
+            # compiled blocks give wrong gradients unless it is copied first.
+            h_bsd = self.tok_embeddings(x)
+            h_bsd = h_bsd if type(h_bsd) is Tensor else h_bsd.clone()
+        else:
+            h_bsd = x
+        rope = rope_table(self.config, positions_bs, h_bsd.dtype)
+        for block in self.layers.values():
+            h_bsd = block(h_bsd, rope, documents)
+        if not self.last:
+            return h_bsd
+        assert self.norm is not None and self.output is not None
+        tied = self.tok_embeddings.weight if self.config.tied and self.tok_embeddings is not None else None
+        return self.output(self.norm(h_bsd), labels_bs, per_token, tied)

@@ -1,0 +1,314 @@
+"""The model of this rank, in its layout: loss and gradients of a global batch, whatever the layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate
+
+from configs.edge import ConfigError
+from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+from pretrain.model.init import init_weights
+from pretrain.model.llama import Llama
+from pretrain.parallel import pipeline
+from pretrain.parallel.layout import shape, stage_layers
+from pretrain.parallel.mesh import single_mesh
+from pretrain.parallel.shard import COMPUTE_DTYPES, shard
+
+if TYPE_CHECKING:
+    from pretrain.data.batch import Batch
+
+
+class Engine:
+    """The parts of the model on this rank, and what training asks of them.
+
+    Every method but `named_parameters` and `state_dict` is collective: all ranks of the mesh call it.
+
+    Args:
+        mesh: from `build_mesh`; None: a mesh of this one process.
+        seed: seed of the initial weights.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        vocab_size: int,
+        parallel: ParallelConfig,
+        train: TrainConfig,
+        mesh: DeviceMesh | None,
+        device: torch.device,
+        seed: int,
+    ):
+        shape(model_config, vocab_size)
+        self.mesh = single_mesh(device.type) if mesh is None else mesh
+        self.config, self.vocab_size, self.device = model_config, vocab_size, device
+        self.dtype = COMPUTE_DTYPES[train.dtype]
+        self.schedule = parallel.pp_schedule
+        # Where parameters stay whole between passes, gradients do too until the last micro-batch.
+        self.accumulates_whole = not parallel.reshard_after_forward
+        sizes = dict(zip(self.mesh.mesh_dim_names or (), self.mesh.mesh.shape, strict=True))
+        self.stages, self.tp = sizes["pp"], sizes["tp"]
+        self.dp_size = sizes["dp_replicate"] * sizes["dp_shard"]
+        rank = {name: self.mesh.get_local_rank(name) for name in sizes}
+        self.dp_rank = rank["dp_replicate"] * sizes["dp_shard"] + rank["dp_shard"]
+        stage = rank["pp"]
+        self.neighbours = pipeline.Neighbours(
+            self.mesh.get_group("pp"), stage, self.stages, device, self.dtype
+        )
+        master = torch.float64 if train.dtype == "fp64" else torch.float32
+        with torch.device("meta"):
+            part = Llama(
+                model_config,
+                vocab_size,
+                stage_layers(model_config.n_layers, self.stages, stage),
+                first=stage == 0,
+                last=stage == self.stages - 1,
+                chunk_tokens=train.loss_chunk_tokens,
+                recompute=train.activation_checkpointing,
+            ).to(master)
+        shard(part, self.mesh, train.dtype, train.compile, parallel.reshard_after_forward)
+        part.to_empty(device=device)
+        self.parts: list[Llama] = [part]
+        self._tied_group = self._ends_of_pipeline() if model_config.tied and self.stages > 1 else None
+        init_weights(self.parts, seed)
+
+    @property
+    def model(self) -> Llama:
+        """This rank's part."""
+        return self.parts[0]
+
+    def forward_backward(self, micro_batches: list[Batch], n_valid: Tensor) -> Tensor:
+        """Add the gradients of (sum of token losses) / `n_valid` of the global batch.
+
+        Args:
+            micro_batches: this rank's micro-batches, as many on every rank.
+            n_valid: number of labels of the global batch that are not ignored, the same on every rank.
+
+        Returns:
+            Sum of the token losses of the global batch, fp64 scalar, the same on every rank.
+        """
+        batches = [self._on_device(batch) for batch in micro_batches]
+        scale = n_valid.to(self.device, torch.float64).clamp(min=1)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+
+        def forward(i: int, hidden: Tensor | None) -> Tensor:
+            batch = batches[i]
+            x = batch.tokens if hidden is None else hidden
+            labels = batch.labels if self.neighbours.last else None
+            out: Tensor = self.model(x, batch.positions, batch.cu_seqlens, labels)
+            if self.neighbours.last:
+                total.add_(out.detach())
+                return out / scale
+            return out
+
+        def before_backward(i: int) -> None:
+            is_last = i == len(batches) - 1 or not self.accumulates_whole
+            assert isinstance(self.model, FSDPModule)
+            self.model.set_requires_gradient_sync(is_last)
+            self.model.set_reshard_after_backward(is_last)
+
+        if self.stages == 1:
+            for i in range(len(batches)):
+                loss = forward(i, None)
+                before_backward(i)
+                loss.backward()
+        else:
+            shapes = [self._hidden_shape(batch) for batch in batches]
+            pipeline.run(self.neighbours, self.schedule, shapes, forward, before_backward)
+            self._sum_tied_gradients()
+        # Tensor-parallel ranks have the same loss, earlier stages none.
+        total /= self.tp
+        dist.all_reduce(total)
+        return total
+
+    @torch.no_grad()
+    def token_losses(self, batch: Batch) -> Tensor:
+        """Loss of each token [B, T] of this data-parallel rank's batch (fp32 or fp64), 0 where ignored; on every
+        rank of its stages and tensor-parallel group."""
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        batch = self._on_device(batch)
+        out = self._forward_only(batch, batch.labels, per_token=True)
+        if self.stages > 1:
+            out = torch.empty(batch.labels.shape, dtype=exact, device=self.device) if out is None else out
+            self._broadcast_from_last(out)
+        assert out is not None
+        return out
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """Logits [B, T, V] in compute precision, on every rank of the batch; arguments as in `Batch`."""
+        tokens, positions, cu_seqlens = (x.to(self.device) for x in (tokens, positions, cu_seqlens))
+        out = self._forward_only(_Inputs(tokens, positions, cu_seqlens), None, per_token=False)
+        if self.stages > 1:
+            size = (*tokens.shape, self.vocab_size)
+            out = torch.empty(size, dtype=self.dtype, device=self.device) if out is None else out.contiguous()
+            self._broadcast_from_last(out)
+        assert out is not None
+        return out
+
+    @torch.no_grad()
+    def clip_grad_norm(self, max_norm: float) -> Tensor:
+        """Scale all gradients so that their global norm is at most `max_norm` (0: leave them).
+
+        Returns:
+            The norm before, fp64 scalar, the same on every rank; not finite if any gradient is not (then the
+            gradients are worthless, clipped or not).
+        """
+        squares = torch.zeros((), dtype=torch.float64, device=self.device)
+        grads = []
+        for name, p in self.named_parameters():
+            if p.grad is None:
+                continue
+            grad = _local(p.grad)
+            grads.append(grad)
+            if not self._is_copy(name) and grad.numel():
+                norm = torch.linalg.vector_norm(
+                    grad, dtype=torch.float64 if grad.dtype == torch.float64 else torch.float32
+                )
+                squares += norm.double().square() / _holders(p)
+        dist.all_reduce(squares)
+        norm = squares.sqrt()
+        if max_norm > 0 and grads:
+            factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(grads, factor.to(grads[0].dtype))
+        return norm
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """This rank's parameters by their names in the unsplit model.
+
+        The last stage of a tied model has its copy of `tok_embeddings.weight`, with equal gradients.
+        """
+        for part in self.parts:
+            yield from part.named_parameters()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for _, p in self.named_parameters():
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """This rank's parameters themselves (DTensors, not copies) by their names in the unsplit model."""
+        return {name: p.detach() for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy values into this rank's parameters; DTensors of the same layout, or whole tensors.
+
+        Raises:
+            ConfigError: a parameter is missing or has another shape.
+        """
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                if name not in state:
+                    raise ConfigError(
+                        f"the weights have no `{name}`, which the model {self.config.name} needs"
+                    )
+                value = state[name]
+                if value.shape != p.shape:
+                    raise ConfigError(
+                        f"`{name}` has the shape {tuple(value.shape)} in the weights, but {tuple(p.shape)} in the "
+                        f"model {self.config.name}"
+                    )
+                if isinstance(p, DTensor) and not isinstance(value, DTensor):
+                    from torch.distributed.tensor import distribute_tensor
+
+                    value = distribute_tensor(
+                        value.to(self.device), p.device_mesh, p.placements, src_data_rank=None
+                    )
+                p.copy_(value)
+
+    def _forward_only(self, batch: Any, labels: Tensor | None, per_token: bool) -> Tensor | None:
+        """The model's result on the last stage, None on others."""
+        hop = self.neighbours
+        _, hidden = hop.exchange(from_previous=None if hop.first else self._hidden_shape(batch))
+        x = batch.tokens if hidden is None else hidden
+        out: Tensor = self.model(
+            x, batch.positions, batch.cu_seqlens, labels if hop.last else None, per_token
+        )
+        hop.exchange(to_next=None if hop.last else out)
+        # Without a backward pass nothing else would free what `reshard_after_forward=False` leaves gathered, and the
+        # next forward pass would use it, stale.
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        return out if hop.last else None
+
+    def _broadcast_from_last(self, x: Tensor) -> None:
+        group = self.neighbours.group
+        dist.broadcast(x, dist.get_global_rank(group, self.stages - 1), group)
+
+    def _hidden_shape(self, batch: Any) -> tuple[int, int, int]:
+        b, s = batch.tokens.shape
+        return b, s // self.tp, self.config.dim
+
+    def _on_device(self, batch: Batch) -> Batch:
+        if batch.tokens.size(1) % self.tp:
+            raise ConfigError(
+                f"a sequence of {batch.tokens.size(1)} tokens does not divide into parallel.tp={self.tp} shares"
+            )
+        if batch.tokens.device == self.device:
+            return batch
+        fields = (batch.tokens, batch.labels, batch.positions, batch.cu_seqlens)
+        return type(batch)(*(x.to(self.device, non_blocking=True) for x in fields))
+
+    def _ends_of_pipeline(self) -> dist.ProcessGroup | None:
+        """The group of the first and the last stage with this rank's shards; None on stages between."""
+        mine = None
+        columns = self.mesh.mesh.flatten(1)
+        for first, last in zip(columns[0].tolist(), columns[-1].tolist(), strict=True):
+            group = dist.new_group([first, last])
+            if dist.get_rank() in (first, last):
+                mine = group
+        return mine
+
+    def _is_copy(self, name: str) -> bool:
+        return name == "tok_embeddings.weight" and not self.neighbours.first
+
+    def _sum_tied_gradients(self) -> None:
+        if self._tied_group is not None:
+            assert self.model.tok_embeddings is not None
+            grad = self.model.tok_embeddings.weight.grad
+            assert grad is not None
+            dist.all_reduce(_local(grad), group=self._tied_group)
+
+
+class _Inputs:
+    def __init__(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor):
+        self.tokens, self.positions, self.cu_seqlens = tokens, positions, cu_seqlens
+
+
+def _local(x: Tensor) -> Tensor:
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
+def _holders(p: Tensor) -> int:
+    """Ranks that hold the same shard."""
+    if not isinstance(p, DTensor):
+        return 1
+    n = 1
+    for size, placement in zip(p.device_mesh.shape, p.placements, strict=True):
+        n *= size if isinstance(placement, Replicate) else 1
+    return n
+
+
+def weights_hash(engine: Engine) -> str:
+    """SHA-256 over all whole parameters in the order of their names; collective, the same on every rank."""
+    digests: dict[str, str] = {}
+    for name, tensor in engine.state_dict().items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        digests[name] = hashlib.sha256(whole.cpu().contiguous().numpy().tobytes()).hexdigest()
+    every: list[dict[str, str]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(every, digests)
+    merged: dict[str, str] = {}
+    for one in every:
+        for name, digest in one.items():
+            if merged.setdefault(name, digest) != digest:
+                raise AssertionError(f"ranks hold different values of `{name}`")
+    text = "".join(f"{name} {merged[name]}\n" for name in sorted(merged))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,149 @@
+"""Layouts: which rank has which part of the model and of the batch. Pure checks, before any process talks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.edge import ConfigError
+from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A checked layout of `world_size` ranks; sizes of the mesh, outermost first."""
+
+    pp: int
+    dp_replicate: int
+    dp_shard: int
+    cp: int
+    tp: int
+    micro_batches: int
+    """Micro-batches of one step on each rank."""
+
+    @property
+    def dp(self) -> int:
+        """Ranks that read different sequences."""
+        return self.dp_replicate * self.dp_shard
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.pp * self.dp * self.cp * self.tp
+
+    @staticmethod
+    def check(
+        parallel: ParallelConfig, train: TrainConfig, model: ModelConfig, vocab_size: int, world_size: int
+    ) -> Layout:
+        """The layout that a configuration describes.
+
+        Raises:
+            ConfigError: it does not fit the world size, the model or the batch; the message names what to change.
+        """
+        shape(model, vocab_size)
+        for name in ("pp", "dp_replicate", "cp", "tp"):
+            if getattr(parallel, name) < 1:
+                raise ConfigError(
+                    f"`parallel.{name}` must be at least 1, but it is {getattr(parallel, name)}"
+                )
+        if parallel.cp > 1:
+            raise ConfigError(
+                f"`parallel.cp` is {parallel.cp}, but context parallelism is not supported yet; set parallel.cp=1 "
+                "and use parallel.tp, which splits the sequence too"
+            )
+        dp_shard = _dp_shard(parallel, world_size)
+        _divides("tp", parallel.tp, "model.n_heads", model.n_heads)
+        _divides("tp", parallel.tp, "model.n_kv_heads", model.n_kv_heads)
+        _divides("tp", parallel.tp, "model.ffn_dim", model.ffn_dim)
+        _divides("tp", parallel.tp, "the vocabulary size", vocab_size)
+        if train.sequence_length is not None:
+            _divides("tp", parallel.tp, "train.sequence_length", train.sequence_length)
+        if parallel.pp > model.n_layers:
+            raise ConfigError(
+                f"`parallel.pp` is {parallel.pp}, but the model has only {model.n_layers} layers; "
+                f"set parallel.pp to at most {model.n_layers}"
+            )
+        micro_batches = _micro_batches(train, parallel.dp_replicate * dp_shard)
+        if micro_batches < parallel.pp:
+            raise ConfigError(
+                f"{parallel.pp} pipeline stages need at least as many micro-batches in a step, but "
+                f"train.global_batch_size={train.global_batch_size} over {parallel.dp_replicate * dp_shard} "
+                f"data-parallel ranks in micro-batches of {train.micro_batch_size} gives {micro_batches}; raise "
+                "train.global_batch_size, or lower train.micro_batch_size or parallel.pp"
+            )
+        return Layout(parallel.pp, parallel.dp_replicate, dp_shard, parallel.cp, parallel.tp, micro_batches)
+
+
+def shape(model: ModelConfig, vocab_size: int) -> None:
+    """Raise ConfigError where a model's sizes do not fit each other."""
+    for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "ffn_dim"):
+        if getattr(model, name) < 1:
+            raise ConfigError(f"`model.{name}` must be at least 1, but it is {getattr(model, name)}")
+    if vocab_size < 1:
+        raise ConfigError(f"the vocabulary size must be at least 1, but it is {vocab_size}")
+    if model.dim % model.n_heads or model.dim // model.n_heads % 2:
+        raise ConfigError(
+            f"`model.dim` must be an even multiple of `model.n_heads` (rotary embedding turns pairs), "
+            f"but {model.dim} / {model.n_heads} = {model.dim / model.n_heads:g}"
+        )
+    if model.n_heads % model.n_kv_heads:
+        raise ConfigError(
+            f"`model.n_kv_heads` must divide `model.n_heads`, but {model.n_heads} / {model.n_kv_heads} "
+            f"= {model.n_heads / model.n_kv_heads:g}"
+        )
+
+
+def stage_layers(n_layers: int, stages: int, stage: int) -> range:
+    """Blocks of a pipeline stage. What does not divide goes to the first stages but one: the ends of the pipeline
+    hold the embedding and the head besides."""
+    order = [*range(1, stages - 1), *([stages - 1, 0] if stages > 1 else [0])]
+    extra = set(order[: n_layers % stages])
+    counts = [n_layers // stages + (s in extra) for s in range(stages)]
+    start = sum(counts[:stage])
+    return range(start, start + counts[stage])
+
+
+def _dp_shard(parallel: ParallelConfig, world_size: int) -> int:
+    others = parallel.pp * parallel.dp_replicate * parallel.cp * parallel.tp
+    product = f"pp={parallel.pp} × dp_replicate={parallel.dp_replicate} × cp={parallel.cp} × tp={parallel.tp}"
+    if parallel.dp_shard == -1:
+        if world_size % others:
+            raise ConfigError(
+                f"the world has {world_size} ranks, which {product} = {others} does not divide; change parallel.pp "
+                "or parallel.tp, or the number of processes"
+            )
+        return world_size // others
+    if parallel.dp_shard < 1:
+        raise ConfigError(
+            f"`parallel.dp_shard` must be at least 1, or -1 for what is left, but it is {parallel.dp_shard}"
+        )
+    if parallel.dp_shard * others != world_size:
+        raise ConfigError(
+            f"the world has {world_size} ranks, but {product} × dp_shard={parallel.dp_shard} makes "
+            f"{parallel.dp_shard * others}; set parallel.dp_shard=-1 to take what is left, or change the number "
+            "of processes"
+        )
+    return parallel.dp_shard
+
+
+def _micro_batches(train: TrainConfig, dp: int) -> int:
+    for name in ("global_batch_size", "micro_batch_size"):
+        if getattr(train, name) < 1:
+            raise ConfigError(f"`train.{name}` must be at least 1, but it is {getattr(train, name)}")
+    unit = train.micro_batch_size * dp
+    if train.global_batch_size % unit:
+        below, above = train.global_batch_size // unit * unit, -(-train.global_batch_size // unit) * unit
+        near = f"{above}" if below == 0 else f"{below} or {above}"
+        raise ConfigError(
+            f"`train.global_batch_size` is {train.global_batch_size}, which does not divide into micro-batches of "
+            f"{train.micro_batch_size} on {dp} data-parallel ranks; use a multiple of {unit}, such as {near}, or "
+            "change train.micro_batch_size"
+        )
+    return train.global_batch_size // unit
+
+
+def _divides(name: str, size: int, what: str, total: int) -> None:
+    if total % size:
+        valid = ", ".join(str(n) for n in range(1, size) if total % n == 0)
+        raise ConfigError(
+            f"`parallel.{name}` is {size}, which does not divide {what} ({total}); smaller sizes that do: {valid}"
+        )

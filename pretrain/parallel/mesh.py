@@ -1,0 +1,28 @@
+"""The device mesh: [pp, dp_replicate, dp_shard, cp, tp], tensor parallelism innermost (Llama 3 report, 3.3.2)."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from pretrain.parallel.layout import Layout
+
+DIMS = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
+
+
+def build_mesh(layout: Layout, device_type: str) -> DeviceMesh:
+    """The mesh of a layout over all ranks, on `cpu` or `cuda`.
+
+    Without a process group a gloo group of this one process is made, so that single-process tools need not.
+    """
+    if not dist.is_initialized():
+        if layout.world_size != 1:
+            raise RuntimeError(f"a mesh of {layout.world_size} ranks needs an initialised process group")
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    sizes = (layout.pp, layout.dp_replicate, layout.dp_shard, layout.cp, layout.tp)
+    return init_device_mesh(device_type, sizes, mesh_dim_names=DIMS)
+
+
+def single_mesh(device_type: str) -> DeviceMesh:
+    """The mesh of one process."""
+    return build_mesh(Layout(1, 1, 1, 1, 1, 1), device_type)

@@ -1,0 +1,114 @@
+"""A part of the model, spread over its mesh: one ordered recipe of tensor parallelism, compilation and FSDP."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+from pretrain.model.llama import Head, Llama
+
+COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+MASTER_DTYPES = {"bf16": torch.float32, "fp32": torch.float32, "fp64": torch.float64}
+
+
+def shard(
+    part: Llama, mesh: DeviceMesh, dtype: str, compile_blocks: bool, reshard_after_forward: bool
+) -> None:
+    """Spread a part, built on the meta device, over the mesh, in place.
+
+    The order matters: FSDP shards what tensor parallelism left on this rank, and wraps what was compiled.
+
+    Args:
+        mesh: dimensions pp, dp_replicate, dp_shard, cp, tp.
+        dtype: compute precision; parameters and gradient reduction are fp32 (fp64 for fp64).
+    """
+    if mesh["tp"].size() > 1:
+        tensor_parallel(part, mesh["tp"])
+    if compile_blocks:
+        for block in part.layers.values():
+            block.compile()
+    fully_sharded(part, mesh, dtype, reshard_after_forward)
+
+
+def tensor_parallel(part: Llama, mesh: DeviceMesh) -> None:
+    """Tensor parallelism (Shoeybi et al. 2019, section 3) with sequence parallelism (Korthikanti et al. 2022, 4.2).
+
+    Between modules the hidden state is a plain tensor that holds this rank's share of the sequence; the norms and the
+    residual stream work on it. Attention and feed-forward gather the sequence and split heads and columns.
+    """
+    for block in part.layers.values():
+        parallelize_module(
+            block,
+            mesh,
+            {
+                "attention_norm": SequenceParallel(),
+                "attention": PrepareModuleInput(
+                    input_layouts=(Shard(1), None, None), desired_input_layouts=(Replicate(), None, None)
+                ),
+                "attention.wq": ColwiseParallel(),
+                "attention.wk": ColwiseParallel(),
+                "attention.wv": ColwiseParallel(),
+                "attention.wo": RowwiseParallel(output_layouts=Shard(1)),
+                "ffn_norm": SequenceParallel(),
+                "feed_forward": PrepareModuleInput(
+                    input_layouts=(Shard(1),), desired_input_layouts=(Replicate(),)
+                ),
+                "feed_forward.w1": ColwiseParallel(),
+                "feed_forward.w3": ColwiseParallel(),
+                "feed_forward.w2": RowwiseParallel(output_layouts=Shard(1)),
+            },
+        )
+    outer: dict[str, ParallelStyle] = {}
+    if part.tok_embeddings is not None:
+        outer["tok_embeddings"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1))
+    if part.norm is not None:
+        outer["norm"] = SequenceParallel(use_local_output=True)
+    parallelize_module(part, mesh, outer)
+    if part.output is not None and part.output.weight is not None:
+        distribute_module(part.output, mesh, _split_vocabulary)
+
+
+def _split_vocabulary(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
+    assert isinstance(module, Head)
+    module.weight = nn.Parameter(distribute_tensor(module.weight, mesh, [Shard(0)]))
+
+
+def fully_sharded(part: Llama, mesh: DeviceMesh, dtype: str, reshard_after_forward: bool) -> None:
+    """FSDP2 (Zhao et al. 2023) over dp_shard, replicated over dp_replicate; one group a block.
+
+    Gradients are summed, not averaged: the loss is divided by the global number of tokens before.
+    """
+    fsdp_mesh = mesh["dp_replicate", "dp_shard"] if mesh["dp_replicate"].size() > 1 else mesh["dp_shard"]
+    # Inputs keep their precision: rotary angles are exact, and the hidden state has the compute precision already.
+    policy = MixedPrecisionPolicy(
+        param_dtype=COMPUTE_DTYPES[dtype], reduce_dtype=MASTER_DTYPES[dtype], cast_forward_inputs=False
+    )
+    for block in part.layers.values():
+        fully_shard(block, mesh=fsdp_mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+    if part.output is not None and part.output.weight is not None:
+        # Used last in the forward pass and first in the backward pass: nothing is won by freeing it between.
+        fully_shard(part.output, mesh=fsdp_mesh, mp_policy=policy, reshard_after_forward=False)
+        if part.tok_embeddings is not None:
+            fully_shard(
+                part.tok_embeddings,
+                mesh=fsdp_mesh,
+                mp_policy=policy,
+                reshard_after_forward=reshard_after_forward,
+            )
+    fully_shard(part, mesh=fsdp_mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in part.modules():
+        if isinstance(module, FSDPModule):
+            # gloo has no reduction with a factor, only plain sums.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
