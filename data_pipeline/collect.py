@@ -1,0 +1,90 @@
+"""Raw input → documents: read, extract, name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from configs.schema.pipeline import RecipeConfig
+from data_pipeline.document import Document, ShardWriter, document_id, shard_path
+from data_pipeline.extract import extract
+from data_pipeline.read import Record, SetAside, Skipped, Unit, records
+from data_pipeline.read import units as planning
+
+
+def to_document(record: Record, source: str, recipe: RecipeConfig) -> tuple[Document, Counter[str]]:
+    """The document of a record, and counts of what was repaired on the way."""
+    made = extract(record)
+    counts = Counter({"repaired_characters": made.repaired + record.repaired, "fallback": int(made.fallback)})
+    notes = {"drop": made.drop} if made.drop else {}
+    document = Document(
+        id=document_id(source, record.given, record.payload),
+        source=source,
+        text=made.text,
+        url=record.url,
+        language=record.language or recipe.language,
+        licence=record.licence,
+        date=record.date,
+        group=record.group,
+        metadata={**record.metadata, **notes},
+    )
+    return document, counts
+
+
+def read_unit(run_dir: Path, unit: Unit, recipe: RecipeConfig) -> dict[str, int]:
+    """Read, extract and write the document shard of a unit, its rejected records and its counts.
+
+    Returns:
+        Counts: `read` (documents, copies and records set aside), `set_aside`, `copies`, `skipped: …` by reason,
+        `fallback`, `repaired_characters`.
+    """
+    counts: Counter[str] = Counter(read=0, set_aside=0, copies=0)
+    rejected = run_dir / "rejected" / f"{unit.unit:05d}.jsonl"
+    rejected.parent.mkdir(parents=True, exist_ok=True)
+    aside = rejected.with_name(f".{rejected.name}.tmp")
+    writer = ShardWriter(shard_path(run_dir, "documents", unit.unit))
+    with aside.open("wb") as file:
+        for item in records(unit, recipe):
+            if isinstance(item, Skipped):
+                counts[f"skipped: {item.reason}"] += 1
+                continue
+            counts["read"] += 1
+            if isinstance(item, SetAside):
+                counts["set_aside"] += 1
+                row = dataclasses.asdict(item)
+                file.write(orjson.dumps({k: _printable(v) for k, v in row.items()}) + b"\n")
+                continue
+            document, repairs = to_document(item, unit.source, recipe)
+            counts += repairs
+            writer.add(document)
+    counts["copies"] = writer.copies
+    path = run_dir / "documents" / f"{unit.unit:05d}.json"
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(orjson.dumps(dict(counts), option=orjson.OPT_SORT_KEYS))
+    aside.replace(rejected)
+    temporary.replace(path)
+    writer.close()
+    return dict(counts)
+
+
+def _printable(value: object) -> object:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def texts(pattern: str, recipe: RecipeConfig) -> Iterator[tuple[str, str]]:
+    """(id, text) of every document that a recipe finds in a file, folder or glob; damaged records are left out.
+
+    Raises:
+        ValueError: the input does not exist, is empty, or holds nothing that can be read.
+    """
+    source = planning.Source(recipe.name, recipe, pattern)
+    for unit in planning.plan([source], 64 * 2**20).units:
+        for item in records(unit, recipe):
+            if isinstance(item, Record):
+                document, _ = to_document(item, recipe.name, recipe)
+                if document.text:
+                    yield document.id, document.text

@@ -1,0 +1,138 @@
+"""Wikitext → plain text: templates, tables, references and files go; prose, headings, lists and link labels stay.
+
+One pass removes what nests (templates, tables, files) by matching brackets, because regular expressions cannot; the
+rest is line by line. Nothing is expanded: a template's text is not in the dump.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
+_DROPPED_TAGS = (
+    "ref|gallery|timeline|math|chem|score|syntaxhighlight|source|imagemap|hiero|graph|mapframe|maplink|templatestyles"
+    "|references|categorytree|inputbox|section"
+)
+_SELF_CLOSED = re.compile(rf"<(?:{_DROPPED_TAGS})\b[^<>]*/>", re.I)
+_PAIRED = re.compile(rf"<({_DROPPED_TAGS})\b[^<>]*>.*?</\1\s*>", re.I | re.S)
+_NOWIKI = re.compile(r"<nowiki\s*/>|</?nowiki\s*>", re.I)
+_BREAK = re.compile(r"<(?:br|hr)\b[^<>]*/?>|</?(?:p|div|center|blockquote|poem)\b[^<>]*>", re.I)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>")
+_BRACKETS = re.compile(r"\{\{|\}\}|\{\||\|\}(?!\})|\[\[|\]\]")
+_EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^\s\]]*(?:\s+([^\[\]]*))?\]")
+_QUOTES = re.compile(r"'{2,5}")
+_MAGIC = re.compile(r"__[A-Z]{3,30}__")
+_HEADING = re.compile(r"^(={1,6})\s*(.*?)\s*\1\s*$")
+_LIST = re.compile(r"^[*#:;]+\s*")
+_EMPTY_PARENTHESES = re.compile(r"\s*[(（](?:[\s,;:，；]|(?:or|and)\b)*[)）]")
+_BLANKS = re.compile(r"[ \t\u00a0]{2,}")
+# Namespaces whose links show no prose. Localised names are recognised by their options (`thumb`, `|200px`) below.
+_HIDDEN = re.compile(
+    r"^\s*:?\s*(?:file|image|category|media|datei|bild|kategorie|fichier|catégorie|archivo|imagen|categoría|file"
+    r"|immagine|categoria|bestand|afbeelding|categorie|plik|grafika|kategoria|ficheiro|imagem|файл|изображение"
+    r"|категория|kategori|fil|tiedosto|luokka|ファイル|画像|カテゴリ|文件|图像|分类|檔案|圖像|분류|파일|תמונה|קובץ"
+    r"|קטגוריה|ملف|صورة|تصنيف|پرونده|رده|soubor|kategorie|kép|fájl|kategória|dosya|resim|kategorija|slika|datoteka"
+    r"|tập tin|hình|thể loại|berkas|gambar|αρχείο|εικόνα|κατηγορία|зображення|категорія|attēls|kategoreja)\s*:",
+    re.I,
+)
+_IMAGE_OPTION = re.compile(r"\|\s*(?:thumb|thumbnail|mini|miniatur|vignette|frame|\d*x?\d+\s*px)\s*(?:\||$)", re.I)
+_INTERWIKI = re.compile(r"^\s*[a-z]{2,3}(?:-[a-z]+)*\s*:", re.I)
+EMPTY_SECTIONS = frozenset(
+    """references notes footnotes citations bibliography sources external_links see_also further_reading notes_and_references
+    einzelnachweise weblinks quellen literatur siehe_auch références notes_et_références liens_externes voir_aussi
+    referencias enlaces_externos véase_también referenze collegamenti_esterni note voci_correlate bronnen externe_links
+    przypisy linki_zewnętrzne referências ligações_externas ver_também примечания ссылки литература""".split()
+)
+"""Headings of sections that hold lists of links, normalised; the section goes up to the next heading as high."""
+
+
+def to_text(source: str) -> str:
+    """Plain text of an article: paragraphs separated by empty lines, headings on lines of their own."""
+    text = _COMMENT.sub("", source)
+    text = _SELF_CLOSED.sub("", text)
+    text = _PAIRED.sub("", text)
+    text = _unnest(text)
+    text = _EXTERNAL.sub(lambda m: m.group(1) or "", text)
+    text = _MAGIC.sub("", _QUOTES.sub(lambda m: "" if len(m.group()) > 1 else m.group(), text))
+    text = _NOWIKI.sub("", _BREAK.sub("\n", text))
+    text = html.unescape(_TAG.sub("", text))
+    return _lines(text)
+
+
+def _unnest(text: str) -> str:
+    """Remove templates, tables and files, and put labels in place of links, by matching brackets."""
+    closing = {"}}": "{{", "|}": "{|", "]]": "[["}
+    # Each level: the bracket that opened it, where its text starts in `out`.
+    levels: list[tuple[str, int]] = []
+    out: list[str] = []
+    at = 0
+    for match in _BRACKETS.finditer(text):
+        out.append(text[at : match.start()])
+        at, bracket = match.end(), match.group()
+        if bracket == "{|" and text[max(match.start() - 1, 0) : match.start()] == "{":
+            out.append(bracket)  # `{{{|}}}`: an empty parameter, not a table
+        elif bracket not in closing:
+            levels.append((bracket, len(out)))
+        elif any(opened == closing[bracket] for opened, _ in levels):
+            opened, start = levels.pop()
+            while opened != closing[bracket]:  # brackets that were never closed end with what encloses them
+                opened, start = levels.pop()
+            inner = "".join(out[start:])
+            del out[start:]
+            if opened == "[[":
+                out.append(_label(inner))
+        elif bracket != "]]":
+            continue
+    out.append(text[at:])
+    if levels:
+        # What was never closed hides at most its own line: the author meant prose after it.
+        start = levels[0][1]
+        rest = "".join(out[start:])
+        if levels[0][0] != "[[":
+            rest = rest.partition("\n")[2]
+        out[start:] = [rest]
+    return "".join(out)
+
+
+def _label(link: str) -> str:
+    if _HIDDEN.match(link) or _IMAGE_OPTION.search(link):
+        return ""
+    target, bar, label = link.partition("|")
+    if not bar:
+        if _INTERWIKI.match(target) and not target.startswith(":"):
+            return ""
+        return target.lstrip(":").strip()
+    return label.rsplit("|", 1)[-1].strip() or target.split("(")[0].rsplit(":", 1)[-1].strip()
+
+
+def _lines(text: str) -> str:
+    out: list[str] = []
+    skip_above = 0  # level of the heading whose section is left out; 0: none
+    pending: list[tuple[int, str]] = []  # headings whose section has shown no text yet
+    for line in text.split("\n"):
+        heading = _HEADING.match(line.strip())
+        if heading:
+            level, title = len(heading.group(1)), heading.group(2).strip()
+            if skip_above and level > skip_above:
+                continue
+            skip_above = level if title.lower().replace(" ", "_") in EMPTY_SECTIONS else 0
+            pending = [p for p in pending if p[0] < level]
+            if not skip_above:
+                pending.append((level, title))
+            continue
+        if skip_above:
+            continue
+        line = _LIST.sub("", line.strip())
+        line = _BLANKS.sub(" ", _EMPTY_PARENTHESES.sub("", line)).strip()
+        if not line or line[0] in "|!" or line in ("{|", "|}", "}}", "----"):
+            if out and out[-1]:
+                out.append("")
+            continue
+        for _, title in pending:
+            if out and out[-1]:
+                out.append("")
+            out += [title, ""]
+        pending = []
+        out.append(line)
+    return "\n".join(out).strip()
