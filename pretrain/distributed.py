@@ -80,12 +80,12 @@ def together(function: Callable[[], T]) -> T:
     message, instead of leaving the others in a collective until it times out.
 
     Raises:
-        ConfigError, OSError, ValueError: as raised by the function on the lowest rank that failed.
+        ConfigError, OSError: as raised by the function on the lowest rank that failed.
     """
     result, error = None, None
     try:
         result = function()
-    except (ConfigError, OSError, ValueError) as raised:
+    except (ConfigError, OSError) as raised:
         error = raised
     errors: list[Exception | None] = [error] * dist.get_world_size()
     if dist.get_world_size() > 1:
@@ -127,8 +127,5 @@ def is_told_here(error: BaseException) -> bool:
 
 
 def _tellable(error: Exception) -> Exception:
-    """The error as one of three plain kinds, which surely can be pickled and which `main` knows to print."""
-    for kind in (ConfigError, OSError):
-        if isinstance(error, kind):
-            return kind(str(error))
-    return ValueError(str(error))
+    """The error as one of two plain kinds, which surely can be pickled and which `main` knows to print."""
+    return ConfigError(str(error)) if isinstance(error, ConfigError) else OSError(str(error))

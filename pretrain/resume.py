@@ -11,10 +11,10 @@ from torch import Tensor
 
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
-from data_pipeline.packed import PackedDataset
+from data_pipeline.packed import PackedDataset, PackedError
 from pretrain.checkpoint import Checkpoint, newest, remove_leftovers, restore, restore_model
 from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
-from pretrain.data import DataPlan
+from pretrain.data import DataPlan, PlanError
 from pretrain.distributed import Process, on_rank0, together
 from pretrain.ledger import Ledger
 from pretrain.optim.optimizer import Optimizer
@@ -35,8 +35,16 @@ def check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, L
     """Everything that can be known to be wrong before a weight exists.
 
     Raises:
-        ConfigError, PackedError, PlanError: what is wrong, where, and what to do.
+        ConfigError: what is wrong, where, and what to do; also where the packed dataset is what is wrong.
     """
+    try:
+        return _check(config, world_size)
+    except (PackedError, PlanError) as error:
+        # Another start cannot help, so these count as configuration here; in the loop they do not.
+        raise ConfigError(f"`data`: {error}") from error
+
+
+def _check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, Layout]:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)

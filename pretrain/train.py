@@ -36,7 +36,8 @@ from pretrain.metrics.meter import Meter, StepNumbers
 from pretrain.metrics.records import Records
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.schedule import lr_factor
-from pretrain.parallel import Engine, build_mesh
+from pretrain.parallel.engine import Engine
+from pretrain.parallel.mesh import build_mesh
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, dump_stacks_on_signal
 from pretrain.resume import check, forget_heartbeats, resume, start_from, weights_and_moments
 from pretrain.rundir import RunLock, prepare
@@ -150,7 +151,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             loss_sum = engine.forward_backward(
                 [batch.to(device) for batch in micro_batches], torch.tensor(n_valid, device=device)
             )
-            grad_norm = engine.clip_grad_norm(config.optim.clip or float("inf"))
+            grad_norm = engine.clip_grad_norm(config.optim.clip)
             factor = lr_factor(config.schedule, step, steps)
             # Both numbers are global, so every rank decides alike.
             if config.resilience.skip_nonfinite and not bool(torch.isfinite(loss_sum + grad_norm)):

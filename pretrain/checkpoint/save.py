@@ -105,10 +105,13 @@ class Checkpointer:
         self.finish()
         started = time.time()
         path = step_path(self.run_dir, step)
-        on_rank0(lambda: _make_empty(path))
         chunks = list(local_chunks(tensors))
         self._assign([chunk for chunk, _ in chunks])
-        stage, stored = together(lambda: self._stage(chunks))
+        try:
+            on_rank0(lambda: _make_empty(path))
+            stage, stored = together(lambda: self._stage(chunks))
+        except OSError as error:
+            raise self._failed(path, error) from error
         target = path / f"__{dist.get_rank()}_0.distcp"
         writing = self._thread.submit(_write, stage, target)
         self._pending = _Pending(step, path, state, stored, writing, started, time.time() - started)
@@ -143,17 +146,7 @@ class Checkpointer:
                 dist.gather_object(pending.stored, parts, dst=0)
             on_rank0(lambda: _seal(pending.path, pending.state, parts or []))
         except OSError as error:
-            if rank == 0:
-                shutil.rmtree(pending.path, ignore_errors=True)
-            whole = committed(self.run_dir)
-            newest = (
-                f"the newest whole checkpoint is {whole[0]}" if whole else "there is no earlier checkpoint"
-            )
-            failure = OSError(
-                f"checkpoint {pending.path} could not be written: {error}; {newest}. "
-                "Free some space (or lower checkpoint.keep) and start the run again"
-            )
-            raise agreed(failure) from error
+            raise self._failed(pending.path, error) from error
         if rank == 0:
             remove_old(self.run_dir, self.keep)
             if self.ledger is not None:
@@ -169,6 +162,19 @@ class Checkpointer:
     def close(self) -> None:
         """Stop the thread; not collective."""
         self._thread.shutdown()
+
+    def _failed(self, path: Path, error: OSError) -> OSError:
+        """Remove what there is of a checkpoint; the error that says so."""
+        if dist.get_rank() == 0:
+            shutil.rmtree(path, ignore_errors=True)
+        whole = committed(self.run_dir)
+        newest = f"the newest whole checkpoint is {whole[0]}" if whole else "there is no earlier checkpoint"
+        return agreed(
+            OSError(
+                f"checkpoint {path} could not be written: {error}; {newest}. "
+                "Free some space (or lower checkpoint.keep) and start the run again"
+            )
+        )
 
     def _assign(self, chunks: list[Chunk]) -> None:
         """Decide which of the chunks this rank writes; asked of the others only when its own have changed."""

@@ -1,0 +1,36 @@
+"""Learning-rate schedules."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs.edge import ConfigError
+from configs.schema.train import ScheduleConfig
+from pretrain.optim.schedule import check, lr_factor
+
+
+def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
+    schedule = ScheduleConfig(warmup_steps=4)
+    assert [lr_factor(schedule, step, 100) for step in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_decay_falls_to_the_minimum_at_the_last_step(name: str) -> None:
+    schedule = ScheduleConfig(name=name, warmup_steps=10, min_ratio=0.1)  # type: ignore[arg-type]
+    values = [lr_factor(schedule, step, 110) for step in range(10, 111)]
+    assert values == sorted(values, reverse=True)
+    assert values[50] == pytest.approx(0.55)
+    assert values[-1] == pytest.approx(0.1)
+
+
+def test_constant_and_runs_without_or_within_warm_up() -> None:
+    assert lr_factor(ScheduleConfig(name="constant", warmup_steps=0), 1, 1) == 1.0
+    assert lr_factor(ScheduleConfig(warmup_steps=0, min_ratio=0.0), 5, 5) == pytest.approx(0.0)
+    assert lr_factor(ScheduleConfig(warmup_steps=100), 50, 50) == 0.5
+
+
+def test_impossible_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match="min_ratio"):
+        check(ScheduleConfig(min_ratio=1.5), 10)
+    with pytest.raises(ConfigError, match=r"train\.steps"):
+        check(ScheduleConfig(), 0)

@@ -1,0 +1,167 @@
+"""A small packed dataset made from real text, and real training processes over it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedWriter, TokenizerInfo
+
+ROOT = Path(__file__).parent.parent
+SPECIAL = {"<|begin_of_text|>": "bos", "<|end_of_text|>": "eos", "<|pad|>": "pad"}
+
+
+def documents() -> list[str]:
+    """Sources of the standard library's `json` and `email` packages: text that every Python has."""
+    import email
+    import json
+
+    folders = [Path(m.__file__ or "").parent for m in (json, email)]
+    files = sorted(p for folder in folders for p in folder.glob("*.py"))
+    return [paragraph for p in files for paragraph in p.read_text().split("\n\n\n") if paragraph.strip()]
+
+
+def make_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer trained on `documents`, saved in `folder`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents(), trainer)
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+def make_packed(path: Path, sequence_length: int = 64, vocab_size: int = 320) -> Path:
+    """A packed dataset of two sources, `json` and `email`, with a held-out stream each."""
+    folder = path.with_name(path.name + "-tokenizer")
+    tokenizer = make_tokenizer(folder, vocab_size)
+    special = {name: tokenizer.token_to_id(token) for token, name in SPECIAL.items()}
+    digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    texts = documents()
+    parts = {
+        ("train", "json"): texts[0::3],
+        ("train", "email"): texts[1::3],
+        ("heldout", "json"): texts[2::6],
+        ("heldout", "email"): texts[5::6],
+    }
+    info = TokenizerInfo(digest, tokenizer.get_vocab_size(), special)
+    with PackedWriter(path, info, sequence_length) as writer:
+        for (split, source), chosen in parts.items():
+            _pack(writer, split, source, chosen, tokenizer, special)
+        writer.finish(folder, {"weights": {"json": 0.4, "email": 0.6}, "max_epochs": {}}, {})
+    return path
+
+
+def _pack(
+    writer: PackedWriter,
+    split: str,
+    source: str,
+    texts: list[str],
+    tokenizer: Tokenizer,
+    special: dict[str, int],
+) -> None:
+    stream, length = writer.stream(split, source), writer.sequence_length
+    ids, owners, offsets = [], [], []
+    for text in texts:
+        encoded = [special["bos"], *tokenizer.encode(text).ids, special["eos"]]
+        row = stream.document(hashlib.md5(text.encode()).digest(), 0, len(encoded), len(text.encode()))
+        ids += encoded
+        owners += [row] * len(encoded)
+        offsets += range(len(encoded))
+    while len(ids) % length:
+        ids.append(special["pad"])
+        owners.append(PADDING)
+        offsets.append(0)
+    for first in range(0, len(ids), length):
+        inside = owners[first : first + length]
+        starts = [0, *(i for i in range(1, length) if inside[i] != inside[i - 1])]
+        segments = np.array([(inside[i], i, offsets[first + i]) for i in starts], SEGMENT_DTYPE)
+        end = first + length
+        goes_on = end < len(ids) and owners[end] == owners[end - 1] != PADDING
+        stream.sequence(np.array(ids[first:end]), ids[end] if goes_on else -1, segments)
+
+
+def overrides(packed: Path, run_dir: Path, *more: str) -> list[str]:
+    """Overrides of a run of a few small steps, without trackers."""
+    return [
+        "model=debug",
+        "model.dim=32",
+        "model.ffn_dim=64",
+        f"data.path={packed}",
+        f"run.dir={run_dir}",
+        "train.dtype=fp32",
+        "train.global_batch_size=4",
+        "schedule.warmup_steps=5",
+        "tracker=none",
+        "device=cpu",
+        "resilience.collective_timeout=60",
+        *more,
+    ]
+
+
+def start(arguments: list[str], nproc: int = 1) -> subprocess.Popen[str]:
+    """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own."""
+    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={nproc}", f"--master-port={_free_port()}"]
+    command = [sys.executable, *(torchrun if nproc > 1 else []), "-m", "pretrain.train", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def train(arguments: list[str], nproc: int = 1, timeout: float = 120) -> tuple[int, str]:
+    """Run `pretrain.train` to its end; returns exit status and output."""
+    process = start(arguments, nproc)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        kill_all(process)
+    return process.returncode, output
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the process and all that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 60) -> None:
+    """Wait for a condition while the process lives; AssertionError with its output otherwise."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            kill_all(process)
+            raise AssertionError(f"the condition did not come true: {process.communicate()[0]}")
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
