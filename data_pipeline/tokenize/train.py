@@ -18,7 +18,9 @@ from data_pipeline.document import document_id
 from data_pipeline.extract import extract
 from data_pipeline.read import Record, SetAside, records
 from data_pipeline.read.units import Source, plan
-from data_pipeline.tokenize.bpe import make_tokenizer
+from data_pipeline.tokenize.bpe import make_tokenizer, train_tokenizer
+
+__all__ = ["main", "make_tokenizer", "run", "train_tokenizer"]
 
 UNIT_BYTES = 64 * 2**20
 
