@@ -101,13 +101,18 @@ class PackedDataset:
         shard = self._shard(stream, number)
         first, last = int(shard.offsets[row]), int(shard.offsets[row + 1])
         tokens, following = shard.tokens[row], int(shard.next[row])
-        segments = shard.segments[max(first, 0) : max(last, 0)]
+        where = f"{shard.path}: sequence {row} of the shard (sequence {index} of {stream}) is damaged"
+        if not 0 <= first < last <= len(shard.segments):
+            raise PackedError(
+                f"{where}: its offsets are {first} and {last}, but the shard has {len(shard.segments)} segments; "
+                "restore the dataset or pack it again"
+            )
+        segments = shard.segments[first:last]
         if self._verify:
             expected, found = int(shard.crc[row]), sequence_crc(tokens, following, segments)
             if expected != found:
                 raise PackedError(
-                    f"{shard.path}: sequence {row} of the shard (sequence {index} of {stream}) is damaged: "
-                    f"CRC-32 {found:08x}, expected {expected:08x}; restore the dataset or pack it again"
+                    f"{where}: CRC-32 {found:08x}, expected {expected:08x}; restore the dataset or pack it again"
                 )
         return Sequence(tokens, following, segments)
 
