@@ -126,6 +126,8 @@ class WordLists:
     """Words and phrases by language; the key "" holds those of every language."""
 
     languages: dict[str, Phrases]
+    everything: Phrases
+    """All of them at once, for texts whose language is not known."""
 
     def density(self, text: str, language: str | None) -> float:
         """Share of a text's words that belong to a listed word or phrase, 0..1."""
@@ -136,7 +138,7 @@ class WordLists:
             sum(1 for t in tokens if not _UNSPACED_CHARACTER.match(t)) + unspaced if unspaced else len(tokens)
         )
         if language is None:
-            lists: Iterable[Phrases] = self.languages.values()
+            lists = [self.everything]
         else:
             base = language.split("-")[0].split("_")[0].lower()
             keys = [k for k in self.languages if k in ("", base) or base in _SAME_LANGUAGE.get(k, ())]
@@ -302,4 +304,7 @@ def _read_words(stamps: _Stamps) -> WordLists:
         stem = Path(path).name.removesuffix(".gz").removesuffix(".txt")
         language = stem if _LANGUAGE_FILE.fullmatch(stem) else ""
         lines.setdefault(language, []).extend(_lines(path))
-    return WordLists({language: phrases(found) for language, found in sorted(lines.items())})
+    return WordLists(
+        languages={language: phrases(found) for language, found in sorted(lines.items())},
+        everything=phrases(line for found in lines.values() for line in found),
+    )

@@ -50,149 +50,19 @@ _LIST_LANGUAGES = {
 _CLDR_GROUPS = (
     "territories", "languages", "scripts", "currency_names", "unit_display_names", "months", "days", "date_fields",
 )  # fmt: skip
-_CLDR_LANGUAGES = [
-    "af",
-    "am",
-    "ar",
-    "as",
-    "az",
-    "be",
-    "bg",
-    "bn",
-    "bs",
-    "ca",
-    "cs",
-    "cy",
-    "da",
-    "de",
-    "el",
-    "en",
-    "es",
-    "et",
-    "eu",
-    "fa",
-    "fi",
-    "fil",
-    "fr",
-    "ga",
-    "gd",
-    "gl",
-    "gu",
-    "ha",
-    "he",
-    "hi",
-    "hr",
-    "hu",
-    "hy",
-    "id",
-    "ig",
-    "is",
-    "it",
-    "ja",
-    "ka",
-    "kk",
-    "km",
-    "kn",
-    "ko",
-    "ky",
-    "lb",
-    "lo",
-    "lt",
-    "lv",
-    "mk",
-    "ml",
-    "mn",
-    "mr",
-    "ms",
-    "my",
-    "nb",
-    "ne",
-    "nl",
-    "nn",
-    "or",
-    "pa",
-    "pl",
-    "ps",
-    "pt",
-    "ro",
-    "ru",
-    "sd",
-    "si",
-    "sk",
-    "sl",
-    "so",
-    "sq",
-    "sr",
-    "sv",
-    "sw",
-    "ta",
-    "te",
-    "tg",
-    "th",
-    "ti",
-    "tk",
-    "tr",
-    "ug",
-    "uk",
-    "ur",
-    "uz",
-    "vi",
-    "xh",
-    "yo",
-    "zh",
-    "zu",
-]
+_CLDR_LANGUAGES = """
+af am ar as az be bg bn bs ca cs cy da de el en es et eu fa fi fil fr ga gd gl gu ha he hi hr hu hy
+id ig is it ja ka kk km kn ko ky lb lo lt lv mk ml mn mr ms my nb ne nl nn or pa pl ps pt ro ru sd
+si sk sl so sq sr sv sw ta te tg th ti tk tr ug uk ur uz vi xh yo zh zu
+"""
 
 # Everyday words of adult advertising; deliberately mild. A user's own word lists extend them.
-_NSFW_WORDS = [
-    "adult",
-    "nude",
-    "nudes",
-    "naked",
-    "nudity",
-    "porn",
-    "porno",
-    "pornography",
-    "xxx",
-    "sex",
-    "sexy",
-    "sexual",
-    "erotic",
-    "erotica",
-    "hardcore",
-    "softcore",
-    "lingerie",
-    "strip",
-    "stripper",
-    "striptease",
-    "topless",
-    "uncensored",
-    "explicit",
-    "nsfw",
-    "fetish",
-    "kinky",
-    "horny",
-    "milf",
-    "babes",
-    "escort",
-    "escorts",
-    "hookup",
-    "webcam",
-    "camgirl",
-    "cams",
-    "seduction",
-    "orgasm",
-    "bdsm",
-    "bondage",
-    "playboy",
-    "lust",
-    "lusty",
-    "steamy",
-    "busty",
-    "swingers",
-    "onlyfans",
-    "hentai",
-]
+_NSFW_WORDS = """
+adult nude nudes naked nudity porn porno pornography xxx sex sexy sexual erotic erotica hardcore
+softcore lingerie strip stripper striptease topless uncensored explicit nsfw fetish kinky horny milf
+babes escort escorts hookup webcam camgirl cams seduction orgasm bdsm bondage playboy lust lusty
+steamy busty swingers onlyfans hentai
+"""
 _NSFW_PATTERNS = (
     "watch free {0} {1} videos online",
     "{0} {1} pictures and {2} clips, updated daily, must be 18 or older",
@@ -242,7 +112,7 @@ def nsfw_rows(seed: int, words: Iterable[str] = ()) -> list[Row]:
     Args:
         words: further words and phrases, such as those of configured word lists.
     """
-    vocabulary = sorted({*_NSFW_WORDS, *(w.strip().lower() for w in words if w.strip())})
+    vocabulary = sorted({*_NSFW_WORDS.split(), *(w.strip().lower() for w in words if w.strip())})
     prose, code = _python_texts(seed)
     draw = random.Random(f"nsfw\0{seed}")
     rows: list[Row] = [(text, "safe") for text in prose[:_ROWS_OF_ENGLISH]]
@@ -299,7 +169,7 @@ def _cldr_phrases() -> dict[str, list[str]]:
 
     # What many locales share is no sign of any of them: names left in English, abbreviations.
     found: dict[str, list[str]] = {}
-    for language in _CLDR_LANGUAGES:
+    for language in _CLDR_LANGUAGES.split():
         if exists(language):
             data = load(language, merge_inherited=False)
             strings = {s for group in _CLDR_GROUPS for s in _strings(data.get(group, {}))}

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from dedup_runs import decisions, identifier, kept, write_run
+
+from configs.edge import ConfigError
+from configs.schema.pipeline import DedupConfig
+from data_pipeline.dedup import minhash, shingles
+from data_pipeline.document import write_table
+
+VOCABULARY = [f"w{i}" for i in range(5000)]
+CONFIG = DedupConfig(keep="longest")
+
+
+def text_of(draw: random.Random, words: int) -> list[str]:
+    return draw.choices(VOCABULARY, k=words)
+
+
+def changed(words: list[str], draw: random.Random, changes: int) -> list[str]:
+    """The words with some replaced: each change costs up to five shingles."""
+    out = list(words)
+    for at in draw.sample(range(len(out)), changes):
+        out[at] = draw.choice(VOCABULARY)
+    return out
+
+
+def near_duplicates(seed: int, families: int) -> list[tuple[str, str]]:
+    draw = random.Random(seed)
+    rows = []
+    for f in range(families):
+        base = text_of(draw, draw.randint(60, 400))
+        for m in range(draw.randint(1, 4)):
+            words = changed(base, draw, draw.randint(0, len(base) // 40)) if m else base
+            rows.append((identifier((f, m)), " ".join(words)))
+    draw.shuffle(rows)
+    return rows
+
+
+def test_agreement_of_signatures_estimates_jaccard() -> None:
+    rows = near_duplicates(0, 60)
+    texts = [t for _, t in rows]
+    minima, counts = minhash.signatures(texts, 5, 120)
+    sets = shingles.shingle_sets(texts, 5)
+    assert (counts > 0).all()
+    errors = []
+    for i in range(len(texts)):
+        for j in range(i):
+            exact = shingles.jaccard(sets[i], sets[j])
+            if exact > 0:
+                sigma = max((exact * (1 - exact) / 120) ** 0.5, 1e-9)
+                errors.append(((minima[i] == minima[j]).mean() - exact) / sigma if exact < 1 else 0.0)
+    assert len(errors) > 50
+    assert abs(np.mean(errors)) < 0.5
+    assert np.std(errors) < 1.3
+
+
+def test_pairs_meet_as_often_as_in_datasketch(tmp_path: Path) -> None:
+    from datasketch import MinHash, MinHashLSH
+
+    texts = [t for _, t in near_duplicates(1, 120)]
+    bands, rows = 14, 8
+    minima, counts = minhash.signatures(texts, 5, bands * rows)
+    bucket, _ = minhash.buckets(minima, counts > 0, bands, rows, tmp_path)
+    lsh = MinHashLSH(num_perm=bands * rows, params=(bands, rows))
+    for i, text in enumerate(texts):
+        words = text.split()
+        sketch = MinHash(num_perm=bands * rows)
+        sketch.update_batch([" ".join(words[k : k + 5]).encode() for k in range(len(words) - 4)])
+        lsh.insert(i, sketch)
+    theirs = {
+        (min(i, j), max(i, j))
+        for table in lsh.hashtables
+        for key in table.keys()  # noqa: SIM118 (a storage, not a dict)
+        for i in table.get(key)
+        for j in table.get(key)
+        if i != j
+    }
+    ours = {
+        (i, j)
+        for i in range(len(texts))
+        for j in range(i + 1, len(texts))
+        if ((bucket[i] == bucket[j]) & (bucket[i] >= 0)).any()
+    }
+    sets = shingles.shingle_sets(texts, 5)
+    exact = {
+        (i, j): shingles.jaccard(sets[i], sets[j])
+        for i in range(len(texts))
+        for j in range(i + 1, len(texts))
+    }
+    near = {pair for pair, value in exact.items() if value >= 0.8}
+    expected = np.mean([1 - (1 - exact[p] ** rows) ** bands for p in near])
+    assert len(near) > 50
+    recall, reference = len(ours & near) / len(near), len(theirs & near) / len(near)
+    assert recall == pytest.approx(expected, abs=0.08)
+    assert recall >= reference - 0.08
+
+
+def test_every_drop_is_a_verified_duplicate_of_a_kept_document(tmp_path: Path) -> None:
+    rows = near_duplicates(2, 80)
+    run = write_run(tmp_path / "run", [rows])
+    counts = minhash.decide(run, [0], CONFIG)
+    found = decisions(run, "minhash")
+    sets = dict(zip([i for i, _ in rows], shingles.shingle_sets([t for _, t in rows], 5), strict=True))
+    stay = kept(run, "minhash")
+    assert counts["dropped"] == len(rows) - len(stay) > 30
+    for i, row in found.items():
+        if not row["keep"]:
+            representative, similarity = row["detail"].split()
+            assert row["rule"] == "minhash"
+            assert representative in stay
+            assert shingles.jaccard(sets[i], sets[representative]) == pytest.approx(
+                float(similarity), abs=1e-4
+            )
+            assert float(similarity) >= CONFIG.jaccard
+        else:
+            assert row["rule"] is None
+    left = sorted(stay)
+    missed = sum(
+        shingles.jaccard(sets[a], sets[b]) >= CONFIG.jaccard for n, a in enumerate(left) for b in left[:n]
+    )
+    assert missed <= 1
+    assert not (run / "scratch").exists()
+
+
+def test_decisions_do_not_depend_on_shards(tmp_path: Path) -> None:
+    rows = near_duplicates(3, 60)
+    shuffled = random.Random(0).sample(rows, len(rows))
+    one = write_run(tmp_path / "one", [rows])
+    many = write_run(tmp_path / "many", [shuffled[:10], [], shuffled[10:50], shuffled[50:]])
+    minhash.decide(one, [0], CONFIG)
+    minhash.decide(many, [3, 1, 0, 2], CONFIG)
+    assert decisions(one, "minhash") == decisions(many, "minhash")
+
+
+def test_deletion_is_not_transitive(tmp_path: Path) -> None:
+    # a–b and b–c are duplicates, a–c are not; a is preferred, so b goes and c stays.
+    base = text_of(random.Random(5), 400)
+    a, b, c = base, base[30:], base[60:]  # Jaccard a–b .924, b–c .918, a–c .85
+    rows = [(identifier(n), " ".join(w)) for n, w in zip("abc", (a, b, c), strict=True)]
+    config = dataclasses.replace(CONFIG, jaccard=0.9)
+    run = write_run(tmp_path / "run", [rows])
+    minhash.decide(run, [0], config)
+    assert kept(run, "minhash") == {identifier("a"), identifier("c")}
+
+
+def test_preference_is_quality_then_length_then_id(tmp_path: Path) -> None:
+    text = " ".join(text_of(random.Random(6), 200))
+    rows = [("b" * 32, text), ("a" * 32, text), ("c" * 32, text + " end")]
+    scores: dict[str, float | None] = {"a" * 32: 0.1, "b" * 32: 0.9}  # c has none
+    run = write_run(tmp_path / "run", [rows], quality=scores, dates={"a" * 32: "2020-01-01"})
+    for keep, stays in (("quality", "b"), ("longest", "c"), ("first", "a")):
+        minhash.decide(run, [0], DedupConfig(keep=keep))  # type: ignore[arg-type]
+        assert kept(run, "minhash") == {stays * 32}, keep
+        assert decisions(run, "minhash")[stays * 32]["detail"] == "3 documents"
+    same = write_run(tmp_path / "same", [rows[:2]])
+    minhash.decide(same, [0], DedupConfig())
+    assert kept(same, "minhash") == {"a" * 32}
+
+
+def test_what_policy_a_dropped_takes_no_part(tmp_path: Path) -> None:
+    text = " ".join(text_of(random.Random(7), 100))
+    rows = [("a" * 32, text), ("b" * 32, text)]
+    run = write_run(tmp_path / "run", [rows], dropped={"a" * 32})
+    counts = minhash.decide(run, [0], CONFIG)
+    assert counts["considered"] == 1
+    found = decisions(run, "minhash")
+    assert found["b" * 32]["keep"]
+    assert found["a" * 32] == {"id": "a" * 32, "keep": False, "rule": None, "detail": None}
+
+
+def test_a_giant_bucket_costs_one_comparison_a_document(tmp_path: Path) -> None:
+    draw = random.Random(8)
+    base = text_of(draw, 150)
+    rows = [(identifier(n), " ".join(changed(base, draw, 1))) for n in range(600)]
+    run = write_run(tmp_path / "run", [rows])
+    counts = minhash.decide(run, [0], CONFIG)
+    assert counts["kept"] <= 3
+    assert counts["verified"] <= 2 * len(rows)
+
+
+def test_stored_signatures_give_the_same_decisions(tmp_path: Path) -> None:
+    rows = near_duplicates(9, 40)
+    fresh, stored = write_run(tmp_path / "fresh", [rows]), write_run(tmp_path / "stored", [rows])
+    documents = pq.read_table(stored / "documents/00000.parquet")
+    keep = np.arange(len(rows)) % 3 > 0  # the others are signed on the way
+    signed = minhash.sign(documents, keep, CONFIG)
+    assert signed["id"].equals(documents["id"])
+    assert signed["signature"].null_count == (~keep).sum()
+    write_table(signed, stored / "signals/minhash/00000.parquet")
+    minhash.decide(fresh, [0], CONFIG)
+    minhash.decide(stored, [0], CONFIG)
+    assert decisions(fresh, "minhash") == decisions(stored, "minhash")
+    with pytest.raises(ValueError, match="another number of permutations"):
+        minhash.decide(stored, [0], dataclasses.replace(CONFIG, permutations=128))
+
+
+def test_texts_without_words_are_never_duplicates(tmp_path: Path) -> None:
+    rows = [(identifier(n), text) for n, text in enumerate(["", "…", "—", "one two", "one two"])]
+    run = write_run(tmp_path / "run", [rows])
+    minhash.decide(run, [0], CONFIG)
+    assert len(kept(run, "minhash")) == 4
+
+
+def test_an_empty_corpus(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [[], []])
+    assert minhash.decide(run, [0, 1], CONFIG)["considered"] == 0
+
+
+def test_impossible_parameters_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"20 × 7 = 140 .* `dedup.permutations` is 120"):
+        minhash.check(dataclasses.replace(CONFIG, rows=7))
+    with pytest.raises(ConfigError, match=r"dedup\.jaccard"):
+        minhash.check(dataclasses.replace(CONFIG, jaccard=0.0))
+
+
+def test_a_sidecar_of_other_documents_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [[("a" * 32, "x y z")]])
+    other = pa.table({"id": ["b" * 32], "text": ["x"]})
+    write_table(minhash.sign(other, None, CONFIG), run / "signals/minhash/00000.parquet")
+    with pytest.raises(ValueError, match="does not belong to its shard"):
+        minhash.decide(run, [0], CONFIG)
+
+
+@pytest.mark.skipif("ARRIERO_TEST_DATA" not in os.environ, reason="ARRIERO_TEST_DATA is not set")
+def test_recall_and_precision_on_a_labelled_crawl(tmp_path: Path) -> None:
+    data = Path(os.environ["ARRIERO_TEST_DATA"]) / "neardup"
+    with zstandard.open(data / "uci_docs.jsonl.zst", "rb") as file:
+        texts = [orjson.loads(line)["text"] for line in io.BufferedReader(file)]
+    with gzip.open(data / "uci_pairs.tsv.gz", "rt") as file:
+        rows = [line.split("\t") for line in file.readlines()[1:]]
+    truth = {(int(a), int(b)) for a, b, j in rows if float(j) >= 0.8}
+    listed = {(int(a), int(b)): float(j) for a, b, j in rows}
+    minima, counts = minhash.signatures(texts, 5, 120)
+    bucket, _ = minhash.buckets(minima, counts > 0, 20, 6, tmp_path)
+    met = sum(1 for a, b in truth if ((bucket[a] == bucket[b]) & (bucket[a] >= 0)).any())
+    assert met / len(truth) >= 0.97
+
+    run = write_run(tmp_path / "run", [[(f"{i:032x}", t) for i, t in enumerate(texts)]])
+    minhash.decide(run, [0], CONFIG)
+    found = decisions(run, "minhash")
+    dropped = [(int(i, 16), int(row["detail"].split()[0], 16)) for i, row in found.items() if not row["keep"]]
+    right = sum(listed.get((min(p), max(p)), 0.0) >= 0.8 for p in dropped)
+    assert right / len(dropped) >= 0.99
+    stay = {int(i, 16) for i, row in found.items() if row["keep"]}
+    removable = {b for pair in truth for b in pair} - stay
+    left = sum(a in stay and b in stay for a, b in truth)
+    assert left <= 0.03 * len(removable)
