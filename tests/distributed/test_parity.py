@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from configs.schema.train import ParallelConfig
-from tests.distributed import workers
-from tests.distributed.layouts import Case, Outcome, outcomes
+import ranks
+from parity_cases import Case, Outcome, outcomes
 
 BOUNDS = {"fp32": (1e-6, 1e-5), "fp64": (1e-9, 1e-9)}
 
@@ -91,7 +91,7 @@ def alone() -> dict[tuple[bool, str], Outcome]:
     """One process, by (tied, dtype), with all rows in one micro-batch."""
     keys = [(tied, dtype) for tied in (False, True) for dtype in ("fp32", "fp64")]
     cases = [Case(FSDP, tied, dtype, (("micro_batch_size", 8),)) for tied, dtype in keys]
-    return dict(zip(keys, workers.run(outcomes, 1, cases), strict=True))
+    return dict(zip(keys, ranks.run(outcomes, 1, cases), strict=True))
 
 
 def check(case: Case, got: Outcome) -> list[str]:
@@ -116,7 +116,7 @@ def check(case: Case, got: Outcome) -> list[str]:
 
 
 def compare(world_size: int, cases: list[Case]) -> None:
-    got = workers.run(outcomes, world_size, cases, timeout=590)
+    got = ranks.run(outcomes, world_size, cases, timeout=590)
     wrong = [line for case, one in zip(cases, got, strict=True) for line in check(case, one)]
     assert not wrong, "\n".join(wrong)
 

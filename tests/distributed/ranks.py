@@ -35,7 +35,7 @@ def run(function: Callable[..., Any], world_size: int, *args: Any, timeout: floa
             "OMP_NUM_THREADS": "1",
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
             "PYTHONWARNINGS": "ignore",
         }
         logs = [Path(folder, f"{rank}.log") for rank in range(world_size)]
@@ -44,7 +44,7 @@ def run(function: Callable[..., Any], world_size: int, *args: Any, timeout: floa
             with log.open("wb") as output:
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "tests.distributed.workers", str(job)],
+                        [sys.executable, "-m", "ranks", str(job)],
                         cwd=ROOT,
                         env=environment | {"RANK": str(rank), "WORLD_SIZE": str(world_size)},
                         stdout=output,
