@@ -6,12 +6,12 @@ import shutil
 
 import orjson
 import pytest
+from packing_example import Example
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import PackedPath, TraceRun
 from data_pipeline.lineage import main, run
 from data_pipeline.pack import pack
-from tests.data_pipeline.pack.conftest import Example
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ def test_every_token_stands_once_in_full_sequences(packing, kind: str) -> None:
             assert taken > 0
             seen[document][offset : offset + taken] += 1
             if offset + taken < lengths[document]:
-                assert place == len(layout) - 1, "a segment that does not end its document must end its sequence"
+                assert place == len(layout) - 1, (
+                    "a segment that does not end its document must end its sequence"
+                )
     assert all((counts == 1).all() for counts in seen)
     assert len(layouts) == -(-sum(lengths) // size)
 

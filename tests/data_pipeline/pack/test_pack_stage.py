@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
+from packing_example import Example, make_config, write_run
 
 from data_pipeline.mixture import token_table
 from data_pipeline.pack import heldout_groups, pack
 from data_pipeline.packed import PADDING, MixtureError, PackedDataset
 from data_pipeline.tokenize import load_tokenizer
-from tests.data_pipeline.pack.conftest import Example, make_config, write_run
 
 
 def rebuild(packed: PackedDataset) -> dict[str, tuple[str, list[int]]]:
-    """id → (stream, tokens put together from every sequence that holds a piece)."""
+    """id → (stream, tokens put together from every sequence that holds a piece); checks `next` against them."""
     found: dict[str, tuple[str, list[int]]] = {}
     for name, info in packed.manifest.streams.items():
         documents = packed.documents(name)
         pieces = [np.full(int(n), -1) for n in documents["tokens"]]
+        continued: list[tuple[int, int, int]] = []
         for index in range(info.sequences):
             sequence = packed.read(name, index)
             ends = np.append(sequence.segments["start"][1:], packed.sequence_length)
@@ -32,18 +33,13 @@ def rebuild(packed: PackedDataset) -> dict[str, tuple[str, list[int]]]:
                 piece = pieces[document][offset : offset + end - start]
                 assert (piece == -1).all(), "a token stands twice"
                 piece[:] = sequence.tokens[start:end]
-            last, start, offset = sequence.segments[-1].tolist()
-            after = offset + packed.sequence_length - start
-            if last != PADDING and after < documents["tokens"][last]:
-                following = pieces[last]
-                # The rest of the document may be in a sequence still to be read: compare at the end.
-                found.setdefault("next", ("", []))[1].extend([id(following), after, sequence.next])
-            else:
-                assert sequence.next == -1
-        nexts = found.pop("next", ("", []))[1]
-        by_id = {id(p): p for p in pieces}
-        for which, position, expected in zip(nexts[::3], nexts[1::3], nexts[2::3], strict=True):
-            assert by_id[which][position] == expected
+                after = offset + end - start
+                if after < documents["tokens"][document]:
+                    assert end == packed.sequence_length
+                    continued.append((document, after, sequence.next))
+                elif end == packed.sequence_length:
+                    assert sequence.next == -1
+        assert all(pieces[document][after] == following for document, after, following in continued)
         for row, tokens in zip(documents, pieces, strict=True):
             assert row["id"].tobytes().hex() not in found
             found[row["id"].tobytes().hex()] = (name, tokens.tolist())

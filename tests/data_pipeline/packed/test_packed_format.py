@@ -212,10 +212,10 @@ def test_every_token_of_the_documents_must_be_written(tmp_path: Path) -> None:
 def test_names_versions_and_wrong_folders_are_explained(tmp_path: Path) -> None:
     with pytest.raises(PackedError, match="does not exist"):
         PackedDataset(tmp_path / "nothing")
-    with pytest.raises(PackedError, match="holds no manifest.json"):
+    with pytest.raises(PackedError, match=r"holds no manifest\.json"):
         PackedDataset(tmp_path)
     write(tmp_path / "packed")
-    with pytest.raises(PackedError, match="did you mean .*/packed"):
+    with pytest.raises(PackedError, match=r"did you mean .*/packed"):
         PackedDataset(tmp_path)
     packed = PackedDataset(tmp_path / "packed")
     with pytest.raises(PackedError, match="no stream 'train/wed'; it has: heldout/web, train/web"):
@@ -231,7 +231,7 @@ def test_names_versions_and_wrong_folders_are_explained(tmp_path: Path) -> None:
 def test_stream_names_must_be_folder_names(tmp_path: Path) -> None:
     info = write_tokenizer(tmp_path / "tok")
     with (
-        pytest.raises(PackedError, match="source name '../x'"),
+        pytest.raises(PackedError, match=r"source name '\.\./x'"),
         PackedWriter(tmp_path / "p", info, LENGTH) as w,
     ):
         w.stream("train", "../x")
