@@ -73,6 +73,12 @@ def teardown() -> None:
         dist.destroy_process_group()
 
 
+def leave_alone() -> None:
+    """Leave a group of one, after an error too; a group of several falls apart with its processes."""
+    if dist.is_initialized() and dist.get_world_size() == 1:
+        dist.destroy_process_group()
+
+
 def together(function: Callable[[], T]) -> T:
     """Run `function` on every rank; if it raises a user's error on any, every rank raises the first rank's.
 

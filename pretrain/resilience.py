@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import signal
@@ -36,6 +37,19 @@ class StopRequest:
         if number == signal.SIGINT and self.signal_name == "SIGINT":
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it dies (Linux).
+
+    torchrun puts its workers into sessions of their own; when torchrun itself is killed they would go on, alone, and
+    keep the run directory locked.
+    """
+    PR_SET_PDEATHSIG = 1
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Heartbeat:

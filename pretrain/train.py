@@ -29,7 +29,7 @@ from data_pipeline.packed import PackedError
 from pretrain.checkpoint import Checkpointer, CheckpointError
 from pretrain.checkpoint.state import Progress, random_states, run_state
 from pretrain.data import Loader, PlanError
-from pretrain.distributed import Process, is_told_here, on_rank0, setup, teardown, together
+from pretrain.distributed import Process, is_told_here, leave_alone, on_rank0, setup, teardown, together
 from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
 from pretrain.metrics.heldout import heldout_loss
 from pretrain.metrics.meter import Meter, StepNumbers
@@ -38,7 +38,7 @@ from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.schedule import lr_factor
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import build_mesh
-from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, dump_stacks_on_signal
+from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
 from pretrain.resume import check, forget_heartbeats, resume, start_from, weights_and_moments
 from pretrain.rundir import RunLock, prepare
 
@@ -114,7 +114,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
         state = run_state(config, plan, progress, packed.tokenizer_hash, records.ledger_position)
         checkpointer.start(progress.step, tensors, state)
 
-    def evaluate(max_sequences: int | None) -> None:
+    def evaluate() -> None:
         flush()
         began, step = time.time(), progress.step
         rows = heldout_loss(
@@ -122,7 +122,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             packed,
             device,
             config.train.micro_batch_size,
-            max_sequences,
+            config.train.eval_sequences,
             lambda: heartbeat.beat(step, "evaluating"),
         )
         records.evaluation(rows, step, time.time() - began)
@@ -172,7 +172,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             if step % config.run.log_every == 0 or meter.due():
                 flush()
             if config.train.eval_every and step % config.train.eval_every == 0 and step < steps:
-                evaluate(config.train.eval_sequences)
+                evaluate()
             if step % config.checkpoint.every == 0 or step == steps or stopping:
                 save()
             if stopping and step < steps:
@@ -184,7 +184,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
     checkpointer.finish()
     checkpointer.close()
     if progress.step > first_step or not records.evaluated(progress.step):
-        evaluate(None)
+        evaluate()
     return 0
 
 
@@ -243,6 +243,7 @@ def run(config: TrainRun) -> int:
     finally:
         records.console.close()
         lock.release()
+        leave_alone()
     return code
 
 
@@ -252,6 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

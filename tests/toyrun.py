@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedWriter, TokenizerInfo
@@ -143,9 +144,14 @@ def train(arguments: list[str], nproc: int = 1, timeout: float = 120) -> tuple[i
 def kill_all(process: subprocess.Popen[str]) -> None:
     """SIGKILL to the process and all that it started."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    process.kill()
+    for child in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(family, timeout=10)
     process.wait()
 
 

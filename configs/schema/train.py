@@ -101,7 +101,7 @@ class TrainConfig:
     eval_every: int = 0
     """Steps between held-out evaluations; 0: at the end only."""
     eval_sequences: int = 64
-    """Held-out sequences of each source in an evaluation during training."""
+    """Held-out sequences of each stream (source, or source and language) in an evaluation while training."""
     deterministic: bool = False
     """Deterministic CUDA kernels (slower); CPU is deterministic anyway."""
 
@@ -169,7 +169,7 @@ class CheckpointConfig:
     keep: int = 3
     """Newest committed checkpoints that stay; 0: all."""
     asynchronous: bool = True
-    """Write in a separate process while training goes on."""
+    """Write while training goes on; false: training waits until the checkpoint is committed."""
     resume: bool = True
     """Continue from the newest checkpoint that verifies; false: refuse to start where checkpoints exist."""
 
