@@ -19,8 +19,7 @@ from configs.schema.train import (
     TrainRun,
 )
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedWriter
-from data_pipeline.tokenize.folder import load_tokenizer
-from data_pipeline.tokenize.train import train_tokenizer
+from data_pipeline.tokenize import load_tokenizer, train_tokenizer
 from pretrain.checkpoint import Checkpointer
 from pretrain.distributed import setup, teardown
 from pretrain.hf import parameter_shapes
