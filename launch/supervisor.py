@@ -28,7 +28,7 @@ from pretrain.rundir import RunLock
 
 POLL = 0.1  # seconds between looks at the attempt
 GRACE = 10.0  # seconds that other nodes get to end by themselves when a worker has failed
-SETTLE = 10.0  # seconds from a stack dump to the kill
+SETTLE = 5.0  # seconds from a stack dump to the kill
 BACKOFF = 2.0  # seconds before the second restart in a row without progress; doubles, up to BACKOFF_MAX
 BACKOFF_MAX = 60.0
 
@@ -206,7 +206,7 @@ class Supervisor:
             wait = 0.0 if used == 1 else min(BACKOFF_MAX, BACKOFF * 2 ** (used - 2))
             self.ledger.event("restarting", step=best, restart=used, limit=limit, wait=wait)
             say(
-                f"restart {used} of at most {limit} without progress, from step {best}"
+                f"restart {used} of at most {limit} without new progress, from step {best}"
                 + (f", in {wait:.0f} s" if wait else "")
             )
             if self._interrupted_while_waiting(wait):
@@ -218,6 +218,8 @@ class Supervisor:
         logs = self.run_dir / "logs"
         exits = logs / "exits" / f"{started:.3f}-{number}"
         logs.mkdir(parents=True, exist_ok=True)
+        for beat in self.run_dir.glob("heartbeats/rank-*.json"):
+            beat.unlink()  # those of an attempt that is over would be taken for signs of life
         follow = Tail(logs / "rank-0.log")
         with (logs / "launcher.log").open("ab") as log:
             process = subprocess.Popen(
@@ -259,7 +261,7 @@ class Supervisor:
             return None
         beats = read_heartbeats(self.run_dir)
         world = self.config.cluster.nodes * self.config.cluster.nproc
-        ages = {r: now - max(started, beats.get(r, {}).get("time", 0.0)) for r in range(world)}
+        ages = {r: now - beats.get(r, {}).get("time", started) for r in range(world)}
         rank = max(ages, key=ages.__getitem__)
         return (rank, ages[rank]) if ages[rank] > limit else None
 
@@ -307,11 +309,13 @@ class Supervisor:
 
     def _last_error(self, outcome: Outcome) -> str:
         """What the failed rank said last: its last `error:` line, or else the last lines of its log."""
-        log = self.run_dir / "logs" / ("launcher.log" if outcome.rank is None else f"rank-{outcome.rank}.log")
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        own = lines[max((i for i, line in enumerate(lines) if line.startswith("--- ")), default=0) :]
-        errors = [line for line in own if line.startswith("error: ")]
-        return errors[-1] if errors else "\n".join([f"the end of {log}:", *own[-20:]])
+        logs = self.run_dir / "logs"
+        first = logs / ("launcher.log" if outcome.rank is None else f"rank-{outcome.rank}.log")
+        # An error that all ranks share is told by one of them alone.
+        for log in [first, *sorted(logs.glob("rank-*.log"))]:
+            if errors := [line for line in _last_section(log) if line.startswith("error: ")]:
+                return errors[-1]
+        return "\n".join([f"the end of {first}:", *_last_section(first)[-20:]])
 
     def _step(self) -> int:
         """The step that the ranks have reached, as far as they said; at least the newest checkpoint's."""
@@ -351,6 +355,12 @@ class Tail:
         if whole:
             sys.stdout.write(whole.decode(errors="replace"))
             sys.stdout.flush()
+
+
+def _last_section(log: Path) -> list[str]:
+    """Lines of a rank's log since its process began."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return lines[max((i for i, line in enumerate(lines) if line.startswith("--- ")), default=0) :]
 
 
 def say(text: str) -> None:

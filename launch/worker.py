@@ -56,4 +56,8 @@ def redirect_output(log: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Communication threads that are still alive would abort the interpreter on its way out, and change the status.
+    os._exit(status)

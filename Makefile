@@ -1,0 +1,55 @@
+# arriero. `make help` says what there is. Everything lives in .venv; reruns do nothing that is done already.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PIP_FLAGS ?= --disable-pip-version-check --quiet
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test test-full lint bench clean setup setup-dev system
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+demo: .venv/.stamp-run  ## raw documents → packed dataset → training → report, on this machine (runs/demo)
+	$(BIN)/python -m launch.demo
+
+test: .venv/.stamp-dev system  ## all tests but the long campaigns (under 20 minutes on 2 cores)
+	$(PYTEST) -n 2 --dist loadgroup -m "not full" -rs $(ARGS)
+
+test-full: .venv/.stamp-dev system  ## the long campaigns too
+	$(PYTEST) -n 2 --dist loadgroup -rs $(ARGS)
+
+lint: .venv/.stamp-dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --line-length 110 .
+	$(BIN)/mypy
+
+bench: .venv/.stamp-dev  ## every script of benchmarks/, one after the other
+	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:  ## remove the environment, caches and build output (run directories stay)
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: .venv/.stamp-run  ## only the environment that runs arriero
+setup-dev: .venv/.stamp-dev  ## only the environment for tests and lint
+
+system:
+	@tests/slurm/install.sh || echo "The Slurm tests will be skipped."
+	@tests/install_browser.sh || echo "The browser tests will be skipped."
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: arriero needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); say which one: make PYTHON=python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.stamp-run: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[all]'
+	@touch $@
+
+.venv/.stamp-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/.stamp-run

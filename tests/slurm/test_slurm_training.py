@@ -1,0 +1,103 @@
+"""Training runs on a real Slurm: submitted, moved to other nodes after a loss, requeued before the time limit, cancelled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toyrun import ROOT, overrides
+
+from launch import slurm
+from pretrain.ledger import read_ledger
+from pretrain.rundir import read_metrics
+from tests.slurm.cluster import Cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm"), pytest.mark.timeout(300)]
+
+
+def launch(packed: Path, run_dir: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", "launch", "cluster=slurm", *overrides(packed, run_dir), *more],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], Any], patience: float, run_dir: Path) -> Any:
+    end = time.monotonic() + patience
+    while not (value := condition()):
+        if time.monotonic() > end:
+            logs = [f"== {p}\n{p.read_text()[-3000:]}" for p in sorted(run_dir.glob("logs/*.log"))]
+            raise AssertionError(f"nothing within {patience} s; {read_ledger(run_dir)[-5:]}\n" + "\n".join(logs))
+        time.sleep(0.2)
+    return value
+
+
+def committed(run_dir: Path) -> list[int]:
+    return sorted(int(p.parent.name[5:]) for p in run_dir.glob("checkpoints/step-*/COMMITTED"))
+
+
+def events(run_dir: Path, name: str) -> list[dict[str, Any]]:
+    return [e for e in read_ledger(run_dir) if e["event"] == name]
+
+
+def nodes_of(job: str) -> list[str]:
+    hosts = slurm.slurm("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    return slurm.slurm("scontrol", "show", "hostnames", hosts).split()
+
+
+def test_a_run_moves_to_other_nodes_when_one_loses_power(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    more = ("cluster.nodes=2", "train.steps=600", "checkpoint.every=100", "run.log_every=50")
+    first = launch(toy_packed, run_dir, *more)
+    try:
+        wait_for(lambda: committed(run_dir), 90, run_dir)
+        job = slurm.active_job(run_dir)
+        assert job is not None
+        lost = nodes_of(job)[-1]
+        second = launch(toy_packed, run_dir, *more)  # the same command again attaches to the job
+        cluster.power_off(lost)
+        output, _ = first.communicate(timeout=200)
+        assert first.returncode == 0, output
+        attached, _ = second.communicate(timeout=30)
+        assert second.returncode == 0 and "nothing is submitted" in attached
+    finally:
+        first.kill()
+        cluster.power_on(lost)
+    launched = events(run_dir, "launched")
+    assert [e["requeue"] for e in launched] == [False, True]
+    assert events(run_dir, "restored")[-1]["step"] >= 100
+    assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, 601))
+    where = [line for line in (run_dir / "logs" / "slurm.log").read_text().splitlines() if "restart 1, on" in line]
+    assert len(where) == 1 and lost not in slurm.slurm("scontrol", "show", "hostnames", where[0].split()[-1]).split()
+
+
+def test_before_its_time_limit_a_job_checkpoints_and_requeues_itself_and_cancel_stops_it(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    more = ("train.steps=100000", "checkpoint.every=100000", "cluster.follow=false")
+    process = launch(toy_packed, run_dir, *more)
+    assert process.wait(60) == 0
+    job = slurm.active_job(run_dir)
+    assert job is not None
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and read_metrics(run_dir), 60, run_dir)
+    # What --signal=B:USR1@N does at its time, now.
+    slurm.slurm("scancel", "--batch", "--signal=USR1", job)
+    restored = wait_for(lambda: events(run_dir, "restored"), 120, run_dir)
+    (saved,) = committed(run_dir)
+    assert restored[-1]["step"] == saved > 0
+    assert events(run_dir, "preempted") and not events(run_dir, "failed")
+    assert slurm.cancel(run_dir, patience=60) == 0
+    assert slurm.active_job(run_dir) is None
+    assert read_ledger(run_dir)[-1]["event"] == "stopped"
+    assert max(committed(run_dir)) >= saved
