@@ -59,7 +59,7 @@ def read_unit(run_dir: Path, unit: Unit, recipe: RecipeConfig) -> dict[str, int]
                 file.write(orjson.dumps({k: _printable(v) for k, v in row.items()}) + b"\n")
                 continue
             document, repairs = to_document(item, unit.source, recipe)
-            counts += repairs
+            counts.update(repairs)
             writer.add(document)
     counts["copies"] = writer.copies
     path = run_dir / "documents" / f"{unit.unit:05d}.json"

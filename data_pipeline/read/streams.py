@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -43,12 +44,9 @@ def open_stream(path: Path) -> IO[bytes]:
         return cast(IO[bytes], lzma.open(path, "rb"))
     if kind == "zstd":
         # Frames written by `zstd --long` need a window larger than the library's default of 128 MiB.
-        return cast(
-            IO[bytes],
-            zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(
-                path.open("rb"), read_across_frames=True, closefd=True
-            ),
-        )
+        decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
+        reader = decompressor.stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
+        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader), 2**20))
     return path.open("rb")
 
 

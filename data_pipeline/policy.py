@@ -1,0 +1,180 @@
+"""Policies: signals → decisions. Stages before only annotate; here a document is kept, or dropped by a named rule."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from configs.edge import ConfigError
+from configs.schema.pipeline import FilterConfig, RuleConfig
+from data_pipeline.annotate.heuristics import SIDECARS
+from data_pipeline.document import DECISION_SCHEMA, read_shard, read_table, shard_path, write_table
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    **{name: columns for name, (_, columns) in SIDECARS.items()},
+    "language": ("language", "score"),
+    "nsfw": ("url_hit", "word_density", "score"),
+    "quality": ("score",),
+}
+"""Signals that policies may look at, by sidecar."""
+COPY_RULE = "identity.copy"
+
+
+def check(config: FilterConfig) -> None:
+    """Refuse rules that could never work.
+
+    Raises:
+        ConfigError: a signal that does not exist (with the nearest), a rule without a bound, or the wrong kind of bound.
+    """
+    known = [f"{sidecar}.{column}" for sidecar, columns in COLUMNS.items() for column in columns]
+    for name, rule in config.rules.items():
+        if rule is None:
+            continue
+        where = f"filter `{config.name}`, rule `{name}`"
+        if rule.signal not in known:
+            close = difflib.get_close_matches(rule.signal, known, n=1, cutoff=0.4)
+            hint = f"did you mean `{close[0]}`?" if close else f"signals: {', '.join(known)}"
+            raise ConfigError(f"{where}: there is no signal `{rule.signal}`; {hint}")
+        is_text = rule.signal in ("language.language", "hashes.content_hash")
+        if is_text and (rule.allow is None or rule.min is not None or rule.max is not None):
+            raise ConfigError(f"{where}: `{rule.signal}` is a string; give `allow`, not `min` or `max`")
+        if not is_text and (rule.allow is not None or rule.min is None and rule.max is None):
+            raise ConfigError(f"{where}: `{rule.signal}` is a number; give `min` or `max`, not `allow`")
+        if rule.min is not None and rule.max is not None and rule.min > rule.max:
+            raise ConfigError(f"{where}: min {rule.min} is above max {rule.max}, so nothing could be kept")
+
+
+def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray:
+    """Language of each document: the one its source states, or else the detected one; null where neither is known."""
+    path = shard_path(run_dir, "signals/language", shard)
+    stated = documents["language"]
+    return pc.coalesce(stated, read_table(path, ["language"])["language"]) if path.is_file() else stated
+
+
+def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
+    """Policy A of a shard: write `decisions/a`.
+
+    The first rule that fails names the drop, its `detail` holds the value. A null signal drops nothing: a stage that
+    could not run must not empty the data set, and the funnel says that it did not run.
+
+    Returns:
+        Counts: `kept`, `dropped`, and `not run: RULE` with the documents whose signal was null.
+    """
+    documents = read_shard(run_dir, shard, ["id", "language", "text", "metadata"])
+    n = len(documents)
+    keep = np.ones(n, bool)
+    rules = np.full(n, None, object)
+    details = np.full(n, None, object)
+    counts: dict[str, int] = {}
+
+    def drop(chosen: np.ndarray, rule: str, values: list[str | None]) -> None:
+        for i in np.flatnonzero(chosen & keep).tolist():
+            rules[i], details[i] = rule, values[i]
+        keep[chosen] = False
+
+    reasons = [orjson.loads(m).get("drop") for m in documents["metadata"].to_pylist()]
+    for reason in sorted({r for r in reasons if r}):
+        drop(np.array([r == reason for r in reasons]), reason, [None] * n)
+    empty = np.array([not t.as_py() for t in documents["text"]], bool)
+    drop(empty, "extract.empty", [None] * n)
+    copies = read_table(shard_path(run_dir, "signals/copies", shard), ["first"])["first"]
+    drop(~copies.to_numpy(zero_copy_only=False).astype(bool), COPY_RULE, [None] * n)
+
+    language = languages(run_dir, shard, documents).to_pylist()
+    for name, rule in config.rules.items():
+        if rule is None:
+            continue
+        sidecar, column = rule.signal.split(".")
+        values = read_table(shard_path(run_dir, f"signals/{sidecar}", shard), ["id", column])
+        if not values["id"].equals(documents["id"]):
+            raise ValueError(
+                f"{shard_path(run_dir, f'signals/{sidecar}', shard)} does not belong to its shard: the ids differ; "
+                "remove it and run the same command again"
+            )
+        failed, null = _failed(rule, values[column])
+        if rule.languages is not None:
+            applies = np.array([x is None or x in rule.languages for x in language], bool)
+            failed, null = failed & applies, null & applies
+        if missing := int((null & keep).sum()):
+            counts[f"not run: {name}"] = missing
+        drop(failed, name, [None if v is None else _short(v) for v in values[column].to_pylist()])
+    table = pa.table(
+        [
+            documents["id"],
+            pa.array(keep),
+            pa.array(rules.tolist(), pa.string()),
+            pa.array(details.tolist(), pa.string()),
+        ],
+        schema=DECISION_SCHEMA,
+    )
+    write_table(table, shard_path(run_dir, "decisions/a", shard))
+    return {"kept": int(keep.sum()), "dropped": int(n - keep.sum()), **counts}
+
+
+def _failed(rule: RuleConfig, values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """(documents outside the rule's bounds, documents without a value), bool [n] each."""
+    null = values.is_null().to_numpy(zero_copy_only=False).astype(bool)
+    if rule.allow is not None:
+        return np.array([v is not None and v not in rule.allow for v in values.to_pylist()], bool), null
+    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    failed = np.zeros(len(numbers), bool)
+    with np.errstate(invalid="ignore"):
+        if rule.min is not None:
+            failed |= numbers < rule.min
+        if rule.max is not None:
+            failed |= numbers > rule.max
+    return failed & ~null, null
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def copies(run_dir: Path, shards: int) -> dict[str, int]:
+    """Mark records that other shards hold too: write `signals/copies` (id, first) for every shard.
+
+    The first shard in the order of units keeps the document; within a shard the read stage has merged them already.
+    """
+    seen: set[bytes] = set()
+    found = 0
+    for shard in range(shards):
+        ids = read_shard(run_dir, shard, ["id"])["id"]
+        first = []
+        for value in ids.to_pylist():
+            key = bytes.fromhex(value)
+            first.append(key not in seen)
+            seen.add(key)
+        found += len(first) - sum(first)
+        write_table(
+            pa.table({"id": ids, "first": pa.array(first, pa.bool_())}), shard_path(run_dir, "signals/copies", shard)
+        )
+    return {"copies": found}
+
+
+def combine(run_dir: Path, shard: int, steps: list[str]) -> dict[str, int]:
+    """Join the decisions of a shard: write `decisions/final`; the first step that drops a document names the rule."""
+    ids = read_shard(run_dir, shard, ["id"])["id"]
+    keep = np.ones(len(ids), bool)
+    rules: list[str | None] = [None] * len(ids)
+    details: list[str | None] = [None] * len(ids)
+    for step in steps:
+        path = shard_path(run_dir, f"decisions/{step}", shard)
+        table = read_table(path)
+        if not table["id"].equals(ids):
+            raise ValueError(
+                f"{path} does not belong to its shard: the ids differ; remove it and run the same command again"
+            )
+        columns = zip(table["keep"].to_pylist(), table["rule"].to_pylist(), table["detail"].to_pylist(), strict=True)
+        for i, (kept, rule, detail) in enumerate(columns):
+            if keep[i] and not kept:
+                keep[i], rules[i], details[i] = False, rule or step, detail
+    table = pa.table(
+        [ids, pa.array(keep), pa.array(rules, pa.string()), pa.array(details, pa.string())], schema=DECISION_SCHEMA
+    )
+    write_table(table, shard_path(run_dir, "decisions/final", shard))
+    return {"kept": int(keep.sum()), "dropped": int(len(ids) - keep.sum())}

@@ -1,0 +1,167 @@
+"""Raw documents → packed dataset: read, extract, annotate, decide, deduplicate, tokenize, pack.
+
+Every stage is skipped when what it depends on has not changed. A run that was killed goes on where it stood, and the
+output is the same bytes, on any number of workers.
+
+Examples:
+  arriero data recipe=web input='crawl/*.warc.gz' output=data/web
+  arriero data output=data/mix 'sources=[{name: web, recipe: web, input: crawl}, {name: books, recipe: books, input: books}]'
+  arriero data recipe=python_code input=environment output=data/code tokenizer.vocab_size=4096 pack.sequence_length=512
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs import edge
+from configs.schema.pipeline import DataRun
+from data_pipeline import executor, funnel, policy, stages
+from data_pipeline import stage as staging
+from data_pipeline.read import units as planning
+
+
+def run(config: DataRun) -> int:
+    """Run the pipeline; exit status 0, or 1 with one line on stderr.
+
+    Raises:
+        ConfigError: a configuration that cannot work; nothing has been written then.
+    """
+    try:
+        return _run(config)
+    except edge.ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, RuntimeError) as error:
+        # Each of these is raised with a whole sentence for the user; anything else keeps its traceback.
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(config: DataRun) -> int:
+    began = time.monotonic()
+    sources = stages.sources(config)
+    for source in sources:
+        policy.check(source.recipe.filter)
+    run_dir = Path(config.output).expanduser().absolute()
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
+    plan = planning.plan(sources, config.unit_bytes)
+    todo, not_run = stages.build(run_dir, config, plan)
+    expected = staging.fingerprints(todo)
+    if config.dry_run:
+        _print_plan(run_dir, plan, todo, expected, not_run)
+        return 0
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _alone(run_dir):
+        return _stages(run_dir, config, plan, todo, expected, not_run, began)
+
+
+def _stages(
+    run_dir: Path,
+    config: DataRun,
+    plan: planning.Plan,
+    todo: list[staging.Stage],
+    expected: dict[str, str],
+    not_run: list[str],
+    began: float,
+) -> int:
+    edge.save(config, run_dir / "config.yaml")
+    planning.save(plan.units, run_dir / "units.json")
+    outputs = {run_dir / output for stage in todo for output in stage.outputs}
+    for path in stages.owned(run_dir):
+        if path not in outputs:  # of an earlier run with other steps
+            staging.remove(path)
+    print(planning.describe(plan.units))
+    if plan.unknown:
+        shown = "; ".join(f"{file}: {found}" for _, file, found in plan.unknown[:3])
+        print(f"  {len(plan.unknown)} files are left out ({shown}{'; …' if len(plan.unknown) > 3 else ''})")
+    for line in not_run:
+        print(f"  not run · {line}")
+    states: dict[str, staging.State] = {}
+    redone = False
+    for i, stage in enumerate(todo, 1):
+        state = staging.state(run_dir, stage, expected[stage.name])
+        skipped = state.done
+        if not skipped:
+            redone = True
+            state = executor.run(run_dir, stage, config, expected[stage.name])
+        states[stage.name] = state
+        print(f"  {i:>2}/{len(todo)} {stage.name:<15} {'unchanged' if skipped else f'{state.seconds:>7.1f} s'}  {_shown(state)}", flush=True)
+        if stage.name == "final" and not state.counts.get("kept"):
+            account = funnel.account(run_dir, plan, states, not_run)
+            print(funnel.table(account))
+            raise ValueError(
+                f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
+                "each rule dropped"
+            )
+    account = funnel.account(run_dir, plan, states, not_run)
+    print(funnel.table(account))
+    set_aside = sum(row["set_aside"] for row in account.sources.values())
+    if set_aside:
+        print(f"{set_aside:,} damaged records are in {run_dir / 'rejected'}, each with its file, place and reason")
+    verb = "made" if redone else "unchanged"
+    print(f"{verb} in {time.monotonic() - began:.1f} s: {run_dir / 'packed'}")
+    return 0
+
+
+def _shown(state: staging.State) -> str:
+    hidden = ("repaired_characters", "bytes")
+    return ", ".join(
+        f"{name} {value:,}"
+        for name, value in state.counts.items()
+        if value and name not in hidden and not name.startswith(("skipped", "not run"))
+    )
+
+
+def _print_plan(
+    run_dir: Path,
+    plan: planning.Plan,
+    todo: list[staging.Stage],
+    expected: dict[str, str],
+    not_run: list[str],
+) -> None:
+    print(planning.describe(plan.units))
+    for _, file, found in plan.unknown:
+        print(f"  left out: {file} ({found})")
+    for line in not_run:
+        print(f"  not run · {line}")
+    for i, stage in enumerate(todo, 1):
+        done = staging.state(run_dir, stage, expected[stage.name]).done
+        tasks = f"{stage.tasks} task{'s' if stage.tasks > 1 else ''}"
+        print(f"  {i:>2}. {stage.name:<15} {tasks:>10}  {'done' if done else 'to do':<6} → {', '.join(stage.outputs)}")
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Own the run directory: one driver at a time, and no task of a killed driver still writing."""
+    with (run_dir / ".lock").open("a") as lock, (run_dir / ".tasks.lock").open("a") as tasks:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another `arriero data` works in {run_dir}; wait for it, or give another output"
+            ) from None
+        try:
+            fcntl.flock(tasks, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for the tasks of a killed run to end", file=sys.stderr)
+            fcntl.flock(tasks, fcntl.LOCK_EX)
+        fcntl.flock(tasks, fcntl.LOCK_UN)
+        yield
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the verb."""
+    return edge.main("data", DataRun, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
