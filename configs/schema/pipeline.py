@@ -18,6 +18,8 @@ class RuleConfig:
     """Largest value that is kept, in the signal's unit; null: no upper bound."""
     allow: tuple[str, ...] | None = None
     """Values that are kept, for signals that are strings; null: any."""
+    languages: tuple[str, ...] | None = None
+    """The rule looks only at documents of these languages, and at those whose language is not known; null: at all."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class RecipeConfig:
     max_record_bytes: int = 64 * 2**20
     """Largest raw record, bytes; a larger one is set aside and counted."""
     max_source_bytes: int | None = None
-    """Stop after this many bytes of text of each kind of the `python` reader; null: no limit."""
+    """Stop after this many bytes of files of each kind of the `python` reader, spread over packages; null: no limit."""
+    documents: Literal["code", "prose"] = "code"
+    """What the `python` reader reads: source files, or documentation (topics, docstrings, descriptions, text files)."""
     language: str | None = None
     """Language of all documents, ISO 639-1, where the source is known to have one; null: detect."""
     filter: FilterConfig = field(default_factory=lambda: FilterConfig(name="none"))
@@ -65,7 +69,9 @@ class SourceConfig:
     recipe: str
     """Recipe of the group `recipe` that reads it."""
     input: str
-    """File, folder or glob."""
+    """File, folder or glob; for the `python` reader `environment` (the running interpreter's) or a site-packages folder."""
+    max_source_bytes: int | None = None
+    """Overrides the recipe's `max_source_bytes`; null: the recipe's."""
 
 
 @dataclass(frozen=True)
