@@ -177,6 +177,28 @@ class DataPlan:
             shares[self._streams[index].source] += (piece.cumulative[slot + 1] - piece.cumulative[slot]) / ONE
         return shares
 
+    def consumed(self, n: int) -> dict[str, int]:
+        """Sequences of each source among the first n."""
+
+        def first(stop: int) -> dict[str, int]:
+            counts = dict.fromkeys(sorted(self._sizes), 0)
+            for number, piece in enumerate(self._pieces):
+                length = stop - piece.start if piece.length is None else min(stop - piece.start, piece.length)
+                for slot, count in enumerate(self._piece_counts(number, length) if length > 0 else ()):
+                    counts[self._streams[piece.streams[slot]].source] += count
+            return counts
+
+        windows, skipped = [], 0
+        for skip in self.amendments:
+            if n > skip.at:
+                windows.append((skip.at + skipped, skip.at + skipped + skip.count))
+                skipped += skip.count
+        counts = first(n + skipped)
+        for begin, end in windows:
+            before, after = first(begin), first(end)
+            counts = {source: k - after[source] + before[source] for source, k in counts.items()}
+        return counts
+
     def skip(self, at: int, count: int) -> DataPlan:
         """The plan with one more amendment: from global index `at`, `count` sequences are left out."""
         if count < 1:
