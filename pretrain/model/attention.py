@@ -10,6 +10,7 @@ needs no mask of its own.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -211,7 +212,7 @@ def reference_attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, cu_seqle
     repeat = q.size(2) // k.size(2)
     out = torch.zeros_like(q)
     for row, bounds in enumerate(cu_seqlens.tolist()):
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in itertools.pairwise(bounds):
             for head in range(q.size(2)):
                 scores = q[row, start:end, head] @ k[row, start:end, head // repeat].T / math.sqrt(q.size(3))
                 hidden = torch.ones_like(scores).triu(1).bool()

@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 
 from pretrain.model.llama import Llama
 
@@ -99,7 +99,7 @@ def _local_indices(parameter: Tensor, dim: int) -> Tensor:
     indices = torch.arange(parameter.size(dim))
     if not isinstance(parameter, DTensor):
         return indices
-    placements = []
+    placements: list[Placement] = []
     for placement in parameter.placements:
         if isinstance(placement, Shard) and placement.dim == dim:
             placements.append(placement if dim == 0 else Shard(0))

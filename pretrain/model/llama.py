@@ -19,12 +19,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from configs.schema.train import ModelConfig
 from pretrain.model.attention import Documents, attention
-from pretrain.model.loss import linear_cross_entropy, linear_token_losses
+from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
 
 Recompute = Literal["none", "full", "selective"]
 Rope = tuple[Tensor, Tensor]
@@ -146,6 +145,8 @@ class Head(nn.Module):
         chunk_tokens: tokens whose logits exist at a time; 0: all.
     """
 
+    weight: nn.Parameter | None
+
     def __init__(self, dim: int, vocab_size: int, tied: bool, chunk_tokens: int):
         super().__init__()
         self.chunk_tokens = chunk_tokens
@@ -161,23 +162,6 @@ class Head(nn.Module):
         if per_token:
             return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens)
         return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens)
-
-
-def linear_logits(x_bsd: Tensor, weight_vd: Tensor) -> Tensor:
-    """Logits [B, T, V] in compute precision; under tensor parallelism gathered on every rank."""
-    if isinstance(weight_vd, DTensor):
-        from pretrain.model.loss import gather_sequence
-
-        x_bsd = gather_sequence(x_bsd, weight_vd.device_mesh)
-        local = F.linear(x_bsd, weight_vd.to_local())
-        return DTensor.from_local(local, weight_vd.device_mesh, _last_dim(local)).full_tensor()
-    return F.linear(x_bsd, weight_vd)
-
-
-def _last_dim(x: Tensor) -> list[Any]:
-    from torch.distributed.tensor import Shard
-
-    return [Shard(x.ndim - 1)]
 
 
 class Llama(nn.Module):

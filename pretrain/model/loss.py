@@ -44,6 +44,16 @@ def linear_token_losses(x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chu
     return torch.cat(losses).view_as(labels_bs)
 
 
+def linear_logits(x_bsd: Tensor, weight_vd: Tensor) -> Tensor:
+    """Logits [B, T, V] in compute precision; whole on every rank where `weight_vd` is split over the vocabulary."""
+    x_bsd, weight, group = _local(x_bsd, weight_vd)
+    logits = F.linear(x_bsd, weight)
+    if group is None:
+        return logits
+    assert isinstance(weight_vd, DTensor)
+    return DTensor.from_local(logits, weight_vd.device_mesh, [Shard(2)], run_check=False).full_tensor()
+
+
 def gather_sequence(x_bsd: Tensor, mesh: DeviceMesh) -> Tensor:
     """The whole sequence from every rank's share; its gradient is summed over ranks and split again."""
     whole = DTensor.from_local(x_bsd, mesh, [Shard(1)], run_check=False).redistribute(

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+from pretrain.data.batch import Batch
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
+from pretrain.model.loss import IGNORED
 from pretrain.parallel import pipeline
 from pretrain.parallel.layout import shape, stage_layers
 from pretrain.parallel.mesh import single_mesh
 from pretrain.parallel.shard import COMPUTE_DTYPES, shard
-
-if TYPE_CHECKING:
-    from pretrain.data.batch import Batch
 
 
 class Engine:
@@ -144,8 +142,8 @@ class Engine:
     @torch.no_grad()
     def logits(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor) -> Tensor:
         """Logits [B, T, V] in compute precision, on every rank of the batch; arguments as in `Batch`."""
-        tokens, positions, cu_seqlens = (x.to(self.device) for x in (tokens, positions, cu_seqlens))
-        out = self._forward_only(_Inputs(tokens, positions, cu_seqlens), None, per_token=False)
+        batch = self._on_device(Batch(tokens, torch.full_like(tokens, IGNORED), positions, cu_seqlens))
+        out = self._forward_only(batch, None, per_token=False)
         if self.stages > 1:
             size = (*tokens.shape, self.vocab_size)
             out = torch.empty(size, dtype=self.dtype, device=self.device) if out is None else out.contiguous()
@@ -216,14 +214,12 @@ class Engine:
                         f"model {self.config.name}"
                     )
                 if isinstance(p, DTensor) and not isinstance(value, DTensor):
-                    from torch.distributed.tensor import distribute_tensor
-
                     value = distribute_tensor(
                         value.to(self.device), p.device_mesh, p.placements, src_data_rank=None
                     )
                 p.copy_(value)
 
-    def _forward_only(self, batch: Any, labels: Tensor | None, per_token: bool) -> Tensor | None:
+    def _forward_only(self, batch: Batch, labels: Tensor | None, per_token: bool) -> Tensor | None:
         """The model's result on the last stage, None on others."""
         hop = self.neighbours
         _, hidden = hop.exchange(from_previous=None if hop.first else self._hidden_shape(batch))
@@ -243,7 +239,7 @@ class Engine:
         group = self.neighbours.group
         dist.broadcast(x, dist.get_global_rank(group, self.stages - 1), group)
 
-    def _hidden_shape(self, batch: Any) -> tuple[int, int, int]:
+    def _hidden_shape(self, batch: Batch) -> tuple[int, ...]:
         b, s = batch.tokens.shape
         return b, s // self.tp, self.config.dim
 
@@ -252,10 +248,7 @@ class Engine:
             raise ConfigError(
                 f"a sequence of {batch.tokens.size(1)} tokens does not divide into parallel.tp={self.tp} shares"
             )
-        if batch.tokens.device == self.device:
-            return batch
-        fields = (batch.tokens, batch.labels, batch.positions, batch.cu_seqlens)
-        return type(batch)(*(x.to(self.device, non_blocking=True) for x in fields))
+        return batch.to(self.device)
 
     def _ends_of_pipeline(self) -> dist.ProcessGroup | None:
         """The group of the first and the last stage with this rank's shards; None on stages between."""
@@ -276,11 +269,6 @@ class Engine:
             grad = self.model.tok_embeddings.weight.grad
             assert grad is not None
             dist.all_reduce(_local(grad), group=self._tied_group)
-
-
-class _Inputs:
-    def __init__(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor):
-        self.tokens, self.positions, self.cu_seqlens = tokens, positions, cu_seqlens
 
 
 def _local(x: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def tensor_parallel(part: Llama, mesh: DeviceMesh) -> None:
 
 
 def _split_vocabulary(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
-    assert isinstance(module, Head)
+    assert isinstance(module, Head) and module.weight is not None
     module.weight = nn.Parameter(distribute_tensor(module.weight, mesh, [Shard(0)]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,11 +56,20 @@ def global_batch() -> Batch:
     almost nothing but padding."""
     g = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, VOCAB, (GLOBAL, LENGTH), generator=g)
-    bounds = [[0, 32], [0, 5, 32], [0, 1, 2, 3, 17, 32], [0, 31, 32], [0, 32], [0, 16, 32], [0, 3, 32], [0, 20, 32]]
+    bounds = [
+        [0, 32],
+        [0, 5, 32],
+        [0, 1, 2, 3, 17, 32],
+        [0, 31, 32],
+        [0, 32],
+        [0, 16, 32],
+        [0, 3, 32],
+        [0, 20, 32],
+    ]
     width = max(len(b) for b in bounds)
     labels, positions = torch.full_like(tokens, -100), torch.zeros_like(tokens)
     for row, b in enumerate(bounds):
-        for start, end in zip(b[:-1], b[1:], strict=True):
+        for start, end in itertools.pairwise(b):
             labels[row, start : end - 1] = tokens[row, start + 1 : end]
             positions[row, start:end] = torch.arange(end - start)
     labels[4, 2:] = -100

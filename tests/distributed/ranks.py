@@ -63,7 +63,9 @@ def run(function: Callable[..., Any], world_size: int, *args: Any, timeout: floa
                 process.wait()
         for rank, (process, log) in enumerate(zip(processes, logs, strict=True)):
             if process.returncode:
-                raise AssertionError(f"rank {rank} of {world_size}:\n{log.read_text(errors='replace')[-6000:]}")
+                raise AssertionError(
+                    f"rank {rank} of {world_size}:\n{log.read_text(errors='replace')[-6000:]}"
+                )
         return torch.load(Path(folder, "result"), weights_only=False)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+import ranks
 import torch
+from parity_cases import Case, Outcome, outcomes
 
 from configs.schema.train import ParallelConfig
-import ranks
-from parity_cases import Case, Outcome, outcomes
 
 BOUNDS = {"fp32": (1e-6, 1e-5), "fp64": (1e-9, 1e-9)}
 

@@ -1,0 +1,164 @@
+"""The model equals the reference implementation, packed documents equal lonely ones, and its loss torch's own."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.schema.train import ModelConfig, RopeScalingConfig
+from pretrain.hf import hf_name, to_hf_config
+from pretrain.model.init import init_weights
+from pretrain.model.llama import Llama
+from pretrain.model.loss import reference_loss
+
+MODEL = ModelConfig("tiny", dim=64, n_layers=2, n_heads=4, n_kv_heads=2, ffn_dim=96, init_std=0.1)
+VOCAB, LENGTH = 128, 48
+BOUNDS = [[0, 1, 30, 48], [0, 48], [0, 10, 20, 48]]
+
+
+def packed() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens, labels, positions, cu_seqlens."""
+    g = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, VOCAB, (len(BOUNDS), LENGTH), generator=g)
+    labels, positions = torch.full_like(tokens, -100), torch.zeros_like(tokens)
+    for row, b in enumerate(BOUNDS):
+        for start, end in itertools.pairwise(b):
+            labels[row, start : end - 1] = tokens[row, start + 1 : end]
+            positions[row, start:end] = torch.arange(end - start)
+    width = max(map(len, BOUNDS))
+    cu = torch.tensor([b + [LENGTH] * (width - len(b)) for b in BOUNDS], dtype=torch.int32)
+    return tokens, labels, positions, cu
+
+
+def model(config: ModelConfig, dtype: torch.dtype = torch.float64, **options: int) -> Llama:
+    made = Llama(config, VOCAB, **options).to(dtype)
+    init_weights([made], 0)
+    return made
+
+
+def grads(m: Llama) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in m.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_packed_documents_equal_each_document_alone(tied: bool) -> None:
+    m = model(replace(MODEL, tied=tied))
+    tokens, labels, positions, cu = packed()
+    logits = m(tokens, positions, cu)
+    m(tokens, positions, cu, labels).backward()
+    together = grads(m)
+    m.zero_grad()
+    for row, b in enumerate(BOUNDS):
+        for start, end in itertools.pairwise(b):
+            n = end - start
+            one = tokens[row : row + 1, start:end]
+            own = torch.arange(n)[None], torch.tensor([[0, n]], dtype=torch.int32)
+            torch.testing.assert_close(m(one, *own), logits[row : row + 1, start:end], rtol=1e-9, atol=1e-9)
+            m(one, *own, labels[row : row + 1, start:end]).backward()
+    alone = grads(m)
+    assert together.keys() == alone.keys() == dict(m.named_parameters()).keys()
+    for name in alone:
+        assert (together[name] - alone[name]).norm() <= 1e-9 * alone[name].norm(), name
+
+
+SCALED = replace(MODEL, rope_scaling=RopeScalingConfig(8.0, 1.0, 4.0, 32), max_sequence_length=256)
+
+
+def exact_norm(norm: torch.nn.Module, x: Tensor) -> Tensor:
+    """transformers' RMSNorm without its cast to fp32, which would hide everything below 1e-7 in fp64."""
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    return norm.weight * (x * scale)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+@pytest.mark.parametrize(
+    "config", [MODEL, replace(MODEL, tied=True), SCALED], ids=["untied", "tied", "scaled"]
+)
+def test_logits_equal_transformers(
+    config: ModelConfig, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    if dtype == torch.float64:
+        monkeypatch.setattr("transformers.models.llama.modeling_llama.LlamaRMSNorm.forward", exact_norm)
+    m = model(config, dtype)
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**to_hf_config(config, VOCAB, 0, [1], "fp32"))
+    ).to(dtype)
+    missing, unexpected = theirs.load_state_dict(
+        {hf_name(name): value for name, value in m.state_dict().items()}, strict=False
+    )
+    assert not unexpected and missing == (["lm_head.weight"] if config.tied else [])
+    tokens = torch.randint(0, VOCAB, (2, 200), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(200).expand(2, -1)
+    cu = torch.tensor([[0, 200]] * 2, dtype=torch.int32)
+    with torch.no_grad():
+        ours, reference = m(tokens, positions, cu), theirs(tokens).logits
+    assert float((ours - reference).abs().max()) < bound
+
+
+@pytest.mark.parametrize("chunk_tokens", [0, 1, 7, 48, 1000])
+@pytest.mark.parametrize("tied", [False, True])
+def test_chunked_loss_and_its_gradients_equal_torchs(chunk_tokens: int, tied: bool) -> None:
+    m = model(replace(MODEL, tied=tied), chunk_tokens=chunk_tokens)
+    tokens, labels, positions, cu = packed()
+    loss = m(tokens, positions, cu, labels)
+    (loss / 3).backward()
+    ours = grads(m)
+    m.zero_grad()
+    reference = reference_loss(m(tokens, positions, cu), labels)
+    (reference / 3).backward()
+    torch.testing.assert_close(loss, reference, rtol=1e-12, atol=0)
+    for name, expected in grads(m).items():
+        assert (ours[name] - expected).norm() <= 1e-12 * expected.norm(), name
+    each = m(tokens, positions, cu, labels, per_token=True)
+    assert not each.requires_grad and bool((each[labels == -100] == 0).all())
+    torch.testing.assert_close(each.sum(), reference, rtol=1e-12, atol=0)
+
+
+def test_loss_in_bf16_over_a_large_vocabulary_is_computed_in_fp32() -> None:
+    m = Llama(replace(MODEL, init_std=0.3), 20_000, chunk_tokens=64).to(torch.bfloat16)
+    init_weights([m], 0)
+    tokens, labels, positions, cu = packed()
+    exact = Llama(replace(MODEL, init_std=0.3), 20_000).double()
+    exact.load_state_dict(m.state_dict())
+    ours, expected = (x(tokens, positions, cu, labels).item() for x in (m, exact))
+    assert abs(ours / expected - 1) < 2e-3
+
+
+@pytest.mark.parametrize("recompute", ["full", "selective"])
+def test_recomputation_changes_no_gradient(recompute: str) -> None:
+    tokens, labels, positions, cu = packed()
+    results = []
+    for kind in ("none", recompute):
+        m = Llama(MODEL, VOCAB, recompute=kind).double()  # type: ignore[arg-type]
+        init_weights([m], 0)
+        m(tokens, positions, cu, labels).backward()
+        results.append(grads(m))
+    for name, expected in results[0].items():
+        assert torch.equal(results[1][name], expected), name
+
+
+def test_selective_recomputation_keeps_products() -> None:
+    """Matrix products run once in the forward pass and never again before their gradients."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        products = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            self.products += func._overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm)
+            return func(*args, **(kwargs or {}))
+
+    tokens, labels, positions, cu = packed()
+    counts = {}
+    for kind in ("none", "selective", "full"):
+        m = Llama(MODEL, VOCAB, recompute=kind).float()  # type: ignore[arg-type]
+        init_weights([m], 0)
+        with Count() as count:
+            m(tokens, positions, cu, labels).backward()
+        counts[kind] = count.products
+    assert counts["none"] == counts["selective"] < counts["full"]
