@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,7 +122,7 @@ class DataPlan:
         if n < 0:
             raise PlanError(f"sequence index {n} is negative")
         n += sum(skip.count for skip in self.amendments if n >= skip.at)
-        number = int(np.searchsorted(self._starts, n, side="right")) - 1
+        number = bisect_right(self._starts, n) - 1
         piece = self._pieces[number]
         if piece.length is not None and n >= piece.start + piece.length:
             raise PlanError(self._exhausted(n))
@@ -171,7 +172,7 @@ class DataPlan:
     def weights(self, n: int = 0) -> dict[str, float]:
         """Share of sequences by source in force at global index n: the configured one until a source is used up."""
         n += sum(skip.count for skip in self.amendments if n >= skip.at)
-        piece = self._pieces[int(np.searchsorted(self._starts, n, side="right")) - 1]
+        piece = self._pieces[bisect_right(self._starts, n) - 1]
         shares = dict.fromkeys(sorted(self._sizes), 0.0)
         for slot, index in enumerate(piece.streams):
             shares[self._streams[index].source] += (piece.cumulative[slot + 1] - piece.cumulative[slot]) / ONE
