@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica 
 MAX_POINTS = 1500
 
 
-def label(text: object) -> str:
+def label(text: object, limit: int = 32) -> str:
     """Text from data, safe inside plotly's labels (which understand some HTML), and not wider than a chart can hold."""
     plain = str(text)
-    return html.escape(plain if len(plain) <= 32 else plain[:31] + "…")
+    return html.escape(plain if len(plain) <= limit else plain[: limit - 1] + "…")
 
 
 def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = False) -> go.Figure:
@@ -38,7 +38,7 @@ def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = Fals
             "font": {"family": FONT, "size": 12, "color": INK},
             "hoverlabel": {"font": {"family": FONT, "size": 12}},
             "hovermode": "closest",
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 11}},
+            "showlegend": False,  # the page draws legends itself, because they must wrap on narrow screens
             "xaxis": axis | {"title": {"text": x_title, "font": {"color": MUTED, "size": 11}}},
             "yaxis": axis
             | ({"type": "log"} if log_y else {})
@@ -71,12 +71,14 @@ def thin(x: np.ndarray, y: np.ndarray, limit: int = MAX_POINTS) -> tuple[np.ndar
 
 
 def smooth(y: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the last `window` finite values at each point."""
+    """Mean of the finite ones among `window` values around each point."""
     finite = np.isfinite(y)
-    total = np.cumsum(np.where(finite, y, 0.0))
-    count = np.cumsum(finite)
-    total[window:], count[window:] = total[window:] - total[:-window], count[window:] - count[:-window]
-    return np.where(count > 0, total / np.maximum(count, 1), math.nan)
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, y, 0.0))])
+    count = np.concatenate([[0], np.cumsum(finite)])
+    low = np.maximum(np.arange(len(y)) - window // 2, 0)
+    high = np.minimum(np.arange(len(y)) + (window + 1) // 2, len(y))
+    n = count[high] - count[low]
+    return np.where(n > 0, (total[high] - total[low]) / np.maximum(n, 1), math.nan)
 
 
 def _line(
@@ -94,6 +96,34 @@ def _line(
     )
 
 
+def by_step(evals: Sequence[Row]) -> dict[int, list[Row]]:
+    """Held-out rows of single sources by step, ascending; the last row written of a step and source wins."""
+    last = {
+        (int(r["step"]), str(r.get("source"))): r
+        for r in evals
+        if isinstance(r.get("step"), (int, float)) and r.get("split", "heldout") == "heldout" and r.get("source") != "all"
+    }
+    steps: dict[int, list[Row]] = {}
+    for step, source in sorted(last):
+        steps.setdefault(step, []).append(last[step, source])
+    return steps
+
+
+def pool(rows: Sequence[Row]) -> dict[str, Any]:
+    """One row for all sources: total loss over all tokens, and over all bytes; not a mean of means."""
+    tokens, n_bytes = column(rows, "tokens"), column(rows, "bytes")
+    nats, bits = column(rows, "nats_per_token"), column(rows, "bits_per_byte")
+    return {
+        "step": rows[0].get("step"),
+        "source": "all",
+        "split": "heldout",
+        "nats_per_token": float((nats * tokens).sum() / tokens.sum()) if tokens.sum() > 0 else math.nan,
+        "bits_per_byte": float((bits * n_bytes).sum() / n_bytes.sum()) if n_bytes.sum() > 0 else math.nan,
+        "tokens": float(tokens.sum()),
+        "bytes": float(n_bytes.sum()),
+    }
+
+
 def training_loss(rows: Sequence[Row], evals: Sequence[Row]) -> go.Figure:
     """Training loss with its running mean, and held-out loss pooled over sources where it was measured."""
     x, y = column(rows, "step"), column(rows, "loss")
@@ -102,13 +132,13 @@ def training_loss(rows: Sequence[Row], evals: Sequence[Row]) -> go.Figure:
     shown.add_trace(_line(x, y, "loss", COLOURS[0], 1, 0.35 if window > 1 else 1))
     if window > 1:
         shown.add_trace(_line(x, smooth(y, window), f"mean of {window} steps", COLOURS[0], 2.2))
-    pooled = [r for r in evals if r.get("source") == "all" and r.get("split", "heldout") == "heldout"]
-    if pooled:
+    heldout = [pool(rows) for rows in by_step(evals).values()]
+    if heldout:
         shown.add_trace(
             go.Scatter(
-                x=column(pooled, "step"),
-                y=column(pooled, "nats_per_token"),
-                name="held-out",
+                x=column(heldout, "step"),
+                y=column(heldout, "nats_per_token"),
+                name="held-out, all sources",
                 mode="lines+markers",
                 line={"color": ACCENT, "width": 2},
                 marker={"size": 7},
@@ -131,20 +161,21 @@ def series(
         return None
     shown = figure(220, "step", unit, log_y and bool(np.nanmin(y) > 0))
     shown.add_trace(_line(x, y, key, colour))
-    shown.update_layout(showlegend=False)
-    if not log_y:
-        shown.update_yaxes(rangemode="tozero")
+    if shown.layout.yaxis.type == "log":
+        shown.update_yaxes(dtick="D2", tickformat="~g")
+    else:
+        shown.update_yaxes(rangemode="tozero", tickformat="~s" if np.nanmax(np.abs(y)) >= 1e-2 else ".1e")
     return shown
 
 
 def heldout_by_source(evals: Sequence[Row]) -> go.Figure | None:
     """Held-out bits per byte of each source over steps; None with fewer than two evaluated steps."""
-    rows = [r for r in evals if r.get("split", "heldout") == "heldout" and r.get("source") != "all"]
-    if len({r.get("step") for r in rows}) < 2:
+    steps = by_step(evals)
+    if len(steps) < 2:
         return None
     shown = figure(300, "step", "bits per byte")
-    for i, source in enumerate(sorted({str(r.get("source")) for r in rows})):
-        own = sorted((r for r in rows if str(r.get("source")) == source), key=lambda r: r.get("step") or 0)
+    for i, source in enumerate(sorted({str(r.get("source")) for rows in steps.values() for r in rows})):
+        own = [r for rows in steps.values() for r in rows if str(r.get("source")) == source]
         shown.add_trace(
             go.Scatter(
                 x=column(own, "step"),
@@ -162,7 +193,7 @@ def stacked(
     names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: str, share: bool = False
 ) -> go.Figure:
     """Horizontal bars, one a name, split into parts. With `share`, every bar is drawn as 100 %."""
-    shown = figure(96 + 44 * len(names), unit if not share else "share (%)")
+    shown = figure(64 + 44 * len(names), unit if not share else "share (%)")
     totals = [max(sum(values), 1e-30) for values in zip(*parts.values(), strict=True)]
     colours = iter([c for c in COLOURS if c != KEPT] * 4)
     for part, values in parts.items():
@@ -178,8 +209,9 @@ def stacked(
                 hovertemplate="%{y}: %{customdata:,} " + unit + "<extra>" + label(part) + "</extra>",
             )
         )
-    # The legend is below the bars whatever their number: its distance is in shares of the plot's height.
-    shown.update_layout(barmode="stack", bargap=0.35, legend={"y": -56 / (44 * len(names) + 20), "traceorder": "normal"})
+    shown.update_layout(barmode="stack", bargap=0.35)
+    if share:
+        shown.update_xaxes(range=[0, 100])
     shown.update_yaxes(autorange="reversed", showgrid=False)
     return shown
 
@@ -201,13 +233,18 @@ def grouped(names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: st
     return shown
 
 
-def histogram(series_by_name: Mapping[str, Mapping[str, float]], x_title: str, order: Sequence[str]) -> go.Figure:
+def histogram(
+    series_by_name: Mapping[str, Mapping[str, float]],
+    x_title: str,
+    order: Sequence[str],
+    title: Callable[[str], str] = str,
+) -> go.Figure:
     """Counts in bins that were made earlier, one series a source, stacked; `order` is the bins left to right."""
     shown = figure(300, x_title, "documents")
     for i, (name, bins) in enumerate(series_by_name.items()):
         shown.add_trace(
             go.Bar(
-                x=[label(b) for b in order],
+                x=[label(title(b), 14) for b in order],
                 y=[bins.get(b, 0) for b in order],
                 name=label(name),
                 marker={"color": COLOURS[i % len(COLOURS)]},

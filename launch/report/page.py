@@ -46,8 +46,23 @@ def chart(shown: go.Figure | None, title: str, note: str = "", missing: str = ""
     height = int(shown.layout.height)
     return (
         f'<figure class=card>{head}<div class=chart style="height:{height}px">'
-        f'<script type="application/json">{data}</script></div></figure>'
+        f'<script type="application/json">{data}</script></div>{_legend(shown)}</figure>'
     )
+
+
+def _legend(shown: go.Figure) -> str:
+    """Names and colours of a chart's series, where there are several; names are escaped already."""
+    named = [trace for trace in shown.data if trace.name and trace.showlegend is not False]
+    if len(named) < 2:
+        return ""
+    items = []
+    for trace in named:
+        line = trace.type == "scatter"
+        colour = trace.line.color if line else trace.marker.color
+        faint = f";opacity:{trace.opacity}" if trace.opacity else ""
+        kind = " class=line" if line else ""
+        items.append(f'<li><span{kind} style="background:{colour}{faint}"></span>{trace.name}</li>')
+    return f"<ul class=legend>{''.join(items)}</ul>"
 
 
 def absent(why: str) -> str:

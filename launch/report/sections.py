@@ -93,10 +93,12 @@ def training(record: Record) -> Section:
 
 
 def latest(evals: Sequence[Row]) -> list[Row]:
-    """Rows of the last evaluated step, the last one written of each source and split."""
-    steps = [r["step"] for r in evals if isinstance(r.get("step"), (int, float))]
-    rows = {(str(r.get("split", "heldout")), str(r.get("source"))): r for r in evals if r.get("step") == max(steps, default=None)}
-    return [rows[key] for key in sorted(rows, key=lambda k: (k[0], k[1] == "all", k[1]))]
+    """Held-out rows of the last evaluated step, by source, and their total where there are several."""
+    steps = charts.by_step(evals)
+    if not steps:
+        return []
+    rows = steps[max(steps)]
+    return [*rows, charts.pool(rows)] if len(rows) > 1 else rows
 
 
 def heldout(record: Record) -> Section:
@@ -189,7 +191,24 @@ def data(record: Record) -> Section:
     body += funnel_table(sources)
     body += dropped_samples(funnel, sources)
     body += histograms(funnel.get("histograms"))
+    body += work(funnel)
     return Section("data", "Data", body)
+
+
+def work(funnel: Row) -> str:
+    """Time of each stage, and the files that no reader took."""
+    body = ""
+    stages = [s for s in funnel.get("stages") or [] if isinstance(s, dict)]
+    if stages:
+        counts = [", ".join(f"{k} {number(v)}" for k, v in (s.get("counts") or {}).items()) for s in stages]
+        rows = [[s.get("name"), duration(s.get("seconds")), c] for s, c in zip(stages, counts, strict=True)]
+        body += details("Stages of the data run", table(["stage", "time", "counts"], rows, numeric_from=9))
+    unknown = [f for f in funnel.get("unknown_files") or [] if isinstance(f, dict)]
+    if unknown:
+        rows = [[f.get("source"), f.get("file"), f.get("found")] for f in unknown[:200]]
+        title = f"{len(unknown):,} files that no reader takes" + (", the first 200" if len(unknown) > 200 else "")
+        body += details(title, table(["source", "file", "found"], rows, numeric_from=9))
+    return body
 
 
 def not_run(names: Any) -> str:
@@ -284,8 +303,19 @@ def histograms(bins_by_name: Any) -> str:
             if len(order) > 24:
                 note = f"The 24 most frequent of {len(order)}"
                 order = order[:24]
-        cards.append(chart(charts.histogram(by_source, str(name), order), str(name).capitalize(), note))
+        edges = "bytes" in str(name)
+        shown = charts.histogram(by_source, "from … on" if edges else "", order, binary if edges else str)
+        cards.append(chart(shown, str(name).capitalize(), note))
     return body + grid(*cards)
+
+
+def binary(edge: str) -> str:
+    """A number of bytes for people: 64 KiB."""
+    value, units = float(edge), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:g} {unit}"
 
 
 def _bin_edge(name: str) -> float | None:
@@ -299,9 +329,65 @@ def _bin_edge(name: str) -> float | None:
 
 def mixture(record: Record) -> Section:
     """Sources of the packed dataset, their planned shares, and what training has consumed of them."""
-    if not record.manifest:
-        return Section("mixture", "Mixture", absent(record.missing["manifest"]))
-    return Section("mixture", "Mixture", "")
+    streams = record.manifest.get("streams")
+    if not isinstance(streams, dict) or not streams:
+        why = record.missing.get("manifest", "The manifest of the packed dataset names no stream.")
+        return Section("mixture", "Mixture", absent(why))
+    held: dict[str, dict[str, dict[str, int]]] = {}
+    for info in streams.values():
+        counts = held.setdefault(str(info["source"]), {}).setdefault(str(info["split"]), {})
+        for key in ("sequences", "tokens", "documents", "bytes"):
+            counts[key] = counts.get(key, 0) + int(info[key])
+    planned, consumed, why = plan(record)
+    length, total = int(record.manifest.get("sequence_length") or 0), sum(consumed.values())
+    rows = []
+    for source, splits in sorted(held.items()):
+        train, heldout, used = splits.get("train", {}), splits.get("heldout", {}), consumed.get(source, 0)
+        rows.append(
+            [
+                source,
+                number(train.get("documents", 0)),
+                short(train.get("tokens", 0)),
+                share(planned[source], 1) if source in planned else "—",
+                share(used, total) if total else "—",
+                short(used * length) if total else "—",
+                f"{used / train['sequences']:.2f}" if total and train.get("sequences") else "—",
+                number(heldout.get("documents", 0)),
+                short(heldout.get("bytes", 0)),
+            ]
+        )
+    body = f"<p>Sequences of {length:,} tokens. Shares are of sequences; held-out documents are never trained on.</p>"
+    body += absent(why) if why else ""
+    if planned:
+        size = sum(s.get("train", {}).get("sequences", 0) for s in held.values())
+        there = {s: splits.get("train", {}).get("sequences", 0) / max(size, 1) for s, splits in sorted(held.items())}
+        bars = {"planned": planned, "in the data": there}
+        if total:
+            bars = {"planned": planned, "consumed": {s: n / total for s, n in consumed.items()}, "in the data": there}
+        parts = {source: [round(100 * bar.get(source, 0), 2) for bar in bars.values()] for source in there}
+        body += chart(charts.stacked(list(bars), parts, "% of sequences", True), "Shares of the sources")
+    head = ["source", "documents", "tokens", "planned", "consumed", "tokens consumed", "epochs", "held-out documents"]
+    return Section("mixture", "Mixture", body + table([*head, "held-out bytes"], rows))
+
+
+def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
+    """Planned share and consumed sequences by source, and why they are unknown where they are."""
+    from configs.edge import ConfigError, build
+    from configs.schema.train import TrainRun
+    from data_pipeline.packed import PackedError
+    from data_pipeline.packed.format import read_manifest
+    from pretrain.data.plan import DataPlan, PlanError
+
+    if not record.config or record.packed is None:
+        return {}, {}, record.missing.get("config", "The run names no packed dataset, so it has no data plan.")
+    try:
+        config = build(TrainRun, record.config)
+        data_plan = DataPlan(read_manifest(record.packed), config.data.phases, config.seed)
+        steps = int(record.metrics[-1]["step"]) if record.metrics else 0
+        consumed = data_plan.consumed(steps * config.train.global_batch_size)
+    except (ConfigError, PackedError, PlanError) as error:
+        return {}, {}, f"The data plan cannot be made again: {error}."
+    return data_plan.weights(), consumed, "" if steps else "No step has been finished, so nothing is consumed."
 
 
 CAUSES = {
@@ -325,7 +411,8 @@ def reliability(record: Record) -> Section:
             charts.stacked(["wall time"], {title: [spent[key]] for key, title in CAUSES.items() if spent[key]}, "seconds", True),
             "Where the time went",
             f"{share(spent['goodput'], 1)} of {duration(spent['wall'])} went into steps that count in the final model; "
-            f"{number(spent['restarts'])} restarts, {number(spent['recomputed_steps'])} steps computed again",
+            f"{number(spent['restarts'])} restart{'' if spent['restarts'] == 1 else 's'}, "
+            f"{number(spent['recomputed_steps'])} steps computed again",
         )
     else:
         body += absent("Goodput needs `step_range` events with step numbers and seconds; the ledger has none yet.")

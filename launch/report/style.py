@@ -42,6 +42,11 @@ section > p { max-width: 100ch; margin: -.4rem 0 1rem; }
   margin-bottom: 1rem; }
 .grid .card { margin: 0; }
 .chart { width: 100%; min-width: 0; overflow: hidden; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .35rem 0 .2rem; padding: 0;
+  font-size: .82rem; }
+.legend li { display: flex; align-items: center; gap: .42rem; }
+.legend span { width: 11px; height: 11px; border-radius: 2px; flex: none; }
+.legend span.line { width: 18px; height: 3px; }
 .absent { background: #f4f1eb; border-radius: 8px; padding: .7rem .9rem; margin: .6rem 0; color: var(--muted);
   font-size: .92rem; }
 .warn { background: #fdf3e7; border: 1px solid #efd9bd; border-radius: 10px; padding: .75rem 1rem; margin: 0 0 1rem; }

@@ -27,14 +27,14 @@ def subtitle(record: Record) -> str:
     words = []
     if model:
         words.append(
-            f"Llama `{model.get('name')}`: {model.get('n_layers')} layers, {model.get('dim')} wide, "
+            f"Llama {model.get('name')}: {model.get('n_layers')} layers, {model.get('dim')} wide, "
             f"{model.get('n_heads')} heads ({model.get('n_kv_heads')} KV)"
         )
     if record.packed is not None:
         words.append(f"data {record.packed}")
     if train:
         words.append(f"{train.get('dtype')}, batch of {train.get('global_batch_size')} sequences")
-    states = [str(r.get("event")) for r in record.ledger if r.get("event") in ENDED or r.get("event") == "started"]
+    states = [str(r["event"]) for r in record.ledger if r.get("event") in {*ENDED, "started"}]
     if states:
         words.append(ENDED.get(states[-1], "started, not ended"))
     times = [r["time"] for r in record.ledger if isinstance(r.get("time"), (int, float))]
@@ -60,9 +60,8 @@ def key_figures(record: Record) -> list[Figure]:
         if len(loss):
             window = max(1, min(50, len(loss) // 10))
             figures.append(Figure(f"{loss[-window:].mean():.3f}", "training loss", f"mean of the last {window} steps"))
-    evals = latest(record.evals)
-    pooled = next((r for r in evals if r.get("source") == "all"), evals[0] if len(evals) == 1 else None)
-    if pooled is not None:
+    if evals := latest(record.evals):
+        pooled = evals[-1]
         figures.append(
             Figure(
                 number(pooled.get("bits_per_byte"), 3),
@@ -87,7 +86,7 @@ def key_figures(record: Record) -> list[Figure]:
 
 def count_parameters(record: Record) -> int:
     """Parameters of the model; 0 where the configuration or the vocabulary size is unknown."""
-    m, vocab = record.config.get("model") or {}, record.manifest.get("vocab_size")
+    m, vocab = record.config.get("model") or {}, (record.manifest.get("tokenizer") or {}).get("vocab_size")
     keys = ("dim", "n_layers", "n_heads", "n_kv_heads", "ffn_dim")
     if not isinstance(vocab, int) or not all(isinstance(m.get(k), int) and m[k] > 0 for k in keys):
         return 0
