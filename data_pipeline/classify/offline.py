@@ -26,14 +26,17 @@ Row = tuple[str, str]
 
 NO_LANGUAGE = "zxx"
 """ISO 639-2: no linguistic content. The label of source code."""
-_ROWS_PER_LANGUAGE = 250
+_ROWS_PER_LANGUAGE = 150
+_ROWS_PER_COMMON_LANGUAGE = 400
+# Languages that make up most of the web: a rarer one must not be guessed for them on equal evidence.
+_COMMON_LANGUAGES = "ar bg cs da de el es fa fi fr he hi hu id it ja ko nb nl pl pt ro ru sv th tr uk vi zh"
 _ROWS_OF_ENGLISH = 1500
 _ROWS_OF_CODE = 1000
 _ROWS_OF_NSFW = 600
 # A language needs this many distinct words to be learnt at all.
 _LEAST_WORDS = 300
-# Source files that are sampled: enough for the rows, few enough to parse in two seconds.
-_SOURCE_FILES = 160
+# Source files that are sampled: enough for the rows, few enough to parse in a second.
+_SOURCE_FILES = 50
 
 # Names of stop-word lists that CLDR spells otherwise, or that are varieties of a language without an own code.
 _LIST_LANGUAGES = {
@@ -93,12 +96,18 @@ def language_rows(seed: int) -> list[Row]:
             "`languages.model` or labelled rows in `languages.train`"
         )
     rows: list[Row] = []
+    characters = _character_sets()
     for language in sorted(words.keys() | phrases.keys()):
         frequent, names = words.get(language, []), phrases.get(language, [])
         if len(frequent) + len(names) < _LEAST_WORDS:
             continue
         draw = random.Random(f"language\0{seed}\0{language}")
-        rows += [(_mixture(frequent, names, draw), language) for _ in range(_ROWS_PER_LANGUAGE)]
+        count = _ROWS_PER_COMMON_LANGUAGE if language in _COMMON_LANGUAGES.split() else _ROWS_PER_LANGUAGE
+        for _ in range(count):
+            text = _mixture(frequent, names, draw)
+            if language in characters:
+                text = f"{_characters(characters[language], draw)} {text}"
+            rows.append((text, language))
     prose, code = _python_texts(seed)
     rows += [(text, "en") for text in prose[:_ROWS_OF_ENGLISH]]
     rows += [(text, NO_LANGUAGE) for text in code[:_ROWS_OF_CODE]]
@@ -136,6 +145,29 @@ def _mixture(frequent: list[str], names: list[str], draw: random.Random) -> str:
         else:
             text.append(draw.choice(names))
     return " ".join(text)
+
+
+def _characters(alphabets: list[str], draw: random.Random) -> str:
+    """Pseudo-text of a language without spaces: runs of characters of its alphabets."""
+    runs = [draw.choice(alphabets) for _ in range(draw.randint(4, 12))]
+    return "".join("".join(draw.choices(alphabet, k=draw.randint(1, 4))) for alphabet in runs)
+
+
+@functools.cache
+def _character_sets() -> dict[str, list[str]]:
+    """Everyday characters of Chinese, Japanese and Korean, from the first levels of their national standards."""
+
+    def level(encoding: str, first: int, last: int) -> str:
+        rows = (bytes((row, cell)) for row in range(first, last + 1) for cell in range(0xA1, 0xFF))
+        return "".join(pair.decode(encoding, "ignore") for pair in rows)
+
+    kana = level("euc_jp", 0xA4, 0xA4)
+    return {
+        "zh": [level("gb2312", 0xB0, 0xD7), level("big5", 0xA4, 0xC6)],
+        # Half of Japanese text is hiragana; kanji and katakana share the rest.
+        "ja": [kana, kana, kana, level("euc_jp", 0xB0, 0xCF), level("euc_jp", 0xA5, 0xA5)],
+        "ko": [level("euc_kr", 0xB0, 0xC8)],
+    }
 
 
 def _package(name: str) -> Path | None:
@@ -208,13 +240,18 @@ def _python_texts(seed: int) -> tuple[list[str], list[str]]:
             code += _code_pieces(source)
         except (UnicodeDecodeError, SyntaxError, tokenize.TokenError):
             continue  # a file of the standard library that is meant to be broken (encoding tests)
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                prose += _paragraphs(ast.get_docstring(node) or "")
+        prose += [p for docstring in _docstrings(tree) for p in _paragraphs(docstring)]
     prose, code = sorted(set(prose)), sorted(set(code))
     draw.shuffle(prose)
     draw.shuffle(code)
     return prose, code
+
+
+def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    yield ast.get_docstring(node) or ""
+    for inner in node.body:
+        if isinstance(inner, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _docstrings(inner)
 
 
 def _paragraphs(text: str) -> list[str]:
