@@ -88,7 +88,8 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
         (engine, optimizer), progress = build(), Progress()
         start_from(config, engine)
     on_rank0(lambda: prepare(run_dir, config, packed))
-    say(f"Starting at step {progress.step + 1} of {steps}" + (" (restored)" if progress.step else ""))
+    begun = f"restored at step {progress.step}" if progress.step else "new weights"
+    say(f"Training {steps - progress.step} of {steps} steps ({begun})")
 
     # What the loop works with.
     checkpointer = Checkpointer(
@@ -127,6 +128,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
         )
         records.evaluation(rows, step, time.time() - began)
 
+    records.start_trackers()
     records.console.start(progress.step, steps)
     with loader.prefetch(
         steps - progress.step, config.data.prefetch, pin_memory=device.type == "cuda"

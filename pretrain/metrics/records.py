@@ -28,11 +28,15 @@ class Records:
         self._last_step = 0
 
     def open(self) -> None:
-        """Open the files and trackers; on rank 0 alone."""
+        """Open the files; on rank 0 alone."""
         self.ledger = Ledger(self._run_dir / "ledger.jsonl")
         self._metrics = JsonlLog(self._run_dir / "metrics.jsonl")
         self._evaluations = JsonlLog(self._run_dir / "eval.jsonl")
-        self._trackers = Trackers(self._config, self._run_dir, self.console.warn)
+
+    def start_trackers(self) -> None:
+        """Start the trackers; later than the files, because importing them takes a while and slows down the rest."""
+        if self._is_rank0:
+            self._trackers = Trackers(self._config, self._run_dir, self.console.warn)
 
     def event(self, name: str, step: int, **fields: object) -> None:
         """Append to the ledger."""
