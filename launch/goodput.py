@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-BEGINS = ("launched", "started")
+WORKS = ("step_range", "saved", "evaluated", "preempted", "finished")  # a rank was at work until then
 ENDS = ("failed", "hung", "preempted", "stopped", "finished")
 
 
@@ -88,15 +88,10 @@ def _attempts(ordered: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, float]
             yield {"startup": ended - own[0]["time"], "downtime": border - ended}
             continue
         first_step = ranges[0]["time"] - float(ranges[0]["seconds"])
-        stopped_well = any(e["event"] in ("finished", "preempted", "stopped") for e in own)
-        last_work = max(
-            e["time"]
-            for e in own
-            if e["event"] in ("step_range", "saved", "evaluated", "finished", "preempted", "stopped")
-        )
+        last_work = max(e["time"] for e in own if e["event"] in WORKS)
         yield {
             "startup": max(0.0, first_step - own[0]["time"]),
-            "downtime": border - (last_work if stopped_well else ranges[-1]["time"]),
+            "downtime": border - last_work,
         }
 
 

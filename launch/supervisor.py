@@ -28,6 +28,7 @@ from pretrain.rundir import RunLock
 
 POLL = 0.1  # seconds between looks at the attempt
 GRACE = 10.0  # seconds that other nodes get to end by themselves when a worker has failed
+STARTUP = 120.0  # seconds that a rank gets at least before its first heartbeat: imports, rendezvous
 SETTLE = 5.0  # seconds from a stack dump to the kill
 BACKOFF = 2.0  # seconds before the second restart in a row without progress; doubles, up to BACKOFF_MAX
 BACKOFF_MAX = 60.0
@@ -256,14 +257,14 @@ class Supervisor:
 
     def _silent(self, started: float) -> tuple[int, float] | None:
         """The rank whose heartbeat is older than the limit, and its age in seconds."""
-        limit, now = self.config.resilience.hang_timeout, time.time()
-        if now - started < limit:
-            return None
+        now, limit = time.time(), self.config.resilience.hang_timeout
         beats = read_heartbeats(self.run_dir)
-        world = self.config.cluster.nodes * self.config.cluster.nproc
-        ages = {r: now - beats.get(r, {}).get("time", started) for r in range(world)}
-        rank = max(ages, key=ages.__getitem__)
-        return (rank, ages[rank]) if ages[rank] > limit else None
+        overdue = {}
+        for rank in range(self.config.cluster.nodes * self.config.cluster.nproc):
+            age = now - (beats[rank]["time"] if rank in beats else started)
+            if age > (limit if rank in beats else max(limit, STARTUP)):
+                overdue[rank] = age
+        return max(overdue.items(), key=lambda item: item[1], default=None)
 
     def _hung(self, process: subprocess.Popen[bytes], rank: int, age: float) -> Outcome:
         """Ask all ranks for their stacks, give them a moment to write, and let the caller kill them."""

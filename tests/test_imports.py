@@ -94,7 +94,9 @@ def test_an_allowed_import_is_left_alone(path: str, source: str) -> None:
     assert not violations(path, source)
 
 
-@pytest.mark.parametrize("module", ["launch.cli", "launch.launch", "launch.slurm", "data_pipeline.packed", "configs.edge"])
+@pytest.mark.parametrize(
+    "module", ["launch.cli", "launch.launch", "launch.slurm", "data_pipeline.packed", "configs.edge"]
+)
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

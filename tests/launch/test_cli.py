@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def arriero(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "launch.cli", *words], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cli", *words], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_help_names_every_verb_and_is_quick() -> None:
@@ -23,14 +25,18 @@ def test_help_names_every_verb_and_is_quick() -> None:
     done = arriero("--help")
     assert done.returncode == 0
     assert all(f"\n  {verb} " in done.stdout for verb in cli.VERBS)
-    assert time.monotonic() - began < 5  # 0.04 s when nothing else runs; importing torch alone would take longer
+    assert (
+        time.monotonic() - began < 5
+    )  # 0.04 s when nothing else runs; importing torch alone would take longer
 
 
 def test_every_verb_explains_itself_with_three_examples() -> None:
     for verb in cli.VERBS:
         done = arriero(verb, "--help")
         assert done.returncode == 0, done.stderr
-        examples = [line for line in done.stdout.splitlines() if f"arriero {verb}" in line or "torchrun" in line]
+        examples = [
+            line for line in done.stdout.splitlines() if f"arriero {verb}" in line or "torchrun" in line
+        ]
         assert len(examples) >= 3, f"`arriero {verb} --help` shows {len(examples)} examples"
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.slurm.cluster import Cluster, missing, running
+from slurm_cluster import Cluster, missing, running
 
 
 @pytest.fixture(scope="session")

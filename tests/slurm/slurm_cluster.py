@@ -2,7 +2,7 @@
 
 Each node is a `slurmd` in PID, mount and host-name namespaces of its own, so that powering a node off
 (`Cluster.power_off`) takes its daemon and every process of its jobs with it, at once, as losing power does. Also by
-hand: `python tests/slurm/cluster.py DIR` starts one, prints its SLURM_CONF, and stops it at Ctrl-C or SIGTERM.
+hand: `python tests/slurm/slurm_cluster.py DIR` starts one, prints its SLURM_CONF, and stops it at Ctrl-C or SIGTERM.
 
 Resource confinement by cgroups is left out (`proctrack/linuxproc`, `task/none`): containers rarely allow it.
 """
@@ -20,7 +20,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "unshare", "setpriv")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scancel",
+    "scontrol",
+    "unshare",
+    "setpriv",
+)
 
 # Daemons die with the process that started them, however it ends.
 BOUND = ("setpriv", "--pdeathsig", "KILL")

@@ -1,0 +1,151 @@
+"""The supervisor over real torchrun and real training processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from toyrun import ROOT, overrides
+
+from pretrain.ledger import read_ledger
+from pretrain.rundir import read_metrics
+
+pytestmark = [pytest.mark.xdist_group("launch"), pytest.mark.timeout(180)]
+
+LONG = ("train.steps=100000", "checkpoint.every=20")
+
+
+@contextmanager
+def launched(packed: Path, run_dir: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    words = [
+        "cluster=local",
+        "cluster.nproc=2",
+        *overrides(packed, run_dir),
+        "resilience.heartbeat_every=0.5",
+        *more,
+    ]
+    with (run_dir.parent / f"{time.time():.3f}.out").open("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launch.cli", "launch", *words],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def told(run_dir: Path) -> str:
+    return "".join(p.read_text() for p in sorted(run_dir.parent.glob("*.out")))
+
+
+def events(run_dir: Path, name: str) -> list[dict[str, Any]]:
+    return [e for e in read_ledger(run_dir) if e["event"] == name]
+
+
+def wait_for(
+    condition: Callable[[], Any], process: subprocess.Popen[str], run_dir: Path, patience: float = 60
+) -> Any:
+    end = time.monotonic() + patience
+    while not (value := condition()):
+        assert process.poll() is None and time.monotonic() < end, told(run_dir)
+        time.sleep(0.05)
+    return value
+
+
+def committed(run_dir: Path) -> int:
+    return max((int(p.parent.name[5:]) for p in run_dir.glob("checkpoints/step-*/COMMITTED")), default=0)
+
+
+def worker(run_dir: Path, rank: int) -> int:
+    return json.loads((run_dir / "heartbeats" / f"rank-{rank}.json").read_text())["pid"]
+
+
+def test_a_killed_worker_is_trained_on_within_20_seconds(toy_packed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with launched(toy_packed, run_dir, "train.steps=120", "checkpoint.every=20") as process:
+        wait_for(lambda: committed(run_dir), process, run_dir)
+        killed = time.time()
+        os.kill(worker(run_dir, 1), signal.SIGKILL)
+        assert process.wait(90) == 0, told(run_dir)
+    (failed,) = [e for e in events(run_dir, "failed") if "kind" in e]
+    assert (failed["signal"], failed["rank"], failed["exit_code"]) == ("SIGKILL", 1, -9)
+    restored = events(run_dir, "restored")[-1]
+    again = next(e for e in events(run_dir, "step_range") if e["time"] > restored["time"])
+    assert again["time"] - again["seconds"] - killed < 20
+    assert again["first_step"] == restored["step"] + 1 and restored["step"] >= 20
+    assert failed["step"] - restored["step"] <= 20 + 1
+    assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, 121))
+    assert read_ledger(run_dir)[-1]["event"] == "finished"
+    assert re.search(r"restarts +1\n", told(run_dir)) and "goodput" in told(run_dir)
+
+
+def test_a_hang_is_found_by_heartbeat_and_its_stacks_are_kept(toy_packed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    limits = ("resilience.hang_timeout=12", "resilience.max_restarts=1", "resilience.collective_timeout=120")
+    with launched(toy_packed, run_dir, *LONG, *limits) as process:
+        wait_for(lambda: committed(run_dir), process, run_dir)
+        os.kill(worker(run_dir, 1), signal.SIGSTOP)
+        wait_for(lambda: events(run_dir, "restored"), process, run_dir)
+        # Interrupted, it checkpoints and says how to go on.
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, told(run_dir)
+    assert events(run_dir, "hung")[0]["seconds"] > 12
+    assert "all_reduce" in (run_dir / "logs" / "stacks-rank-0.txt").read_text()
+    assert read_ledger(run_dir)[-1]["event"] == "stopped"
+    assert events(run_dir, "preempted")[-1]["step"] == committed(run_dir)
+
+
+def test_one_supervisor_a_run_and_nothing_outlives_it(toy_packed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with launched(toy_packed, run_dir, *LONG) as process:
+        wait_for(lambda: (run_dir / "heartbeats" / "rank-1.json").exists(), process, run_dir)
+        before = (run_dir / "launch.yaml").read_bytes()
+        with launched(toy_packed, run_dir, *LONG, "seed=1") as second:
+            assert second.wait(30) == 1
+        assert f"error: {run_dir} is in use by process {process.pid}" in told(run_dir)
+        assert (run_dir / "launch.yaml").read_bytes() == before
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 3  # torchrun and two ranks
+        process.kill()
+        gone, alive = psutil.wait_procs(family, timeout=5)
+        assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_wrong_configuration_is_told_once_and_never_tried_again(toy_packed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with launched(toy_packed, run_dir, "parallel.tp=3") as process:
+        assert process.wait(60) == 2, told(run_dir)
+    assert len(events(run_dir, "launched")) == 1
+    assert len(re.findall("^error: .*tp", told(run_dir), re.MULTILINE)) >= 1
+
+
+def test_restarts_without_progress_are_bounded(toy_packed: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    shutil.copytree(toy_packed, packed)
+    for shard in packed.glob("train/*/tokens-*.bin"):
+        shard.write_bytes(bytes(b ^ 1 for b in shard.read_bytes()))
+    run_dir = tmp_path / "run"
+    with launched(packed, run_dir, *LONG, "resilience.max_restarts=1") as process:
+        assert process.wait(90) == 1
+    assert len(events(run_dir, "launched")) == 2
+    assert len(events(run_dir, "restarting")) == 1
+    assert "gave up after 1 restarts without a new checkpoint" in told(run_dir)
+    assert str(packed) in [line for line in told(run_dir).splitlines() if line.startswith("error: ")][-2]
