@@ -122,7 +122,8 @@ def _explain(error: Exception) -> tuple[str | None, int]:
         if error.filename is not None and error.strerror:
             return f"{error.filename}: {error.strerror}", EXIT_ERROR
         return str(error), EXIT_ERROR
-    if type(error) in (ValueError, RuntimeError) and _raised_by_us(error):
+    ours = type(error).__module__.split(".")[0] in PACKAGES and isinstance(error, (ValueError, RuntimeError))
+    if ours or (type(error) in (ValueError, RuntimeError) and _raised_by_us(error)):
         return str(error), EXIT_ERROR
     return None, EXIT_ERROR
 

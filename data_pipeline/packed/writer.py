@@ -254,7 +254,10 @@ class PackedWriter:
     ) -> Manifest:
         """Close all streams, copy the tokenizer and write the manifest; the rename follows at the block's end."""
         streams = {name: stream.finish() for name, stream in sorted(self._streams.items())}
-        shutil.copytree(tokenizer_directory, self._partial / "tokenizer", copy_function=shutil.copyfile)
+        # Hidden files are what an interrupted save leaves behind.
+        hidden = shutil.ignore_patterns(".*")
+        target = self._partial / "tokenizer"
+        shutil.copytree(tokenizer_directory, target, ignore=hidden, copy_function=shutil.copyfile)
         digest = file_digest(self._partial / "tokenizer/tokenizer.json")["sha256"]
         if digest != self.tokenizer.hash:
             raise PackedError(

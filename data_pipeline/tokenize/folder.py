@@ -64,8 +64,11 @@ def import_tokenizer(path: Path, output: Path) -> TokenizerInfo:
     """Copy an existing tokenizer folder, after checking that it can be used; ValueError otherwise."""
     info = load_tokenizer(path).info
     output.mkdir(parents=True, exist_ok=True)
+    if output.resolve() == path.resolve():
+        return info
     for name in COPIED:
-        if (path / name).is_file() and (path / name).resolve() != (output / name).resolve():
+        (output / name).unlink(missing_ok=True)
+        if (path / name).is_file():
             shutil.copyfile(path / name, output / name)
     return info
 
