@@ -70,7 +70,12 @@ def end_torn_line(fd: int) -> None:
 
 def write_whole(fd: int, line: bytes, path: Path) -> None:
     """Write one line in one call; a short write (a full disk) is an error, never a silent half line."""
-    written = os.write(fd, line)
+    try:
+        written = os.write(fd, line)
+    except OSError as error:
+        raise OSError(
+            f"{path}: {error.strerror}; nothing more can be written down, so the run stops"
+        ) from error
     if written != len(line):
         raise OSError(f"{path}: only {written} of {len(line)} bytes could be written; is the disk full?")
 
