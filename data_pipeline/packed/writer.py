@@ -286,10 +286,18 @@ class PackedWriter:
     ) -> None:
         if kind is not None or self._manifest is None:
             for stream in self._streams.values():
-                stream.close()
+                # Closing flushes, which fails again on a full disk.
+                with contextlib.suppress(OSError):
+                    stream.close()
             shutil.rmtree(self._partial, ignore_errors=True)
             if kind is None:
                 raise PackedError(f"{self.directory} was not finished: PackedWriter.finish was not called")
+            if isinstance(error, OSError) and error.filename is None:
+                # A failed write knows its reason (disk full, quota) but not its file.
+                raise PackedError(
+                    f"{self.directory} could not be written: {error.strerror or error}; nothing of it was kept. "
+                    "Make room, then run the same command again"
+                ) from error
             return
         for path in sorted(self._partial.rglob("*")):
             if path.is_dir():

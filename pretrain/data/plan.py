@@ -394,9 +394,11 @@ def _block_order(piece: _Piece, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each position in a block: the slot of its stream, and how many of that stream came before in the block."""
     quotas = [piece.count(slot, block + 1) - piece.count(slot, block) for slot in range(len(piece.streams))]
     slots = shuffle(np.repeat(np.arange(len(quotas)), quotas), key_of(piece.key, block))
+    # A stable sort brings each stream's positions together, still in order.
+    order = np.argsort(slots, kind="stable")
+    firsts = np.cumsum([0, *quotas[:-1]])
     ranks = np.empty(len(slots), np.int64)
-    for slot, quota in enumerate(quotas):
-        ranks[slots == slot] = np.arange(quota)
+    ranks[order] = np.arange(len(slots)) - np.repeat(firsts, quotas)
     return slots, ranks
 
 

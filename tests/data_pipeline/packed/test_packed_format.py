@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +176,27 @@ def test_a_failed_write_leaves_nothing_and_the_old_dataset_stays(tmp_path: Path)
     assert PackedDataset(tmp_path / "packed").manifest.streams == {}
 
 
+def test_a_write_that_fails_names_the_dataset_and_keeps_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: the write itself fails in the same way."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from data_pipeline.packed import PackedWriter, SEGMENT_DTYPE, TokenizerInfo
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+with PackedWriter(Path(sys.argv[1]) / "packed", TokenizerInfo("", 9, {}), 1024) as writer:
+    stream = writer.stream("train", "web")
+    stream.document(bytes(16), 0, 1024 * 1000, 1)
+    for i in range(1000):
+        segments = np.array([(0, 0, 1024 * i)], SEGMENT_DTYPE)
+        stream.sequence(np.ones(1024, np.uint16), 1 if i < 999 else -1, segments)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"PackedError: {tmp_path / 'packed'} could not be written: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -238,9 +261,6 @@ def test_stream_names_must_be_folder_names(tmp_path: Path) -> None:
 
 
 def test_reading_needs_numpy_and_orjson_only() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys, data_pipeline.packed; "
         "print(sorted(m for m in ('torch', 'pyarrow', 'xxhash', 'tokenizers', 'datatrove', 'hydra') if m in sys.modules))"

@@ -25,7 +25,7 @@ def write_packed(tmp_path: Path) -> WritePacked:
         (folder / "tokenizer.json").write_bytes(b"{}")
         info = TokenizerInfo(hashlib.sha256(b"{}").hexdigest(), VOCAB, {"bos": 1, "eos": 2, "pad": 2})
         rng = np.random.default_rng(3)
-        with PackedWriter(tmp_path / "packed", info, LENGTH, shard_sequences=8) as writer:
+        with PackedWriter(tmp_path / "packed", info, LENGTH, shard_sequences=64) as writer:
             for split, source, count in [
                 *(("train", source, count) for source, count in sources.items()),
                 ("heldout", next(iter(sources)), heldout),
