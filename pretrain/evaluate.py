@@ -86,7 +86,9 @@ def run(config: EvaluateRun) -> int:
     process = setup(config.device, timeout=1800.0)
     try:
         engine, packed, step = open_run(config, process)
-        losses = evaluate(engine, packed, config.split, config.batch_size, config.max_sequences, process.device)
+        losses = evaluate(
+            engine, packed, config.split, config.batch_size, config.max_sequences, process.device
+        )
         if process.rank == 0:
             rows = eval_rows(losses, step, config.split)
             JsonlLog(run_dir / "eval.jsonl").write(rows)
@@ -115,7 +117,9 @@ def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDatas
     )
     layout = Layout.check(ParallelConfig(), train, trained.model, packed.vocab_size, process.world_size)
     mesh = build_mesh(layout, process.device.type)
-    engine = Engine(trained.model, packed.vocab_size, ParallelConfig(), train, mesh, process.device, trained.seed)
+    engine = Engine(
+        trained.model, packed.vocab_size, ParallelConfig(), train, mesh, process.device, trained.seed
+    )
     return engine, packed, restore_model(engine, run_dir, config.step)
 
 
@@ -153,11 +157,15 @@ def evaluate(
         batch_size: sequences of one forward pass on one rank.
         max_sequences: of each stream at the most; None: all.
     """
-    lengths = torch.from_numpy(token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size)).to(device)
+    lengths = torch.from_numpy(token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size)).to(
+        device
+    )
     totals: dict[str, torch.Tensor] = {}
     for stream, info in packed.streams(split).items():
         total = totals.setdefault(info.source, torch.zeros(3, dtype=torch.float64, device=device))
-        for batch in heldout_batches(packed, stream, batch_size, max_sequences, engine.dp_rank, engine.dp_size):
+        for batch in heldout_batches(
+            packed, stream, batch_size, max_sequences, engine.dp_rank, engine.dp_size
+        ):
             batch = batch.to(device)
             scored = batch.labels[batch.labels != IGNORE]
             total[0] += engine.token_losses(batch).sum(dtype=torch.float64)
@@ -170,7 +178,9 @@ def evaluate(
 
 def eval_rows(losses: Sequence[SourceLoss], step: int, split: str) -> list[dict[str, Any]]:
     """Rows of eval.jsonl, one a source, and `all` for their total."""
-    total = SourceLoss("all", sum(s.nats for s in losses), sum(s.tokens for s in losses), sum(s.bytes for s in losses))
+    total = SourceLoss(
+        "all", sum(s.nats for s in losses), sum(s.tokens for s in losses), sum(s.bytes for s in losses)
+    )
     return [
         {
             "step": step,
@@ -260,7 +270,9 @@ def token_bytes(tokenizer_json: Path, vocab_size: int) -> np.ndarray:
     try:
         data = json.loads(tokenizer_json.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{tokenizer_json} does not exist; a packed dataset holds its tokenizer there") from None
+        raise ConfigError(
+            f"{tokenizer_json} does not exist; a packed dataset holds its tokenizer there"
+        ) from None
     vocabulary: dict[str, int] = data["model"]["vocab"]
     special = {token["id"] for token in data.get("added_tokens", []) if token["special"]}
     added = {t["id"]: len(t["content"].encode()) for t in data.get("added_tokens", []) if not t["special"]}

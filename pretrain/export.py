@@ -17,7 +17,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -102,7 +102,9 @@ def export(
     return result
 
 
-def _write_weights(checkpoint: Checkpoint, folder: Path, model: ModelConfig, dtype: str, max_shard_bytes: int) -> int:
+def _write_weights(
+    checkpoint: Checkpoint, folder: Path, model: ModelConfig, dtype: str, max_shard_bytes: int
+) -> int:
     shapes = parameter_shapes(model, stored_vocab_size(checkpoint))
     width = DTYPES[dtype].itemsize
     shards: list[dict[str, tuple[int, ...]]] = [{}]
@@ -114,12 +116,21 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, model: ModelConfig, dty
             filled = 0
         shards[-1][name] = shape
         filled += size
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for number, shard in enumerate(shards, 1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        file = (
+            "model.safetensors"
+            if len(shards) == 1
+            else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        )
         tensors = (read_tensor(checkpoint, name, shape, DTYPES[dtype]) for name, shape in shard.items())
         total += _write_safetensors(
-            folder / file, {hf_name(n): s for n, s in shard.items()}, tensors, _SAFETENSORS_DTYPES[dtype], width
+            folder / file,
+            {hf_name(n): s for n, s in shard.items()},
+            tensors,
+            _SAFETENSORS_DTYPES[dtype],
+            width,
         )
         weight_map |= {hf_name(name): file for name in shard}
     if len(shards) > 1:
@@ -148,7 +159,7 @@ def _write_safetensors(
         file.write(struct.pack("<Q", len(encoded)))
         file.write(encoded)
         for tensor in tensors:
-            file.write(memoryview(tensor.contiguous().view(torch.uint8).reshape(-1).numpy()))
+            file.write(tensor.contiguous().view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())
     return at
@@ -162,11 +173,15 @@ def _write_settings(
             shutil.copyfile(file, folder / file.name)
     config = to_hf_config(model, vocab_size, tokenizer.bos, list(tokenizer.stop), dtype)
     _write_json(folder / "config.json", config)
-    generation = {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"], "do_sample": True}
+    generation = {
+        "bos_token_id": config["bos_token_id"],
+        "eos_token_id": config["eos_token_id"],
+        "do_sample": True,
+    }
     _write_json(folder / "generation_config.json", generation)
 
 
-def _write_json(path: Path, data: dict[str, object]) -> None:
+def _write_json(path: Path, data: Mapping[str, object]) -> None:
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 

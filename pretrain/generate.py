@@ -75,15 +75,25 @@ def run(config: GenerateRun) -> int:
     model_config, tokenizer = read_config(run_dir).model, read_tokenizer(run_dir)
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
-        raise ConfigError("`device` is cuda, but torch finds no CUDA device here; use device=cpu or device=auto")
+        raise ConfigError(
+            "`device` is cuda, but torch finds no CUDA device here; use device=cpu or device=auto"
+        )
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     device = torch.device("cuda" if cuda else "cpu")
-    model, step = from_newest(run_dir, config.step, lambda c: (load(c, model_config, config.dtype, device), step_of(c.path)))
+    model, step = from_newest(
+        run_dir, config.step, lambda c: (load(c, model_config, config.dtype, device), step_of(c.path))
+    )
     rows = []
     for index, sample in generate(model, encoded, tokenizer.stop, config.max_tokens, sampling, config.n):
         text = tokenizer.decode(sample.ids)
         print(f"{prompts[index]}{text}\n{'-' * 60}", flush=True)
-        row = {"step": step, "prompt": prompts[index], "text": text, "tokens": len(sample.ids), "finish": sample.finish}
+        row = {
+            "step": step,
+            "prompt": prompts[index],
+            "text": text,
+            "tokens": len(sample.ids),
+            "finish": sample.finish,
+        }
         how = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
         rows.append(row | how | {"seed": sampling.seed, "time": time.time()})
     JsonlLog(run_dir / "samples.jsonl").write(rows)
@@ -196,7 +206,9 @@ def generate(
     jobs = [(index, sample) for index in range(len(prompts)) for sample in range(n)]
     for first in range(0, len(jobs), ROWS):
         part = jobs[first : first + ROWS]
-        samples = _generate_together(model, [prompts[i] for i, _ in part], [s for _, s in part], stop, max_tokens, sampling)
+        samples = _generate_together(
+            model, [prompts[i] for i, _ in part], [s for _, s in part], stop, max_tokens, sampling
+        )
         yield from zip((i for i, _ in part), samples, strict=True)
 
 
@@ -254,7 +266,9 @@ def choose(logits: np.ndarray, sampling: Sampling, draws: np.random.Generator) -
         ValueError: the logits are not finite.
     """
     if not np.isfinite(logits).all():
-        raise ValueError("the model gave logits that are not finite; its weights are broken, or bf16 overflowed")
+        raise ValueError(
+            "the model gave logits that are not finite; its weights are broken, or bf16 overflowed"
+        )
     if sampling.temperature == 0:
         return int(logits.argmax())
     # Likeliest first; equal ones in the order of their ids.

@@ -135,7 +135,9 @@ def from_hf_config(config: Mapping[str, Any], name: str, where: str) -> tuple[Mo
         )
     required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     if missing := [key for key in required if not isinstance(config.get(key), int)]:
-        raise ConfigError(f"{where}: {', '.join(missing)} must be integers of a Llama's shape, but are missing")
+        raise ConfigError(
+            f"{where}: {', '.join(missing)} must be integers of a Llama's shape, but are missing"
+        )
     dim, heads = config["hidden_size"], config["num_attention_heads"]
     expected = {
         "hidden_act": "silu",

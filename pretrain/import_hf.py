@@ -30,7 +30,12 @@ from pretrain.checkpoint.chunks import local_chunks
 from pretrain.distributed import setup, teardown
 from pretrain.hf import from_hf_config, hf_name, parameter_shapes
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +48,9 @@ def run(config: ImportRun) -> int:
     folder, run_dir = Path(config.input), Path(config.run.dir)
     model, vocab_size = import_model(folder, run_dir)
     count = sum(torch.Size(s).numel() for s in parameter_shapes(model, vocab_size).values())
-    print(f"{run_dir}: {count:,} parameters of {folder}, vocabulary of {vocab_size:,}, as checkpoint of step 0")
+    print(
+        f"{run_dir}: {count:,} parameters of {folder}, vocabulary of {vocab_size:,}, as checkpoint of step 0"
+    )
     return 0
 
 
@@ -161,14 +168,22 @@ class HfWeights:
         where = self.folder
         expected = {hf_name(name): shape for name, shape in self.shapes.items()}
         if missing := [name for name in expected if name not in self._where]:
-            raise ConfigError(f"{where} lacks {len(missing)} tensors of the model in config.json, such as `{missing[0]}`")
+            raise ConfigError(
+                f"{where} lacks {len(missing)} tensors of the model in config.json, such as `{missing[0]}`"
+            )
         for name, shape in expected.items():
             found = tuple(self._where[name].get_slice(name).get_shape())
             if found != shape:
-                raise ConfigError(f"{where}: `{name}` has the shape {found}, but config.json makes it {shape}")
+                raise ConfigError(
+                    f"{where}: `{name}` has the shape {found}, but config.json makes it {shape}"
+                )
         # Older exports carry the rotary frequencies, and some a copy of the tied head: neither is a parameter.
         known = {"lm_head.weight"} if self.model.tied else set()
-        extra = [n for n in self._where if n not in expected and n not in known and not n.endswith("rotary_emb.inv_freq")]
+        extra = [
+            n
+            for n in self._where
+            if n not in expected and n not in known and not n.endswith("rotary_emb.inv_freq")
+        ]
         if extra:
             raise ConfigError(
                 f"{where} holds {len(extra)} tensors that a Llama has no place for, such as `{extra[0]}`; "

@@ -15,7 +15,15 @@ from torch import Tensor
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, TrainRun
-from pretrain.checkpoint import Checkpoint, CheckpointError, load_into, newest, open_checkpoint, step_of, step_path
+from pretrain.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_into,
+    newest,
+    open_checkpoint,
+    step_of,
+    step_path,
+)
 from pretrain.hf import parameter_shapes
 
 T = TypeVar("T")
@@ -55,7 +63,9 @@ def read_tokenizer(run_dir: Path) -> RunTokenizer:
     """The tokenizer that lies in a run directory; ConfigError where there is none."""
     path = run_dir / "tokenizer"
     if not (path / "tokenizer.json").is_file():
-        raise ConfigError(f"{path / 'tokenizer.json'} does not exist; a run holds a copy of its tokenizer there")
+        raise ConfigError(
+            f"{path / 'tokenizer.json'} does not exist; a run holds a copy of its tokenizer there"
+        )
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     settings = {}
     if (path / "tokenizer_config.json").is_file():
@@ -65,9 +75,15 @@ def read_tokenizer(run_dir: Path) -> RunTokenizer:
         value = settings.get(key) or default
         return tokenizer.token_to_id(value["content"] if isinstance(value, dict) else value)
 
-    stop = [named("eos_token", "<|end_of_text|>"), *map(tokenizer.token_to_id, ("<|end_of_text|>", "<|eot_id|>"))]
+    stop = [
+        named("eos_token", "<|end_of_text|>"),
+        *map(tokenizer.token_to_id, ("<|end_of_text|>", "<|eot_id|>")),
+    ]
     return RunTokenizer(
-        path, tokenizer, named("bos_token", "<|begin_of_text|>"), tuple(dict.fromkeys(i for i in stop if i is not None))
+        path,
+        tokenizer,
+        named("bos_token", "<|begin_of_text|>"),
+        tuple(dict.fromkeys(i for i in stop if i is not None)),
     )
 
 
@@ -107,12 +123,18 @@ def stored_vocab_size(checkpoint: Checkpoint) -> int:
     """Rows of the embedding in a checkpoint: the vocabulary size of its model."""
     rows = checkpoint.chunks.get("model.tok_embeddings.weight")
     if not rows:
-        raise ConfigError(f"{checkpoint.path} holds no `model.tok_embeddings.weight`: it is no checkpoint of a Llama")
+        raise ConfigError(
+            f"{checkpoint.path} holds no `model.tok_embeddings.weight`: it is no checkpoint of a Llama"
+        )
     return int(rows[0]["shape"][0])
 
 
 def read_tensor(
-    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
+    checkpoint: Checkpoint,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """One verified parameter by its name in the unsplit model, cast to `dtype`."""
     tensor = torch.empty(shape, dtype=dtype, device=device)

@@ -51,7 +51,8 @@ def column(rows: Sequence[Row], key: str) -> np.ndarray:
     """float64 values of one key; NaN where it is absent or not a number."""
     values = (row.get(key) for row in rows)
     return np.array(
-        [v if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan for v in values], np.float64
+        [v if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan for v in values],
+        np.float64,
     )
 
 
@@ -101,7 +102,9 @@ def by_step(evals: Sequence[Row]) -> dict[int, list[Row]]:
     last = {
         (int(r["step"]), str(r.get("source"))): r
         for r in evals
-        if isinstance(r.get("step"), (int, float)) and r.get("split", "heldout") == "heldout" and r.get("source") != "all"
+        if isinstance(r.get("step"), (int, float))
+        and r.get("split", "heldout") == "heldout"
+        and r.get("source") != "all"
     }
     steps: dict[int, list[Row]] = {}
     for step, source in sorted(last):
@@ -153,7 +156,12 @@ def training_loss(rows: Sequence[Row], evals: Sequence[Row]) -> go.Figure:
 
 
 def series(
-    rows: Sequence[Row], key: str, unit: str, scale: float = 1.0, log_y: bool = False, colour: str = COLOURS[0]
+    rows: Sequence[Row],
+    key: str,
+    unit: str,
+    scale: float = 1.0,
+    log_y: bool = False,
+    colour: str = COLOURS[0],
 ) -> go.Figure | None:
     """One metric over steps; None where no row has it."""
     x, y = column(rows, "step"), column(rows, key) * scale
@@ -164,7 +172,7 @@ def series(
     if shown.layout.yaxis.type == "log":
         shown.update_yaxes(dtick="D2", tickformat="~g")
     else:
-        shown.update_yaxes(rangemode="tozero", tickformat="~s" if np.nanmax(np.abs(y)) >= 1e-2 else ".1e")
+        shown.update_yaxes(rangemode="tozero", tickformat=".1e" if np.nanmax(np.abs(y)) < 1e-2 else "")
     return shown
 
 
@@ -294,7 +302,9 @@ def timeline(ledger: Sequence[Row]) -> go.Figure | None:
         return None
     start = min(r["time"] - float(r.get("seconds") or 0) for r in timed)
     span = max(r["time"] for r in timed) - start
-    unit, divisor = ("seconds", 1.0) if span < 600 else ("minutes", 60.0) if span < 36_000 else ("hours", 3600.0)
+    unit, divisor = (
+        ("seconds", 1.0) if span < 600 else ("minutes", 60.0) if span < 36_000 else ("hours", 3600.0)
+    )
     present = {str(r.get("event")) for r in timed} - {"step_range"}
     lanes = [e for e in EVENT_COLOURS if e in present] + sorted(present - set(EVENT_COLOURS))
     shown = figure(110 + 26 * (len(lanes) + 1), f"{unit} since the first event")
@@ -327,5 +337,7 @@ def timeline(ledger: Sequence[Row]) -> go.Figure | None:
             )
         )
     shown.update_layout(barmode="overlay")
-    shown.update_yaxes(categoryorder="array", categoryarray=[*reversed([label(e) for e in lanes]), "training"])
+    shown.update_yaxes(
+        categoryorder="array", categoryarray=[*reversed([label(e) for e in lanes]), "training"]
+    )
     return shown

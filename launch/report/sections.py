@@ -107,7 +107,8 @@ def heldout(record: Record) -> Section:
     if not rows:
         body = absent(record.missing.get("evals", "eval.jsonl holds no evaluation with a step."))
     else:
-        body = f"<p>Checkpoint of step {text(number(rows[0]['step']))}. One token predicted at a time, end of text included.</p>"
+        step = text(number(rows[0]["step"]))
+        body = f"<p>Checkpoint of step {step}. Every token is predicted once, the end of text too.</p>"
         body += table(
             ["source", "split", "nats per token", "bits per byte", "tokens", "bytes"],
             [
@@ -160,15 +161,23 @@ def samples(record: Record) -> Section:
         return Section("samples", "Text samples", absent(record.missing["samples"]))
     cards = []
     for row in reversed(record.samples[-30:]):
-        how = f"temperature {row.get('temperature')}, top-k {row.get('top_k')}, top-p {row.get('top_p')}, seed {row.get('seed')}"
-        ended = {"stop": "ended by itself", "length": "cut at the length limit"}.get(str(row.get("finish")), "")
-        note = " · ".join(n for n in (f"step {row.get('step')}", how, f"{row.get('tokens')} tokens", ended) if n)
+        how = ", ".join(
+            f"{key.replace('_', '-')} {row.get(key)}" for key in ("temperature", "top_k", "top_p", "seed")
+        )
+        ended = {"stop": "ended by itself", "length": "cut at the length limit"}.get(
+            str(row.get("finish")), ""
+        )
+        note = " · ".join(
+            n for n in (f"step {row.get('step')}", how, f"{row.get('tokens')} tokens", ended) if n
+        )
         cards.append(
             f"<div class='card sample'><p class=note>{text(note)}</p>"
             f"<pre><mark>{text(row.get('prompt', ''))}</mark>{text(row.get('text', ''))}</pre></div>"
         )
     older = len(record.samples) - len(cards)
-    more = f"<p>{older} older samples are in {text(record.run_dir / 'samples.jsonl')}.</p>" if older > 0 else ""
+    more = (
+        f"<p>{older} older samples are in {text(record.run_dir / 'samples.jsonl')}.</p>" if older > 0 else ""
+    )
     return Section("samples", "Text samples", more + grid(*cards))
 
 
@@ -179,12 +188,14 @@ def data(record: Record) -> Section:
     if not isinstance(sources, dict) or not sources:
         why = record.missing.get("funnel", "funnel.json names no source.")
         return Section("data", "Data", absent(why))
-    body = "<p>What became of every document that was read. Each dropped one is counted under the first rule that dropped it.</p>"
+    body = "<p>What became of every document that was read; a dropped one counts under the first rule that dropped it.</p>"
     body += not_run(funnel.get("not_run"))
     stages = {name: by_stage(row) for name, row in sources.items()}
     parts = list(dict.fromkeys(stage for row in stages.values() for stage in row))
     body += chart(
-        charts.stacked(list(sources), {p: [row.get(p, 0) for row in stages.values()] for p in parts}, "documents", True),
+        charts.stacked(
+            list(sources), {p: [row.get(p, 0) for row in stages.values()] for p in parts}, "documents", True
+        ),
         "Funnel by source",
         "Share of the documents read",
     )
@@ -206,7 +217,9 @@ def work(funnel: Row) -> str:
     unknown = [f for f in funnel.get("unknown_files") or [] if isinstance(f, dict)]
     if unknown:
         rows = [[f.get("source"), f.get("file"), f.get("found")] for f in unknown[:200]]
-        title = f"{len(unknown):,} files that no reader takes" + (", the first 200" if len(unknown) > 200 else "")
+        title = f"Files that no reader takes: {len(unknown):,}" + (
+            ", the first 200" if len(unknown) > 200 else ""
+        )
         body += details(title, table(["source", "file", "found"], rows, numeric_from=9))
     return body
 
@@ -228,7 +241,12 @@ def _entry(name: Any) -> str:
     return ": ".join(map(str, name)) if isinstance(name, (list, tuple)) else str(name)
 
 
-GROUPS = {"extract": "extraction", "exact": "exact duplicates", "minhash": "near-duplicates", "semantic": "semantic duplicates"}
+GROUPS = {
+    "extract": "extraction",
+    "exact": "exact duplicates",
+    "minhash": "near-duplicates",
+    "semantic": "semantic duplicates",
+}
 
 
 def by_stage(row: Row) -> dict[str, int]:
@@ -250,7 +268,12 @@ def funnel_table(sources: Mapping[str, Row]) -> str:
 
     def line(title: str, values: Sequence[Any]) -> list[object]:
         known = [int(v or 0) for v in values]
-        return [title, *(number(v) if v else "·" for v in known), number(sum(known)), share(sum(known), total)]
+        return [
+            title,
+            *(number(v) if v else "·" for v in known),
+            number(sum(known)),
+            share(sum(known), total),
+        ]
 
     rows = [line("read", [r.get("read") for r in sources.values()])]
     rows.append(line("set aside at reading", [r.get("set_aside") for r in sources.values()]))
@@ -264,12 +287,16 @@ def dropped_samples(funnel: Row, sources: Mapping[str, Row]) -> str:
     """Samples of what each rule dropped."""
     shown = funnel.get("samples")
     if not isinstance(shown, dict) or not shown:
-        return "<h3>What the rules dropped</h3>" + absent("funnel.json holds no samples: no rule dropped a document.")
+        return "<h3>What the rules dropped</h3>" + absent(
+            "funnel.json holds no samples: no rule dropped a document."
+        )
     body = "<h3>What the rules dropped</h3>"
     for rule, examples in sorted(shown.items(), key=lambda item: str(item[0])):
         n = sum(int((r.get("dropped") or {}).get(rule) or 0) for r in sources.values())
         quotes = "".join(_quote(e) for e in examples or [])
-        body += details(f"{rule}: {number(n)} dropped" if n else str(rule), quotes or absent("No sample was kept."))
+        body += details(
+            f"{rule}: {number(n)} dropped" if n else str(rule), quotes or absent("No sample was kept.")
+        )
     return body
 
 
@@ -296,15 +323,16 @@ def histograms(bins_by_name: Any) -> str:
         for bins in by_source.values():
             for b, n in bins.items():
                 totals[b] = totals.get(b, 0) + n
-        order = sorted(totals, key=_bin_edge) if all(_bin_edge(b) is not None for b in totals) else []
+        edges = {b: e for b in totals if (e := _bin_edge(b)) is not None}
+        order = sorted(edges, key=edges.__getitem__) if len(edges) == len(totals) else []
         note = ""
         if not order:
             order = sorted(totals, key=lambda b: -totals[b])
             if len(order) > 24:
                 note = f"The 24 most frequent of {len(order)}"
                 order = order[:24]
-        edges = "bytes" in str(name)
-        shown = charts.histogram(by_source, "from … on" if edges else "", order, binary if edges else str)
+        sizes = bool(order) and not note and "bytes" in str(name)
+        shown = charts.histogram(by_source, "from … on" if sizes else "", order, binary if sizes else str)
         cards.append(chart(shown, str(name).capitalize(), note))
     return body + grid(*cards)
 
@@ -360,13 +388,29 @@ def mixture(record: Record) -> Section:
     body += absent(why) if why else ""
     if planned:
         size = sum(s.get("train", {}).get("sequences", 0) for s in held.values())
-        there = {s: splits.get("train", {}).get("sequences", 0) / max(size, 1) for s, splits in sorted(held.items())}
+        there = {
+            s: splits.get("train", {}).get("sequences", 0) / max(size, 1)
+            for s, splits in sorted(held.items())
+        }
         bars = {"planned": planned, "in the data": there}
         if total:
-            bars = {"planned": planned, "consumed": {s: n / total for s, n in consumed.items()}, "in the data": there}
+            bars = {
+                "planned": planned,
+                "consumed": {s: n / total for s, n in consumed.items()},
+                "in the data": there,
+            }
         parts = {source: [round(100 * bar.get(source, 0), 2) for bar in bars.values()] for source in there}
         body += chart(charts.stacked(list(bars), parts, "% of sequences", True), "Shares of the sources")
-    head = ["source", "documents", "tokens", "planned", "consumed", "tokens consumed", "epochs", "held-out documents"]
+    head = [
+        "source",
+        "documents",
+        "tokens",
+        "planned",
+        "consumed",
+        "tokens consumed",
+        "epochs",
+        "held-out documents",
+    ]
     return Section("mixture", "Mixture", body + table([*head, "held-out bytes"], rows))
 
 
@@ -379,7 +423,11 @@ def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
     from pretrain.data.plan import DataPlan, PlanError
 
     if not record.config or record.packed is None:
-        return {}, {}, record.missing.get("config", "The run names no packed dataset, so it has no data plan.")
+        return (
+            {},
+            {},
+            record.missing.get("config", "The run names no packed dataset, so it has no data plan."),
+        )
     try:
         config = build(TrainRun, record.config)
         data_plan = DataPlan(read_manifest(record.packed), config.data.phases, config.seed)
@@ -387,7 +435,11 @@ def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
         consumed = data_plan.consumed(steps * config.train.global_batch_size)
     except (ConfigError, PackedError, PlanError) as error:
         return {}, {}, f"The data plan cannot be made again: {error}."
-    return data_plan.weights(), consumed, "" if steps else "No step has been finished, so nothing is consumed."
+    return (
+        data_plan.weights(),
+        consumed,
+        "" if steps else "No step has been finished, so nothing is consumed.",
+    )
 
 
 CAUSES = {
@@ -408,14 +460,21 @@ def reliability(record: Record) -> Section:
     body = f"<p>{text(record.missing['ledger'])}</p>" if "ledger" in record.missing else ""
     if spent:
         body += chart(
-            charts.stacked(["wall time"], {title: [spent[key]] for key, title in CAUSES.items() if spent[key]}, "seconds", True),
+            charts.stacked(
+                ["wall time"],
+                {title: [spent[key]] for key, title in CAUSES.items() if spent[key]},
+                "seconds",
+                True,
+            ),
             "Where the time went",
             f"{share(spent['goodput'], 1)} of {duration(spent['wall'])} went into steps that count in the final model; "
             f"{number(spent['restarts'])} restart{'' if spent['restarts'] == 1 else 's'}, "
             f"{number(spent['recomputed_steps'])} steps computed again",
         )
     else:
-        body += absent("Goodput needs `step_range` events with step numbers and seconds; the ledger has none yet.")
+        body += absent(
+            "Goodput needs `step_range` events with step numbers and seconds; the ledger has none yet."
+        )
     body += chart(
         charts.timeline(record.ledger), "Timeline of the ledger", missing="No event of the ledger has a time."
     )
@@ -445,7 +504,10 @@ def spent_time(ledger: Sequence[Row]) -> dict[str, float]:
         for r in ledger
         if isinstance(r.get("time"), (int, float))
         and "event" in r
-        and (r["event"] != "step_range" or all(isinstance(r.get(k), (int, float)) for k in ranges))
+        and (
+            r["event"] != "step_range"
+            or (all(isinstance(r.get(k), (int, float)) for k in ranges) and r["last_step"] >= r["first_step"])
+        )
     ]
     if not any(r["event"] == "step_range" for r in usable):
         return {}

@@ -85,19 +85,19 @@ details > pre { max-height: 560px; overflow: auto; }
 @media print { nav { display: none; } .columns { display: block; } .card { break-inside: avoid; } }
 """
 
-# Charts are drawn when they come near the view: a page with twenty opens at once.
+# Charts are drawn one by one from the top, so that the page can be read and scrolled while the rest follow.
 LOADER = """
 (() => {
-  const draw = (node) => {
+  const charts = [...document.querySelectorAll(".chart")];
+  const drawNext = () => {
+    const node = charts.shift();
+    if (!node) return;
     const { data, layout } = JSON.parse(node.firstElementChild.textContent);
     node.replaceChildren();
     Plotly.newPlot(node, data, layout, { displayModeBar: false, responsive: true });
+    setTimeout(drawNext);
   };
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
-  }, { rootMargin: "800px" });
-  document.querySelectorAll(".chart").forEach((node) => watcher.observe(node));
-  addEventListener("beforeprint", () => document.querySelectorAll(".chart > script").forEach((s) => draw(s.parentNode)));
+  drawNext();
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const marker = new IntersectionObserver((entries) => {
     for (const entry of entries) links.get(entry.target.id)?.classList.toggle("here", entry.isIntersecting);

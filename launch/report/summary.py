@@ -59,7 +59,9 @@ def key_figures(record: Record) -> list[Figure]:
         loss = loss[np.isfinite(loss)]
         if len(loss):
             window = max(1, min(50, len(loss) // 10))
-            figures.append(Figure(f"{loss[-window:].mean():.3f}", "training loss", f"mean of the last {window} steps"))
+            figures.append(
+                Figure(f"{loss[-window:].mean():.3f}", "training loss", f"mean of the last {window} steps")
+            )
     if evals := latest(record.evals):
         pooled = evals[-1]
         figures.append(

@@ -43,7 +43,7 @@ def write_run(root: Path, steps: int = 400) -> Path:
     }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     lines(run / "metrics.jsonl", [metrics_row(step) for step in range(1, steps + 1)])
-    start, half = 1_760_000_000.0, steps // 2
+    start, half = 1_760_000_000.0, max(1, steps // 2)
     events = [
         {"event": "launched", "time": start, "step": None, "nproc": 2},
         {"event": "started", "time": start + 6, "step": 0},
