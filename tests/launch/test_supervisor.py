@@ -99,7 +99,7 @@ def test_a_killed_worker_is_trained_on_within_20_seconds(toy_packed: Path, tmp_p
 
 def test_a_hang_is_found_by_heartbeat_and_its_stacks_are_kept(toy_packed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    limits = ("resilience.hang_timeout=12", "resilience.max_restarts=1", "resilience.collective_timeout=120")
+    limits = ("resilience.hang_timeout=10", "resilience.max_restarts=1", "resilience.collective_timeout=120")
     with launched(toy_packed, run_dir, *LONG, *limits) as process:
         wait_for(lambda: committed(run_dir), process, run_dir)
         os.kill(worker(run_dir, 1), signal.SIGSTOP)
@@ -107,8 +107,8 @@ def test_a_hang_is_found_by_heartbeat_and_its_stacks_are_kept(toy_packed: Path, 
         # Interrupted, it checkpoints and says how to go on.
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, told(run_dir)
-    assert events(run_dir, "hung")[0]["seconds"] > 12
-    assert "all_reduce" in (run_dir / "logs" / "stacks-rank-0.txt").read_text()
+    assert events(run_dir, "hung")[0]["seconds"] > 10
+    assert "pretrain/train.py" in (run_dir / "logs" / "stacks-rank-0.txt").read_text()
     assert read_ledger(run_dir)[-1]["event"] == "stopped"
     assert events(run_dir, "preempted")[-1]["step"] == committed(run_dir)
 
@@ -125,7 +125,7 @@ def test_one_supervisor_a_run_and_nothing_outlives_it(toy_packed: Path, tmp_path
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 3  # torchrun and two ranks
         process.kill()
-        gone, alive = psutil.wait_procs(family, timeout=5)
+        _, alive = psutil.wait_procs(family, timeout=5)
         assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
