@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from configs.schema.pipeline import ClassifierConfig
 
@@ -46,7 +47,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a classifier on (text, label) rows and write it to `output`, atomically.
 
-    Rows are used in the given order. Texts that are empty after normalisation are left out and counted.
+    The order of the rows makes no difference: they are put in the order of a hash of (seed, row). fastText reads its
+    file as it comes, and rows sorted by label cost 27 points of accuracy on one measured set. Texts that are empty after
+    normalisation are left out and counted. All rows, cut to `max_characters`, are held in memory.
 
     Returns:
         {"rows", "empty", "labels": {label: rows}, "sha256", "bytes"} of the model.
@@ -61,19 +64,20 @@ def train(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
         corpus = Path(scratch) / "rows.txt"
-        with corpus.open("w", encoding="utf-8", newline="\n") as file:
-            for text, label in rows:
-                if not label or label.split() != [label]:
-                    raise ValueError(
-                        f"label {label!r} of a training row must be one word without white space"
-                    )
-                line = one_line(text, config.max_characters)
-                if not line:
-                    empty += 1
-                    continue
-                counts[label] += 1
-                file.write(f"{LABEL_PREFIX}{label} {line}\n")
+        lines = []
+        for text, label in rows:
+            if not label or label.split() != [label]:
+                raise ValueError(f"label {label!r} of a training row must be one word without white space")
+            line = one_line(text, config.max_characters)
+            if not line:
+                empty += 1
+                continue
+            counts[label] += 1
+            lines.append(f"{LABEL_PREFIX}{label} {line}\n".encode())
         _check_counts(counts, empty)
+        salt = f"fasttext rows\0{seed}\0".encode()
+        lines.sort(key=lambda line: (xxhash.xxh3_64_intdigest(salt + line), line))
+        corpus.write_bytes(b"".join(lines))
         temporary = Path(scratch) / "model.bin"
         _fit(corpus, config, temporary, seed)
         digest = _sha256(temporary)

@@ -32,11 +32,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_equal_rows_and_seed_give_an_equal_file(tmp_path: Path, model: Path) -> None:
     again = fasttext.train(rows(), CONFIG, tmp_path / "elsewhere" / "m.bin", seed=0)
-    other = fasttext.train(rows(), CONFIG, tmp_path / "other.bin", seed=7)
+    other = fasttext.train(rows(), CONFIG, tmp_path / "other.bin", seed=1)
     assert (tmp_path / "elsewhere" / "m.bin").read_bytes() == model.read_bytes()
     assert other["sha256"] != again["sha256"]
     assert again["labels"] == {"de": 100, "en": 100}
     assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["m.bin"]
+
+
+def test_the_order_of_rows_makes_no_difference(tmp_path: Path, model: Path) -> None:
+    by_label = sorted(rows(), key=lambda row: row[1])
+    fasttext.train(by_label, CONFIG, tmp_path / "m.bin", seed=0)
+    assert (tmp_path / "m.bin").read_bytes() == model.read_bytes()
 
 
 @pytest.mark.parametrize("buckets", [10, 3000, 200_000])
