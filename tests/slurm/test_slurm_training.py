@@ -17,7 +17,7 @@ from launch import slurm
 from pretrain.ledger import read_ledger
 from pretrain.rundir import read_metrics
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
 
 def launch(packed: Path, run_dir: Path, *more: str) -> subprocess.Popen[str]:
