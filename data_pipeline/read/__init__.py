@@ -98,7 +98,7 @@ Item = Record | SetAside | Skipped
 def excerpt(data: bytes | str, limit: int = 120) -> str:
     """The start of a record, printable."""
     text = data[: limit * 4].decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
-    return "".join(c if c.isprintable() else " " for c in text[:limit])
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
 
 
 def records(unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:

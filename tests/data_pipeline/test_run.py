@@ -1,0 +1,235 @@
+"""`arriero data` end to end, on a small corpus made here."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+WORDS = (
+    "the river and mountain have given people of that valley with care to be remembered stone water light summer "
+    "garden history language machine winter story question answer number letter village market evening morning"
+).split()
+SMALL = ("tokenizer.vocab_size=400", "tokenizer.n_special=16", "pack.sequence_length=64")
+
+
+def paragraph(random_state: random.Random, sentences: int = 12) -> str:
+    return " ".join(
+        " ".join(random_state.choices(WORDS, k=random_state.randint(8, 14))).capitalize() + "." for _ in range(sentences)
+    )
+
+
+def page(text: str) -> bytes:
+    body = "".join(f"<p>{p}</p>" for p in text.split("\n"))
+    return f"<html><head><title>t</title></head><body><article>{body}</article></body></html>".encode()
+
+
+def response(url: str, html: bytes) -> bytes:
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + html
+    head = (
+        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-03-01T00:00:00Z\r\n"
+        f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
+    ).encode()
+    return head + http + b"\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(1)
+    for name in ("a", "b"):
+        members = [
+            gzip.compress(response(f"http://example.org/{name}/{i}", page("\n".join(paragraph(draw) for _ in range(4)))), mtime=0)
+            for i in range(12)
+        ]
+        (folder / f"{name}.warc.gz").write_bytes(b"".join(members))
+    rows = [{"id": str(i), "url": f"http://example.org/j/{i}", "text": paragraph(draw, 30)} for i in range(20)]
+    rows += [rows[0], {"id": "near", "text": rows[1]["text"] + " The end."}, {"id": "equal", "text": rows[2]["text"].replace(" ", "  ")}]
+    rows.append({"id": "short", "text": "Too short."})
+    (folder / "c.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    return folder
+
+
+def arriero(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "data_pipeline.run", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Hash of every file of a run, but for logs and the times in `stages/` and funnel.json."""
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith(("logs/", "stages/", ".", "config.yaml", "funnel.json")):
+            hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    funnel = json.loads((folder / "funnel.json").read_text())
+    hashes["funnel.json"] = json.dumps({k: v for k, v in funnel.items() if k != "stages"})
+    return hashes
+
+
+@pytest.fixture(scope="module")
+def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("done") / "data"
+    result = arriero("recipe=web", f"input={corpus}", f"output={output}", "executor.workers=1", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "packed" in result.stdout.splitlines()[-1]
+    return output
+
+
+def test_funnel_accounts_for_every_document(done: Path) -> None:
+    funnel = json.loads((done / "funnel.json").read_text())
+    web = funnel["sources"]["web"]
+    assert web["read"] == 24 + 24 + 1
+    assert web["set_aside"] == 1
+    assert web["dropped"]["identity.copy"] == 1
+    assert web["dropped"]["gopher.short"] == 1
+    assert web["dropped"]["exact"] == 1
+    assert web["dropped"]["minhash"] == 1
+    assert web["read"] == web["set_aside"] + sum(web["dropped"].values()) + web["kept"]
+    assert web["packed"]["train"]["documents"] + web["packed"]["heldout"]["documents"] == web["kept"]
+    assert funnel["samples"]["gopher.short"][0]["excerpt"] == "Too short."
+    assert any(line.startswith("language") for line in funnel["not_run"])
+    assert funnel["unknown_files"][0]["file"].endswith("photo.png")
+
+
+def test_rejected_record_is_named(done: Path) -> None:
+    rows = [json.loads(line) for path in (done / "rejected").glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert [(Path(r["file"]).name, r["record"], r["excerpt"]) for r in rows] == [("c.jsonl", 24, "not json")]
+    assert "not JSON" in rows[0]["reason"]
+
+
+def test_copies_are_noted(done: Path) -> None:
+    found = [
+        json.loads(m).get("copies", 1)
+        for path in sorted((done / "documents").glob("*.parquet"))
+        for m in pq.read_table(path)["metadata"].to_pylist()
+    ]
+    assert sorted(found)[-2:] == [1, 2]
+
+
+def test_two_workers_give_the_same_bytes(corpus: Path, done: Path, tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    result = arriero("recipe=web", f"input={corpus}", f"output={output}", "executor.workers=2", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert tree(output) == tree(done)
+
+
+@pytest.mark.parametrize("stage", ["read", "decide", "tokens"])
+def test_killed_run_continues_to_the_same_bytes(corpus: Path, done: Path, tmp_path: Path, stage: str) -> None:
+    output = tmp_path / "data"
+    words = ("recipe=web", f"input={corpus}", f"output={output}", "executor.workers=2", *SMALL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "data_pipeline.run", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    started = output / "stages" / f"{stage}.started"
+    deadline = time.monotonic() + 120
+    while not started.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (output / "packed").exists()
+    result = arriero(*words)
+    assert result.returncode == 0, result.stderr
+    assert tree(output) == tree(done)
+
+
+def test_second_run_repeats_only_what_changed(corpus: Path, done: Path, tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    subprocess.run(["cp", "-a", str(done), str(output)], check=True)
+    words = ("recipe=web", f"input={corpus}", f"output={output}", "executor.workers=1", *SMALL)
+    again = arriero(*words)
+    assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith("unchanged")
+    plan = arriero(*words, "recipe.filter.rules.gopher.short=null", "dry_run=true")
+    assert plan.returncode == 2  # rule names hold dots, so they are changed in the YAML
+    changed = arriero(*words, "dedup.jaccard=0.99")
+    assert changed.returncode == 0
+    lines = {line.split()[1]: line for line in changed.stdout.splitlines() if line.strip()[:1].isdigit() and "/" in line}
+    assert "unchanged" in lines["read"] and "unchanged" in lines["signals"] and "unchanged" in lines["sign"]
+    assert "unchanged" not in lines["minhash"] and "unchanged" not in lines["final"]
+    assert json.loads((output / "funnel.json").read_text())["sources"]["web"]["dropped"].get("minhash", 0) == 0
+
+
+def test_ids_do_not_depend_on_file_order_or_units(corpus: Path, done: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "z.warc.gz").write_bytes((corpus / "a.warc.gz").read_bytes())
+    (moved / "y.warc.gz").write_bytes((corpus / "b.warc.gz").read_bytes())
+    (moved / "x.jsonl").write_bytes((corpus / "c.jsonl").read_bytes())
+    output = tmp_path / "data"
+    result = arriero("recipe=web", f"input={moved}", f"output={output}", "unit_bytes=1000", "executor.workers=1", *SMALL)
+    assert result.returncode == 0, result.stderr
+
+    def kept(folder: Path) -> set[str]:
+        tables = [pq.read_table(p) for p in (folder / "decisions" / "final").glob("*.parquet")]
+        return {i for t in tables for i, k in zip(t["id"].to_pylist(), t["keep"].to_pylist(), strict=True) if k}
+
+    assert kept(output) == kept(done)
+    packed = {
+        p.relative_to(done).as_posix(): p.read_bytes() for p in (done / "packed").rglob("tokens-*.bin")
+    }
+    assert {p.relative_to(output).as_posix(): p.read_bytes() for p in (output / "packed").rglob("tokens-*.bin")} == packed
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        (["input={tmp}/none"], "matches no file", 1),
+        (["input={tmp}/empty"], "empty folder", 1),
+        (["input={tmp}/zero.jsonl"], "nothing that can be read", 1),
+        ([], "no input", 2),
+        (["input={tmp}/short.jsonl"], "no document was kept", 1),
+        (["sources=[{{name: a, recipe: wbe, input: x}}]"], "web", 2),
+    ],
+)
+def test_bad_input_is_one_clear_error(tmp_path: Path, words: list[str], message: str, code: int) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "zero.jsonl").touch()
+    (tmp_path / "short.jsonl").write_text('{"text": "short"}\n')
+    filled = [w.format(tmp=tmp_path) for w in words]
+    result = arriero(*filled, f"output={tmp_path}/out", *SMALL)
+    assert result.returncode == code, result.stderr
+    errors = result.stderr.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
+    assert not (tmp_path / "out" / "packed").exists()
+
+
+def test_two_runs_in_one_directory_are_refused(corpus: Path, done: Path) -> None:
+    import fcntl
+
+    with (done / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = arriero("recipe=web", f"input={corpus}", f"output={done}", *SMALL)
+    assert result.returncode == 1 and "another `arriero data`" in result.stderr
+
+
+@pytest.mark.full
+def test_real_crawl_with_further_sources(tmp_path: Path) -> None:
+    data = os.environ.get("ARRIERO_TEST_DATA")
+    if not data:
+        pytest.skip("ARRIERO_TEST_DATA names no folder of real data")
+    listed = ", ".join(
+        f"{{name: {name}, recipe: {recipe}, input: '{data}/{where}'}}"
+        for name, recipe, where in (
+            ("web", "web", "web/*.warc.gz"),
+            ("samples", "web", "web/warc_samples"),
+            ("prose", "prose", "prose"),
+            ("books", "books", "books/*.jsonl.zst"),
+            ("wikipedia", "wikipedia", "wikipedia"),
+        )
+    )
+    result = arriero(f"sources=[{listed}]", f"output={tmp_path}/data", "tokenizer.vocab_size=4096", "tokenizer.n_special=16")
+    assert result.returncode == 0, result.stderr
+    funnel = json.loads((tmp_path / "data" / "funnel.json").read_text())
+    assert all(row["kept"] > 0 for row in funnel["sources"].values())
