@@ -32,9 +32,9 @@ def counted(plan: DataPlan, stop: int, start: int = 0) -> Counter[str]:
     return Counter(plan.locate(n)[0] for n in range(start, stop))
 
 
-def test_proportions_are_exact_at_every_block(write_packed) -> None:
+def test_proportions_are_exact_at_every_block(three_sources) -> None:
     weights = {"web": 0.7, "code": 0.23, "books": 0.07}
-    plan = DataPlan(write_packed(SOURCES).manifest, [PhaseConfig(weights=weights)], seed=1)
+    plan = DataPlan(three_sources.manifest, [PhaseConfig(weights=weights)], seed=1)
     seen: Counter[str] = Counter()
     for block in range(12):
         seen += counted(plan, (block + 1) * 256, block * 256)
@@ -42,16 +42,15 @@ def test_proportions_are_exact_at_every_block(write_packed) -> None:
             assert abs(seen[f"train/{source}"] - weight * 256 * (block + 1)) < 1
 
 
-def test_nothing_comes_twice_before_everything_came_once(write_packed) -> None:
-    packed = write_packed(SOURCES)
-    plan = DataPlan(packed.manifest, [PhaseConfig()], seed=1)
+def test_nothing_comes_twice_before_everything_came_once(three_sources) -> None:
+    plan = DataPlan(three_sources.manifest, [PhaseConfig()], seed=1)
     by_stream: dict[str, list[int]] = {}
     for n in range(2000):
         name, index = plan.locate(n)
         by_stream.setdefault(name, []).append(index)
     orders = []
     for name, indices in by_stream.items():
-        size = packed.stream(name).sequences
+        size = three_sources.stream(name).sequences
         for epoch in range(0, len(indices), size):
             part = indices[epoch : epoch + size]
             assert len(set(part)) == len(part)
@@ -60,8 +59,8 @@ def test_nothing_comes_twice_before_everything_came_once(write_packed) -> None:
     assert len(orders) >= 2 and orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
 
 
-def test_every_location_is_independent_of_the_order_of_asking(write_packed) -> None:
-    manifest = write_packed(SOURCES).manifest
+def test_every_location_is_independent_of_the_order_of_asking(three_sources) -> None:
+    manifest = three_sources.manifest
     phases = [PhaseConfig(sequences=300), PhaseConfig(weights={"books": 0.5}, max_epochs={"books": 4})]
     forward = [DataPlan(manifest, phases, 5).locate(n) for n in range(1000)]
     plan = DataPlan(manifest, phases, 5)
@@ -69,13 +68,12 @@ def test_every_location_is_independent_of_the_order_of_asking(write_packed) -> N
     assert [DataPlan(manifest, phases, 6).locate(n) for n in range(1000)] != forward
 
 
-def test_a_capped_source_stops_and_the_others_share(write_packed) -> None:
-    packed = write_packed(SOURCES)
+def test_a_capped_source_stops_and_the_others_share(three_sources) -> None:
     weights = {"web": 0.4, "code": 0.4, "books": 0.2}
     plan = DataPlan(
-        packed.manifest, [PhaseConfig(weights=weights, max_epochs={"books": 2, "code": 1.5})], seed=2
+        three_sources.manifest, [PhaseConfig(weights=weights, max_epochs={"books": 2, "code": 1.5})], seed=2
     )
-    books, code = (packed.stream(f"train/{s}").sequences for s in ("books", "code"))
+    books, code = (three_sources.stream(f"train/{s}").sequences for s in ("books", "code"))
     seen = counted(plan, 3000)
     assert seen["train/books"] == 2 * books and seen["train/code"] == int(1.5 * code)
     assert seen["train/web"] == 3000 - 2 * books - int(1.5 * code)
@@ -88,10 +86,9 @@ def test_a_capped_source_stops_and_the_others_share(write_packed) -> None:
     assert "books" in plan.table(3000) and "2.00" in plan.table(3000)
 
 
-def test_an_exhausted_plan_says_what_it_has_and_what_to_do(write_packed) -> None:
-    packed = write_packed(SOURCES)
-    plan = DataPlan(packed.manifest, [PhaseConfig(max_epochs=dict.fromkeys(SOURCES, 1.0))], seed=0)
-    total = sum(s.sequences for s in packed.streams("train").values())
+def test_an_exhausted_plan_says_what_it_has_and_what_to_do(three_sources) -> None:
+    plan = DataPlan(three_sources.manifest, [PhaseConfig(max_epochs=dict.fromkeys(SOURCES, 1.0))], seed=0)
+    total = sum(s.sequences for s in three_sources.streams("train").values())
     assert plan.length == total
     assert len({plan.locate(n) for n in range(total)}) == total, "one epoch of everything: each sequence once"
     plan.check(total)
@@ -100,17 +97,16 @@ def test_an_exhausted_plan_says_what_it_has_and_what_to_do(write_packed) -> None
             PlanError, match=f"has {total:,} sequences.*`books` .* at most 1 epochs.*max_epochs"
         ):
             act()
-    assert f"{packed.stream('train/web').sequences:,}" in plan.table()
+    assert f"{three_sources.stream('train/web').sequences:,}" in plan.table()
 
 
-def test_phases_follow_one_another_and_count_epochs_together(write_packed) -> None:
-    packed = write_packed(SOURCES)
-    books = packed.stream("train/books").sequences
+def test_phases_follow_one_another_and_count_epochs_together(three_sources) -> None:
+    books = three_sources.stream("train/books").sequences
     phases = [
         PhaseConfig(sequences=2 * books, weights={"books": 0.5}),
         PhaseConfig(weights={"books": 0.9, "web": 0.1, "code": 0}, max_epochs={"books": 2}),
     ]
-    plan = DataPlan(packed.manifest, phases, seed=0)
+    plan = DataPlan(three_sources.manifest, phases, seed=0)
     assert counted(plan, 2 * books)["train/books"] == books
     assert counted(plan, 2 * books + 1000)["train/books"] == 2 * books
     assert counted(plan, 3 * books, 2 * books)["train/code"] == 0
@@ -124,8 +120,8 @@ def test_the_manifest_mixture_is_the_default(write_packed) -> None:
     assert seen["train/books"] == packed.stream("train/books").sequences
 
 
-def test_a_skipped_window_moves_only_what_comes_after(write_packed) -> None:
-    plan = DataPlan(write_packed(SOURCES).manifest, [PhaseConfig()], seed=0)
+def test_a_skipped_window_moves_only_what_comes_after(three_sources) -> None:
+    plan = DataPlan(three_sources.manifest, [PhaseConfig()], seed=0)
     skipped = plan.skip(100, 16).skip(200, 8)
     assert [skipped.locate(n) for n in range(100)] == [plan.locate(n) for n in range(100)]
     assert [skipped.locate(n) for n in range(100, 200)] == [plan.locate(n + 16) for n in range(100, 200)]
@@ -137,11 +133,10 @@ def test_a_skipped_window_moves_only_what_comes_after(write_packed) -> None:
         skipped.skip(50, 1)
 
 
-def test_the_hash_is_of_what_decides_locations(write_packed) -> None:
-    packed = write_packed(SOURCES)
+def test_the_hash_is_of_what_decides_locations(three_sources) -> None:
 
     def plan(seed: int = 0, **phase) -> DataPlan:
-        return DataPlan(packed.manifest, [PhaseConfig(**phase)], seed)
+        return DataPlan(three_sources.manifest, [PhaseConfig(**phase)], seed)
 
     assert plan().hash == plan(weights={}).hash
     others = [plan(seed=1), plan(weights={"web": 0.1}), plan(max_epochs={"web": 2.0})]
@@ -150,8 +145,8 @@ def test_the_hash_is_of_what_decides_locations(write_packed) -> None:
         plan().with_state(others[0].state())
 
 
-def test_a_small_weight_is_followed_and_a_tiny_one_refused(write_packed) -> None:
-    manifest = write_packed(SOURCES).manifest
+def test_a_small_weight_is_followed_and_a_tiny_one_refused(three_sources) -> None:
+    manifest = three_sources.manifest
     plan = DataPlan(manifest, [PhaseConfig(weights={"books": 0.001, "web": 0.5, "code": 0.499})], seed=0)
     assert abs(counted(plan, 4096)["train/books"] - 4.096) < 1
     with pytest.raises(PlanError, match="smallest that can be followed"):
@@ -167,6 +162,6 @@ def test_a_small_weight_is_followed_and_a_tiny_one_refused(write_packed) -> None
         ([PhaseConfig(weights={"wep": 1})], r"data\.phases\[0\].*did you mean `web`"),
     ],
 )
-def test_impossible_phases_are_explained(write_packed, phases: list[PhaseConfig], message: str) -> None:
+def test_impossible_phases_are_explained(three_sources, phases: list[PhaseConfig], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        DataPlan(write_packed(SOURCES).manifest, phases, seed=0)
+        DataPlan(three_sources.manifest, phases, seed=0)
