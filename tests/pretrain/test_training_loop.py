@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,36 @@ def test_continued_pretraining_begins_with_the_weights_and_nothing_else(
     other = overrides(toy_packed, tmp_path / "fourth", *more, f"model.init_from={first}", "model.dim=48")
     assert trainer.main(other) == 2
     assert "is a checkpoint of another model: `model." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "optim"), [("bf16", "muon"), ("fp64", "adamw")])
+def test_resumed_steps_are_bit_identical(toy_packed: Path, tmp_path: Path, dtype: str, optim: str) -> None:
+    run_dir, resumed = tmp_path / "run", tmp_path / "resumed"
+    more = (
+        f"optim={optim}",
+        f"train.dtype={dtype}",
+        "train.steps=6",
+        "checkpoint.every=3",
+        "train.eval_sequences=2",
+    )
+    assert trainer.main(overrides(toy_packed, run_dir, *more)) == 0
+    shutil.copytree(run_dir, resumed)
+    shutil.rmtree(newest(resumed)[0])
+    (resumed / "metrics.jsonl").unlink()
+    assert trainer.main(overrides(toy_packed, resumed, *more)) == 0
+    numbers = [(r["step"], r["loss"], r["grad_norm"], r["lr"]) for r in read_metrics(run_dir)]
+    assert numbers[3:] == [(r["step"], r["loss"], r["grad_norm"], r["lr"]) for r in read_metrics(resumed)]
+    ends = [tensors(step_path(d, 6)) for d in (run_dir, resumed)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_longer_run_in_other_micro_batches_goes_on(toy_packed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert trainer.main(overrides(toy_packed, run_dir, "train.steps=2", "train.eval_sequences=1")) == 0
+    changed = ("train.steps=4", "train.micro_batch_size=2", "checkpoint.every=1", "train.eval_sequences=2")
+    assert trainer.main(overrides(toy_packed, run_dir, *changed)) == 0
+    assert [row["step"] for row in read_metrics(run_dir)] == [1, 2, 3, 4]
+    assert open_checkpoint(newest(run_dir)[0]).state["config"]["train"]["micro_batch_size"] == 2
 
 
 @pytest.fixture
