@@ -66,6 +66,10 @@ def write_exits(path: Path, exits: dict[int, int]) -> None:
     temporary.replace(path)
 
 
+_SEEN = threading.Event()
+"""Whether there have been workers."""
+
+
 def _workers() -> list[int]:
     import psutil
 
@@ -73,7 +77,10 @@ def _workers() -> list[int]:
 
 
 def _forward(number: int, frame: FrameType | None) -> None:
-    for pid in _workers():
+    workers = _workers()
+    if not workers and not _SEEN.is_set() and number != signal.SIGUSR2:
+        os._exit(EXIT_PREEMPTED)  # told to stop before there was anything to stop
+    for pid in workers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -83,7 +90,9 @@ def _kill_survivors() -> None:
 
     The exit status is looked at without reaping it (WNOWAIT): the process belongs to torchrun.
     """
-    while not any(map(_has_failed, _workers())):
+    while not any(map(_has_failed, workers := _workers())):
+        if workers:
+            _SEEN.set()
         time.sleep(0.02)
     time.sleep(GRACE)
     for pid in _workers():

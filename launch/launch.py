@@ -40,6 +40,11 @@ def run(config: LaunchRun) -> int:
         if config.dry_run:
             print(slurm.show(config, run_dir))
             return 0
+        # On this machine the ranks say it within seconds; a job may wait for days to say it.
+        from launch.worker import train_config
+        from pretrain.resume import check as check_run
+
+        check_run(train_config(config), config.cluster.nodes * config.cluster.nproc)
         return slurm.launch(config, run_dir)
 
     from launch import local

@@ -105,6 +105,8 @@ def classify(returncode: int, failures: Sequence[Mapping[str, Any]]) -> Outcome:
         return Outcome(kind, code, None, rank, host)
     if returncode == 0:
         return Outcome("finished", 0)
+    if returncode == EXIT_PREEMPTED:  # stopped before there were workers
+        return Outcome("preempted", returncode)
     if returncode < 0:
         return Outcome("killed", returncode, _signal_name(-returncode))
     return Outcome("crashed", returncode)
@@ -132,7 +134,7 @@ def restarts_without_progress(events: Sequence[Mapping[str, Any]], committed: in
         if event["step"] < committed:
             break
         count += 1
-        if not event.get("requeue", False):
+        if not event.get("again", False):
             break
     return count
 
@@ -176,7 +178,7 @@ class Supervisor:
                 attempt=attempt,
                 nodes=self.config.cluster.nodes,
                 nproc=self.config.cluster.nproc,
-                requeue=self.requeued or attempt > 1,
+                again=self.requeued or attempt > 1,
             )
             outcome = self._attempt(attempt)
             step = self._step()

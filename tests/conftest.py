@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Tests of many processes: those of one folder run one after the other, so that at most two such tests share the
 # machine under `pytest -n 2 --dist loadgroup`.
 SERIAL = ("distributed", "faults", "slurm")

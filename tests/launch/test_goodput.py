@@ -86,6 +86,7 @@ def failure(rank: int, code: int) -> dict:
         (1, [failure(0, 75), failure(1, 75)], "preempted", 0),
         (1, [failure(0, 75), failure(1, 1)], "crashed", 1),
         (-9, [], "killed", None),
+        (75, [], "preempted", None),
         (1, [], "crashed", None),
     ],
 )
@@ -102,8 +103,8 @@ def test_an_outcome_reads_as_a_sentence() -> None:
 
 
 def test_the_budget_of_a_requeued_job_counts_from_the_newest_checkpoint() -> None:
-    def launched(step: int, requeue: bool) -> dict:
-        return {"event": "launched", "time": 0.0, "step": step, "requeue": requeue}
+    def launched(step: int, again: bool) -> dict:
+        return {"event": "launched", "time": 0.0, "step": step, "again": again}
 
     events = [launched(0, False), launched(0, True), launched(50, True), launched(50, True)]
     assert restarts_without_progress(events, 50) == 2

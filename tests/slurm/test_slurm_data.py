@@ -43,7 +43,9 @@ def digests(output: Path) -> dict[str, str]:
 
 def test_a_slurm_array_makes_the_same_bytes_as_this_machine(cluster: Cluster, tmp_path: Path) -> None:
     source = tmp_path / "books.jsonl"
-    source.write_text("".join(json.dumps({"text": t, "id": str(i)}) + "\n" for i, t in enumerate(documents())))
+    source.write_text(
+        "".join(json.dumps({"text": t, "id": str(i)}) + "\n" for i, t in enumerate(documents()))
+    )
     data(source, tmp_path / "local", "executor.kind=local", "executor.workers=2")
     data(source, tmp_path / "slurm", "executor.kind=slurm", "executor.partition=main", "executor.poll_seconds=0.2",
          "executor.mem_gb=1", "executor.time=00:10:00")  # fmt: skip

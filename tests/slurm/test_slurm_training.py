@@ -76,7 +76,7 @@ def test_a_run_moves_to_other_nodes_when_one_loses_power(
         first.kill()
         cluster.power_on(lost)
     launched = events(run_dir, "launched")
-    assert [e["requeue"] for e in launched] == [False, True]
+    assert [e["again"] for e in launched] == [False, True]
     assert events(run_dir, "restored")[-1]["step"] >= 50
     assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, 301))
     where = [
