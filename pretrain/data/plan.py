@@ -3,10 +3,12 @@
 Terms: a *stream* is one folder of the dataset (source, or source and language); a *phase* is what the configuration
 asks for; a *piece* is a stretch of a phase in which the same streams take part, because none has reached its cap.
 
-Within a piece, streams take turns in blocks. Up to the end of block k, stream s has had
+Within a piece, streams take turns in blocks of P. Up to the end of block k, stream s has had
 floor(k·P·C[s+1]) − floor(k·P·C[s]) sequences, C being the cumulative weights: exact to less than one sequence at every
-block boundary, whatever k. The order inside a block is a keyed shuffle. The m-th sequence of a stream is entry m mod n
-of a keyed permutation of its n sequences, one permutation an epoch, so nothing comes twice before everything came once.
+block boundary, whatever k. That count could fall where a stream gets less than one sequence a block; such rare streams
+get floor(k·P·w + u) instead, u being a keyed offset in [0, 1), and the others share what they leave. The order inside a
+block is a keyed shuffle. The m-th sequence of a stream is entry m mod n of a keyed permutation of its n sequences, one
+permutation an epoch, so nothing comes twice before everything came once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from pretrain.data.permutation import key_of, permute, shuffle
 
 ONE = 1 << 48
 """Weights are integers out of ONE, so that every count is exact."""
-SMALLEST_BLOCK, LARGEST_BLOCK = 256, 1 << 20
+SMALLEST_BLOCK = 256
+RARE = 4
+"""Streams of fewer sequences a block are rare."""
 
 
 class PlanError(ValueError):
@@ -58,18 +62,29 @@ class _Piece:
     length: int | None
     """Sequences; None: without end."""
     streams: tuple[int, ...]
-    cumulative: tuple[int, ...]
-    """len(streams) + 1 integers from 0 to ONE."""
+    weights: tuple[int, ...]
+    """Share of each of `streams`, out of ONE."""
     used: tuple[int, ...]
     """Sequences of each stream (all, not only `streams`) that came before the piece."""
     block: int
     """Sequences of a block."""
     key: int
 
-    def count(self, slot: int, blocks: int) -> int:
-        """Sequences of streams[slot] in the first `blocks` blocks."""
+    def counts(self, blocks: int) -> list[int]:
+        """Sequences of each of `streams` in the first `blocks` blocks."""
         n = blocks * self.block
-        return n * self.cumulative[slot + 1] // ONE - n * self.cumulative[slot] // ONE
+        rare = [weight * self.block < RARE * ONE for weight in self.weights]
+        counts = [
+            (n * weight + key_of(self.key, "offset", slot) % ONE) // ONE if rare[slot] else 0
+            for slot, weight in enumerate(self.weights)
+        ]
+        left, total = n - sum(counts), sum(w for w, r in zip(self.weights, rare, strict=True) if not r)
+        below = 0
+        for slot, weight in enumerate(self.weights):
+            if not rare[slot]:
+                counts[slot] = left * (below + weight) // total - left * below // total
+                below += weight
+        return counts
 
 
 class DataPlan:
@@ -127,11 +142,11 @@ class DataPlan:
         if piece.length is not None and n >= piece.start + piece.length:
             raise PlanError(self._exhausted(n))
         block, position = divmod(n - piece.start, piece.block)
-        slots, ranks = self._order(number, block)
+        before, slots, ranks = self._order(number, block)
         slot = int(slots[position])
         index = piece.streams[slot]
         stream = self._streams[index]
-        occurrence = piece.used[index] + piece.count(slot, block) + int(ranks[position])
+        occurrence = piece.used[index] + before[slot] + int(ranks[position])
         epoch, entry = divmod(occurrence, stream.sequences)
         key = key_of("epoch", self._seed, stream.name, epoch)
         return stream.name, permute(entry, stream.sequences, key)
@@ -175,7 +190,7 @@ class DataPlan:
         piece = self._pieces[bisect_right(self._starts, n) - 1]
         shares = dict.fromkeys(sorted(self._sizes), 0.0)
         for slot, index in enumerate(piece.streams):
-            shares[self._streams[index].source] += (piece.cumulative[slot + 1] - piece.cumulative[slot]) / ONE
+            shares[self._streams[index].source] += piece.weights[slot] / ONE
         return shares
 
     def consumed(self, n: int) -> dict[str, int]:
@@ -237,7 +252,7 @@ class DataPlan:
             taken = dict.fromkeys(self._sizes, 0)
             for slot, index in enumerate(piece.streams):
                 source = self._streams[index].source
-                shares[source] += (piece.cumulative[slot + 1] - piece.cumulative[slot]) / ONE
+                shares[source] += piece.weights[slot] / ONE
                 taken[source] += counts[slot] if counts is not None else 0
             for source in sorted(s for s in shares if shares[s] > 0):
                 seen[source] += taken[source]
@@ -330,24 +345,14 @@ class DataPlan:
         streams = tuple(i for i, w in sorted(weights.items()) if w > 0)
         if not streams:
             return None
-        shares = [weights[i] / total for i in streams]
+        # Room for every rare stream beside the others, which keep at least 1.5 sequences a block.
         block = SMALLEST_BLOCK
-        while block * min(shares) < 2:
+        while block < 8 * len(streams):
             block *= 2
-        if block > LARGEST_BLOCK:
-            rare = self._streams[streams[shares.index(min(shares))]].name
-            raise PlanError(
-                f"data.phases[{phase}] gives {rare} a share of {min(shares):.1e}; the smallest that can be followed is "
-                f"{2 / LARGEST_BLOCK:.1e}: raise its weight, or leave it out with weight 0"
-            )
-        cumulative, running = [0], 0.0
-        for share in shares[:-1]:
-            running += share
-            cumulative.append(round(running * ONE))
-        cumulative.append(ONE)
-        return _Piece(
-            phase, start, None, streams, tuple(cumulative), used, block, key_of("block", self._seed, number)
-        )
+        shares = [max(1, round(weights[i] / total * ONE)) for i in streams]
+        shares[shares.index(max(shares))] += ONE - sum(shares)
+        key = key_of("block", self._seed, number)
+        return _Piece(phase, start, None, streams, tuple(shares), used, block, key)
 
     def _piece_length(self, piece: _Piece, room: Sequence[int | None], left: int | None) -> int | None:
         """Sequences until a stream has given all it may, or `left`."""
@@ -356,7 +361,7 @@ class DataPlan:
             return left
 
         def fits(blocks: int) -> bool:
-            return all(b is None or piece.count(slot, blocks) <= b for slot, b in enumerate(bounds))
+            return all(b is None or n <= b for n, b in zip(piece.counts(blocks), bounds, strict=True))
 
         low, high = 0, 1
         while fits(high):
@@ -364,16 +369,16 @@ class DataPlan:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-        slots, ranks = _block_order(piece, low)
+        before, slots, ranks = _block_order(piece, low)
         length = low * piece.block
         for slot, rank in zip(slots.tolist(), ranks.tolist(), strict=True):
             bound = bounds[slot]
-            if bound is not None and piece.count(slot, low) + rank >= bound:
+            if bound is not None and before[slot] + rank >= bound:
                 break
             length += 1
         return length if left is None else min(length, left)
 
-    def _block_order(self, piece: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    def _block_order(self, piece: int, block: int) -> tuple[list[int], np.ndarray, np.ndarray]:
         return _block_order(self._pieces[piece], block)
 
     def _piece_counts(self, piece: int, length: int) -> list[int]:
@@ -390,21 +395,22 @@ class DataPlan:
         )
 
 
-def _block_order(piece: _Piece, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each position in a block: the slot of its stream, and how many of that stream came before in the block."""
-    quotas = [piece.count(slot, block + 1) - piece.count(slot, block) for slot in range(len(piece.streams))]
+def _block_order(piece: _Piece, block: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Sequences of each slot before the block; of each position in it, the slot and how many of that slot came before."""
+    before = piece.counts(block)
+    quotas = [after - n for after, n in zip(piece.counts(block + 1), before, strict=True)]
     slots = shuffle(np.repeat(np.arange(len(quotas)), quotas), key_of(piece.key, block))
     # A stable sort brings each stream's positions together, still in order.
     order = np.argsort(slots, kind="stable")
     firsts = np.cumsum([0, *quotas[:-1]])
     ranks = np.empty(len(slots), np.int64)
     ranks[order] = np.arange(len(slots)) - np.repeat(firsts, quotas)
-    return slots, ranks
+    return before, slots, ranks
 
 
 def _counts(piece: _Piece, length: int) -> list[int]:
     """Sequences of each of the piece's streams among its first `length`."""
     blocks, rest = divmod(length, piece.block)
-    slots, _ = _block_order(piece, blocks)
+    before, slots, _ = _block_order(piece, blocks)
     inside = np.bincount(slots[:rest], minlength=len(piece.streams))
-    return [piece.count(slot, blocks) + int(inside[slot]) for slot in range(len(piece.streams))]
+    return [n + int(inside[slot]) for slot, n in enumerate(before)]

@@ -133,6 +133,17 @@ def test_a_skipped_window_moves_only_what_comes_after(three_sources) -> None:
         skipped.skip(50, 1)
 
 
+def test_consumed_counts_what_locate_names(three_sources) -> None:
+    plan = (
+        DataPlan(three_sources.manifest, [PhaseConfig(max_epochs={"books": 1})], seed=0)
+        .skip(100, 300)
+        .skip(400, 8)
+    )
+    for n in (0, 99, 101, 257, 700):
+        seen = counted(plan, n)
+        assert plan.consumed(n) == {s: seen[f"train/{s}"] for s in sorted(SOURCES)}
+
+
 def test_the_hash_is_of_what_decides_locations(three_sources) -> None:
 
     def plan(seed: int = 0, **phase) -> DataPlan:
@@ -145,12 +156,34 @@ def test_the_hash_is_of_what_decides_locations(three_sources) -> None:
         plan().with_state(others[0].state())
 
 
-def test_a_small_weight_is_followed_and_a_tiny_one_refused(three_sources) -> None:
-    manifest = three_sources.manifest
-    plan = DataPlan(manifest, [PhaseConfig(weights={"books": 0.001, "web": 0.5, "code": 0.499})], seed=0)
-    assert abs(counted(plan, 4096)["train/books"] - 4.096) < 1
-    with pytest.raises(PlanError, match="smallest that can be followed"):
-        DataPlan(manifest, [PhaseConfig(weights={"books": 1e-9, "web": 0.5, "code": 0.499})], seed=0)
+def test_rare_sources_come_as_often_as_their_weight_says(three_sources) -> None:
+    phase = PhaseConfig(weights={"books": 0.001, "web": 0.5, "code": 0.499})
+    plan = DataPlan(three_sources.manifest, [phase], seed=0)
+    seen: Counter[str] = Counter()
+    for block in range(16):
+        seen += counted(plan, (block + 1) * 256, block * 256)
+        assert abs(seen["train/books"] - 0.256 * (block + 1)) < 1
+        assert abs(seen["train/web"] - 128 * (block + 1)) < 2
+    tiny = DataPlan(
+        three_sources.manifest, [PhaseConfig(weights={"books": 1e-12, "web": 0.5, "code": 0.5})], 0
+    )
+    assert counted(tiny, 2000)["train/books"] <= 1
+    assert tiny.locate(10**15) == tiny.locate(10**15)
+
+
+def test_many_rare_streams_keep_their_shares_and_lose_nothing(write_packed) -> None:
+    sizes = {"big": 600} | {f"small{i}": 1 + i % 3 for i in range(40)}
+    packed = write_packed(sizes)
+    plan = DataPlan(packed.manifest, [PhaseConfig(max_epochs=dict.fromkeys(sizes, 1.0))], seed=3)
+    total = sum(s.sequences for s in packed.streams("train").values())
+    assert plan.length == total == len({plan.locate(n) for n in range(total)})
+    endless = DataPlan(packed.manifest, [PhaseConfig()], seed=3)
+    seen = counted(endless, 4 * total)
+    assert all(
+        abs(seen[name] - 4 * info.sequences) < 3
+        for name, info in packed.streams("train").items()
+        if name != "train/big"
+    )
 
 
 @pytest.mark.parametrize(
