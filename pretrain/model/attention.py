@@ -24,7 +24,8 @@ from torch import Tensor
 # the calls that it saves.
 SIMILAR = 0.8
 # Below this length bf16 matrix products with an explicit softmax beat the CPU's flash kernel, whose backward does not
-# use the processor's bf16 units (512 tokens: 63 against 99 ms, 2,048: 328 against 204; benchmarks/attention.py).
+# use the processor's bf16 units (512 tokens: 63 against 99 ms, 2,048: 328 against 204, one thread of a processor
+# with avx512_bf16).
 EXPLICIT_LENGTH = 1024
 EXPLICIT_BLOCK = 128
 

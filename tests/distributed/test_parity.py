@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 
 import pytest
@@ -124,6 +125,17 @@ def compare(world_size: int, cases: list[Case]) -> None:
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_layouts_equal_one_process(world_size: int) -> None:
     compare(world_size, CORE[world_size])
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs g++ or clang++"
+)
+def test_compiled_layouts_equal_one_process() -> None:
+    options = (("compile", True),)
+    compare(
+        2, [Case(parallel, tied, train=options) for parallel in (FSDP, TP2, PP2) for tied in (False, True)]
+    )
 
 
 @pytest.mark.full
