@@ -1,8 +1,9 @@
 """Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") on sharded matrices.
 
 `torch.optim.Muon` orthogonalises DTensors operation by operation, so the rounding of its bf16 matrix products
-depends on how a matrix is sharded. Here the momentum of a matrix is gathered once and orthogonalised whole, and each
-rank keeps its shard: equal momentum gives equal updates in every layout.
+depends on how a matrix is sharded, and every rank does all the work. Here the momentum of a matrix is gathered once and
+orthogonalised whole, each rank of the first mesh dimension takes its share of the matrices, and the results are
+gathered: the same products in every layout, and work that shrinks with the number of ranks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -80,10 +82,26 @@ class Muon(torch.optim.Optimizer):
             direction = p.grad.lerp(buffer, momentum)
             whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
             directions.append(whole.to(self.ns_dtype))
-        updates = orthogonalise(torch.stack(directions))
+        updates = _orthogonalise_shared(directions, params[0])
         for p, update in zip(params, updates, strict=True):
             update = update.to(p.dtype)
             if isinstance(p, DTensor):
                 update = distribute_tensor(update, p.device_mesh, p.placements, src_data_rank=None)
             p.mul_(1 - lr * group["weight_decay"])
             p.add_(update, alpha=-lr * scale)
+
+
+def _orthogonalise_shared(directions: list[Tensor], like: Tensor) -> list[Tensor]:
+    """Orthogonalise whole matrices of one shape that all ranks of `like`'s mesh hold, sharing the work."""
+    size = like.device_mesh.size(0) if isinstance(like, DTensor) else 1
+    if size == 1:
+        return list(orthogonalise(torch.stack(directions)))
+    assert isinstance(like, DTensor)
+    rank, share = like.device_mesh.get_local_rank(0), -(-len(directions) // size)
+    mine = directions[rank * share : (rank + 1) * share]
+    results = torch.zeros(share, *directions[0].shape, dtype=directions[0].dtype, device=directions[0].device)
+    if mine:
+        results[: len(mine)] = orthogonalise(torch.stack(mine))
+    gathered = [torch.empty_like(results) for _ in range(size)]
+    dist.all_gather(gathered, results, group=like.device_mesh.get_group(0))
+    return list(torch.cat(gathered)[: len(directions)])

@@ -19,6 +19,8 @@ from pretrain.optim.optimizer import Optimizer, decays
 SHAPES = {
     "tok_embeddings.weight": (12, 6),
     "layers.0.attention.wq.weight": (6, 6),
+    "layers.0.attention.wk.weight": (6, 6),
+    "layers.1.attention.wq.weight": (6, 6),
     "layers.0.feed_forward.w1.weight": (10, 6),
     "layers.0.feed_forward.w2.weight": (6, 10),
     "layers.0.ffn_norm.weight": (6,),
