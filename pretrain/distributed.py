@@ -126,10 +126,15 @@ def agreed(error: E) -> E:
     return error
 
 
+def is_agreed(error: BaseException) -> bool:
+    """Whether every rank raises this error."""
+    return AGREED in getattr(error, "__notes__", [])
+
+
 def is_told_here(error: BaseException) -> bool:
     """Whether this rank should print the error: its own, or, of one that all raise, rank 0 alone."""
     rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
-    return rank == 0 or AGREED not in getattr(error, "__notes__", [])
+    return rank == 0 or not is_agreed(error)
 
 
 def _tellable(error: Exception) -> Exception:

@@ -15,7 +15,7 @@ from data_pipeline.packed import PackedDataset, PackedError
 from pretrain.checkpoint import Checkpoint, newest, remove_leftovers, restore, restore_model
 from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
 from pretrain.data import DataPlan, PlanError
-from pretrain.distributed import Process, on_rank0, together
+from pretrain.distributed import Process, agreed, on_rank0, together
 from pretrain.ledger import Ledger
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.optimizer import check as check_optim
@@ -98,8 +98,10 @@ def resume(
     """
     run_dir = Path(config.run.dir)
     if not config.checkpoint.resume and on_rank0(lambda: bool(newest(run_dir))):
-        raise ConfigError(
-            f"checkpoint.resume=false, but {run_dir} has checkpoints; give this run another run.dir, or resume"
+        raise agreed(
+            ConfigError(
+                f"checkpoint.resume=false, but {run_dir} has checkpoints; give this run another run.dir, or resume"
+            )
         )
     on_rank0(lambda: remove_leftovers(run_dir))
     own = random_states(process.rank, process.device)
@@ -119,8 +121,10 @@ def resume(
         return Progress(), plan, ()
     state = restored.state
     if state["step"] > config.train.steps:
-        raise ConfigError(
-            f"{restored.path} is at step {state['step']}, past `train.steps` = {config.train.steps}; raise it"
+        raise agreed(
+            ConfigError(
+                f"{restored.path} is at step {state['step']}, past `train.steps` = {config.train.steps}; raise it"
+            )
         )
     set_random_states(own, process.device)
     if ledger is not None:
@@ -153,9 +157,11 @@ def start_from(config: TrainRun, engine: HasWeights) -> None:
 
         together(lambda: HfWeights(source).fill(engine.state_dict()))
     else:
-        raise ConfigError(
-            f"`model.init_from` is {source}, which is neither a run directory, nor a checkpoint (…/checkpoints/step-N), "
-            "nor a folder with a Hugging Face config.json"
+        raise agreed(
+            ConfigError(
+                f"`model.init_from` is {source}, which is neither a run directory, nor a checkpoint (…/checkpoints/step-N), "
+                "nor a folder with a Hugging Face config.json"
+            )
         )
 
 

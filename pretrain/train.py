@@ -29,7 +29,17 @@ from data_pipeline.packed import PackedError
 from pretrain.checkpoint import Checkpointer, CheckpointError
 from pretrain.checkpoint.state import Progress, random_states, run_state
 from pretrain.data import Loader, PlanError
-from pretrain.distributed import Process, is_told_here, leave_alone, on_rank0, setup, teardown, together
+from pretrain.distributed import (
+    Process,
+    agreed,
+    is_agreed,
+    is_told_here,
+    leave_alone,
+    on_rank0,
+    setup,
+    teardown,
+    together,
+)
 from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
 from pretrain.metrics.heldout import heldout_loss
 from pretrain.metrics.meter import Meter, StepNumbers
@@ -204,7 +214,7 @@ def give_up_or_note(
             "look at the data of these steps, or lower optim.lr"
         )
         records.event("stopped", progress.step, reason=text)
-        raise TrainingStopped(text)
+        raise agreed(TrainingStopped(text))
 
 
 def run(config: TrainRun) -> int:
@@ -239,6 +249,8 @@ def run(config: TrainRun) -> int:
         records.failed(str(error), code)
         if is_told_here(error):
             print(f"error: {error}", file=sys.stderr, flush=True)
+        if is_agreed(error):
+            teardown()
     except BaseException as error:
         records.failed(f"{type(error).__name__}: {error}", 1)
         raise
