@@ -186,7 +186,9 @@ def texts(run_dir: Path, shards: int, keep: str | None = None) -> Iterator[tuple
     for shard in range(shards):
         table = read_shard(run_dir, shard, ["id", "text"])
         if keep is not None:
-            table = table.filter(read_table(shard_path(run_dir, f"decisions/{keep}", shard), ["keep"])["keep"])
+            table = table.filter(
+                read_table(shard_path(run_dir, f"decisions/{keep}", shard), ["keep"])["keep"]
+            )
         for identifier, text in zip(table["id"], table["text"], strict=True):
             if value := text.as_py():
                 yield identifier.as_py(), value

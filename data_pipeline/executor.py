@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from configs.schema.pipeline import DataRun
 from data_pipeline import stage as stages
-from data_pipeline.stage import Stage, State, StageStep
+from data_pipeline.stage import Stage, StageStep, State
 
 PRELOAD = [
     "data_pipeline.stage",
@@ -128,7 +128,9 @@ def _run_slurm(run_dir: Path, stage: Stage, step: StageStep, config: DataRun, lo
 def _wait(job: str, poll_seconds: float) -> None:
     """Until the queue no longer knows a job."""
     while True:
-        listed = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            ["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False
+        )
         if listed.returncode == 0 and not listed.stdout.strip():
             return
         if listed.returncode != 0 and "Invalid job id" in listed.stderr:

@@ -97,7 +97,9 @@ def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[s
         samples={rule: _samples(run_dir, found) for rule, found in sorted(lowest.items())},
         not_run=not_run + silent,
         histograms={
-            "length, bytes": {n: dict(sorted(c.items(), key=lambda kv: int(kv[0]))) for n, c in lengths.items()},
+            "length, bytes": {
+                n: dict(sorted(c.items(), key=lambda kv: int(kv[0]))) for n, c in lengths.items()
+            },
             "language": {n: dict(c.most_common()) for n, c in languages.items()},
         },
         stages=stages,
@@ -154,12 +156,15 @@ def table(funnel: Funnel) -> str:
     lines = [("read", [r["read"] for r in funnel.sources.values()])]
     lines.append(("  set aside", [r["set_aside"] for r in funnel.sources.values()]))
     lines += [
-        (f"  {rule}", [r["dropped"].get(rule, 0) for r in funnel.sources.values()]) for rule, _ in rules.most_common()
+        (f"  {rule}", [r["dropped"].get(rule, 0) for r in funnel.sources.values()])
+        for rule, _ in rules.most_common()
     ]
     lines.append(("kept", [r["kept"] for r in funnel.sources.values()]))
     for split in ("train", "heldout"):
         if any("packed" in r for r in funnel.sources.values()):
-            lines.append((f"  tokens {split}", [r["packed"][split]["tokens"] for r in funnel.sources.values()]))
+            lines.append(
+                (f"  tokens {split}", [r["packed"][split]["tokens"] for r in funnel.sources.values()])
+            )
     width = max(len(title) for title, _ in lines)
     columns = [max(12, len(n) + 2) for n in (*names, "all")]
     text = [" " * width + "".join(f"{n:>{w}}" for n, w in zip((*names, "all"), columns, strict=True))]

@@ -43,7 +43,7 @@ def check(config: FilterConfig) -> None:
         is_text = rule.signal in ("language.language", "hashes.content_hash")
         if is_text and (rule.allow is None or rule.min is not None or rule.max is not None):
             raise ConfigError(f"{where}: `{rule.signal}` is a string; give `allow`, not `min` or `max`")
-        if not is_text and (rule.allow is not None or rule.min is None and rule.max is None):
+        if not is_text and (rule.allow is not None or (rule.min is None and rule.max is None)):
             raise ConfigError(f"{where}: `{rule.signal}` is a number; give `min` or `max`, not `allow`")
         if rule.min is not None and rule.max is not None and rule.min > rule.max:
             raise ConfigError(f"{where}: min {rule.min} is above max {rule.max}, so nothing could be kept")
@@ -151,7 +151,8 @@ def copies(run_dir: Path, shards: int) -> dict[str, int]:
             seen.add(key)
         found += len(first) - sum(first)
         write_table(
-            pa.table({"id": ids, "first": pa.array(first, pa.bool_())}), shard_path(run_dir, "signals/copies", shard)
+            pa.table({"id": ids, "first": pa.array(first, pa.bool_())}),
+            shard_path(run_dir, "signals/copies", shard),
         )
     return {"copies": found}
 
@@ -169,12 +170,15 @@ def combine(run_dir: Path, shard: int, steps: list[str]) -> dict[str, int]:
             raise ValueError(
                 f"{path} does not belong to its shard: the ids differ; remove it and run the same command again"
             )
-        columns = zip(table["keep"].to_pylist(), table["rule"].to_pylist(), table["detail"].to_pylist(), strict=True)
+        columns = zip(
+            table["keep"].to_pylist(), table["rule"].to_pylist(), table["detail"].to_pylist(), strict=True
+        )
         for i, (kept, rule, detail) in enumerate(columns):
             if keep[i] and not kept:
                 keep[i], rules[i], details[i] = False, rule or step, detail
     table = pa.table(
-        [ids, pa.array(keep), pa.array(rules, pa.string()), pa.array(details, pa.string())], schema=DECISION_SCHEMA
+        [ids, pa.array(keep), pa.array(rules, pa.string()), pa.array(details, pa.string())],
+        schema=DECISION_SCHEMA,
     )
     write_table(table, shard_path(run_dir, "decisions/final", shard))
     return {"kept": int(keep.sum()), "dropped": int(len(ids) - keep.sum())}

@@ -94,7 +94,8 @@ def _stages(
             redone = True
             state = executor.run(run_dir, stage, config, expected[stage.name])
         states[stage.name] = state
-        print(f"  {i:>2}/{len(todo)} {stage.name:<15} {'unchanged' if skipped else f'{state.seconds:>7.1f} s'}  {_shown(state)}", flush=True)
+        took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"
+        print(f"  {i:>2}/{len(todo)} {stage.name:<15} {took}  {_shown(state)}", flush=True)
         if stage.name == "final" and not state.counts.get("kept"):
             account = funnel.account(run_dir, plan, states, not_run)
             print(funnel.table(account))
@@ -106,7 +107,9 @@ def _stages(
     print(funnel.table(account))
     set_aside = sum(row["set_aside"] for row in account.sources.values())
     if set_aside:
-        print(f"{set_aside:,} damaged records are in {run_dir / 'rejected'}, each with its file, place and reason")
+        print(
+            f"{set_aside:,} damaged records are in {run_dir / 'rejected'}, each with its file, place and reason"
+        )
     verb = "made" if redone else "unchanged"
     print(f"{verb} in {time.monotonic() - began:.1f} s: {run_dir / 'packed'}")
     return 0
@@ -136,7 +139,9 @@ def _print_plan(
     for i, stage in enumerate(todo, 1):
         done = staging.state(run_dir, stage, expected[stage.name]).done
         tasks = f"{stage.tasks} task{'s' if stage.tasks > 1 else ''}"
-        print(f"  {i:>2}. {stage.name:<15} {tasks:>10}  {'done' if done else 'to do':<6} → {', '.join(stage.outputs)}")
+        print(
+            f"  {i:>2}. {stage.name:<15} {tasks:>10}  {'done' if done else 'to do':<6} → {', '.join(stage.outputs)}"
+        )
 
 
 @contextmanager

@@ -123,7 +123,9 @@ def finish(run_dir: Path, stage: Stage, expected: str, seconds: float) -> State:
         "seconds": round(seconds, 3),
         "counts": dict(counts),
     }
-    write_atomically(run_dir / "stages" / f"{stage.name}.json", orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    write_atomically(
+        run_dir / "stages" / f"{stage.name}.json", orjson.dumps(record, option=orjson.OPT_INDENT_2)
+    )
     return State(expected, True, dict(counts), seconds)
 
 
@@ -148,7 +150,9 @@ class StageStep(PipelineStep):
 
     type = "arriero"
 
-    def __init__(self, name: str, function: StageFunction, run_dir: Path, config: DataRun, driver: int | None) -> None:
+    def __init__(
+        self, name: str, function: StageFunction, run_dir: Path, config: DataRun, driver: int | None
+    ) -> None:
         super().__init__()
         self.name, self.function, self.run_dir, self.config = name, function, run_dir, config
         self.driver = driver
@@ -159,11 +163,15 @@ class StageStep(PipelineStep):
             if self.driver is not None and self.driver != os.getpid():
                 die_with(self.driver)
             counts = {
-                k: v for k, v in (self.function(self.run_dir, rank, self.config) or {}).items() if isinstance(v, int)
+                k: v
+                for k, v in (self.function(self.run_dir, rank, self.config) or {}).items()
+                if isinstance(v, int)
             }
         for name, value in counts.items():
             self.stat_update(name, value=value)
-        write_atomically(self.run_dir / "logs" / self.name / "counts" / f"{rank:05d}.json", orjson.dumps(counts))
+        write_atomically(
+            self.run_dir / "logs" / self.name / "counts" / f"{rank:05d}.json", orjson.dumps(counts)
+        )
         return ()
 
 

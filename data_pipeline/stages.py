@@ -7,6 +7,7 @@ reading, and changing a reader repeats everything.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,15 @@ def sources(config: DataRun) -> list[planning.Source]:
     if len(set(names)) < len(names):
         raise edge.ConfigError(f"sources need different names, but they are {', '.join(names)}")
     found = []
+    folder = Path(edge.__file__).parent / "recipe"
+    options = sorted(p.stem for p in folder.glob("*.yaml"))
     for source in config.sources:
+        if source.recipe not in options:
+            close = difflib.get_close_matches(source.recipe, options, n=1)
+            hint = f"did you mean `{close[0]}`? " if close else ""
+            raise edge.ConfigError(
+                f"source `{source.name}`: recipe `{source.recipe}` is unknown; {hint}options: {', '.join(options)}"
+            )
         recipe = edge.load_group("recipe", source.recipe, RecipeConfig)
         if source.max_source_bytes is not None:
             recipe = dataclasses.replace(recipe, max_source_bytes=source.max_source_bytes)
@@ -236,7 +245,9 @@ def tokens(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     keep = read_table(shard_path(run_dir, "decisions/final", shard), ["keep"])["keep"]
     output = run_dir / "tokens" / f"{shard:05d}.arrow"
     documents = _with_languages(run_dir, shard)
-    return encode_shard(documents, keep.to_numpy(zero_copy_only=False).astype(bool), run_dir / "tokenizer", output)
+    return encode_shard(
+        documents, keep.to_numpy(zero_copy_only=False).astype(bool), run_dir / "tokenizer", output
+    )
 
 
 def pack(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -245,7 +256,10 @@ def pack(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
 
     # The fingerprint names the data and not the way to it: code versions would make equal datasets differ.
     manifest = pack_run(run_dir, config, (run_dir / "stages" / "pack.started").read_text())
-    return {"streams": len(manifest.streams), "sequences": sum(s.sequences for s in manifest.streams.values())}
+    return {
+        "streams": len(manifest.streams),
+        "sequences": sum(s.sequences for s in manifest.streams.values()),
+    }
 
 
 def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Stage], list[str]]:
@@ -261,11 +275,30 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
     not_run: list[str] = []
     stages: list[Stage] = []
 
-    def add(name: str, function: Any, tasks: int, outputs: tuple[str, ...], depends: tuple[str, ...],
-            code: tuple[str, ...], settings: Any = None, inputs: Any = None, libraries: tuple[str, ...] = ()) -> None:  # fmt: skip
+    def add(
+        name: str,
+        function: Any,
+        tasks: int,
+        outputs: tuple[str, ...],
+        depends: tuple[str, ...],
+        code: tuple[str, ...],
+        settings: Any = None,
+        inputs: Any = None,
+        libraries: tuple[str, ...] = (),
+    ) -> None:
         known = {s.name for s in stages}
         stages.append(
-            Stage(name, function, tasks, outputs, tuple(d for d in depends if d in known), (*CORE, *code), libraries, settings, inputs)
+            Stage(
+                name,
+                function,
+                tasks,
+                outputs,
+                tuple(d for d in depends if d in known),
+                (*CORE, *code),
+                libraries,
+                settings,
+                inputs,
+            )
         )
 
     def given(classifier: ClassifierConfig) -> list[str]:
@@ -274,31 +307,77 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
         return fingerprint.of_paths([f for f in named if f is not None])
 
     add(
-        "read", read, n, ("documents", "rejected"), (), ("collect.py", "read", "extract"),
-        [recipes, [dataclasses.asdict(u) for u in plan.units]], plan.inputs, ("trafilatura", "lxml", "charset-normalizer"),
-    )  # fmt: skip
+        "read",
+        read,
+        n,
+        ("documents", "rejected"),
+        (),
+        ("collect.py", "read", "extract"),
+        [recipes, [dataclasses.asdict(u) for u in plan.units]],
+        plan.inputs,
+        ("trafilatura", "lxml", "charset-normalizer"),
+    )
     add(
-        "signals", signals, n, tuple(f"signals/{name}" for name in heuristics.SIDECARS), ("read",),
+        "signals",
+        signals,
+        n,
+        tuple(f"signals/{name}" for name in heuristics.SIDECARS),
+        ("read",),
         ("analysis.py", *(f"annotate/{name}.py" for name in (*heuristics.SIDECARS, "heuristics"))),
-    )  # fmt: skip
+    )
     add("copies", copies, 1, ("signals/copies",), ("read",), ("policy.py",))
     if languages.model is None and languages.train is not None:
-        add("language_model", language_model, 1, ("models/language.bin",), (), ("classify",),
-            [plain(languages), config.seed], given(languages))  # fmt: skip
-    add("language", language, n, ("signals/language",), ("read", "language_model"), ("annotate/language.py", "classify/fasttext.py"),
-        [plain(languages), {k: r["language"] for k, r in recipes.items()}], given(languages))  # fmt: skip
+        add(
+            "language_model",
+            language_model,
+            1,
+            ("models/language.bin",),
+            (),
+            ("classify",),
+            [plain(languages), config.seed],
+            given(languages),
+        )
+    add(
+        "language",
+        language,
+        n,
+        ("signals/language",),
+        ("read", "language_model"),
+        ("annotate/language.py", "classify/fasttext.py"),
+        [plain(languages), {k: r["language"] for k, r in recipes.items()}],
+        given(languages),
+    )
     if model_path(run_dir, languages, "language") is None and not all(s.recipe.language for s in found):
-        not_run.append("language: no model; set languages.model=FILE.bin or languages.train=offline|FILE.jsonl")
+        not_run.append(
+            "language: no model; set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
+        )
 
     if nsfw_config.classifier.model is None and nsfw_config.classifier.train is not None:
-        add("nsfw_model", nsfw_model, 1, ("models/nsfw.bin",), (), ("classify",),
-            [plain(nsfw_config.classifier), config.seed], given(nsfw_config.classifier))  # fmt: skip
+        add(
+            "nsfw_model",
+            nsfw_model,
+            1,
+            ("models/nsfw.bin",),
+            (),
+            ("classify",),
+            [plain(nsfw_config.classifier), config.seed],
+            given(nsfw_config.classifier),
+        )
     lists = fingerprint.of_paths([*nsfw_config.url_lists, *nsfw_config.word_lists])
-    add("nsfw", nsfw, n, ("signals/nsfw",), ("read", "language", "nsfw_model"),
-        ("annotate/nsfw.py", "classify/fasttext.py", "policy.py"), plain(nsfw_config),
-        [lists, given(nsfw_config.classifier)])  # fmt: skip
+    add(
+        "nsfw",
+        nsfw,
+        n,
+        ("signals/nsfw",),
+        ("read", "language", "nsfw_model"),
+        ("annotate/nsfw.py", "classify/fasttext.py", "policy.py"),
+        plain(nsfw_config),
+        [lists, given(nsfw_config.classifier)],
+    )
     if model_path(run_dir, nsfw_config.classifier, "nsfw") is None:
-        not_run.append("nsfw.score: no model; set nsfw.classifier.model=FILE.bin or nsfw.classifier.train=offline|FILE.jsonl")
+        not_run.append(
+            "nsfw.score: no model; set nsfw.classifier.model=FILE.bin or nsfw.classifier.train=offline|FILE.jsonl"
+        )
     if not nsfw_config.url_lists:
         not_run.append("nsfw.url_hit: no lists; set nsfw.url_lists=[FILE|DIR]")
     if not nsfw_config.word_lists:
@@ -307,35 +386,123 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
     classifier = quality_config.classifier
     if labelled:
         # Where the server listens, and how patiently it is asked, changes nothing about its answers.
-        asked = {k: v for k, v in plain(quality_config.label).items()
-                 if k not in ("base_url", "timeout", "retries", "concurrency")}  # fmt: skip
-        add("quality_labels", quality_labels, 1, ("models/quality-labels.jsonl",), ("read",), ("quality",), [asked, config.seed])
+        asked = {
+            k: v
+            for k, v in plain(quality_config.label).items()
+            if k not in ("base_url", "timeout", "retries", "concurrency")
+        }
+        add(
+            "quality_labels",
+            quality_labels,
+            1,
+            ("models/quality-labels.jsonl",),
+            ("read",),
+            ("quality",),
+            [asked, config.seed],
+        )
     if classifier.model is None and (labelled or classifier.train is not None):
-        add("quality_model", quality_model, 1, ("models/quality.bin",), ("quality_labels",), ("classify", "quality"),
-            [plain(classifier), quality_config.good, config.seed], given(classifier))  # fmt: skip
-    add("quality", quality, n, ("signals/quality",), ("read", "quality_model"), ("annotate/quality.py", "classify/fasttext.py"),
-        plain(classifier), given(classifier))  # fmt: skip
+        add(
+            "quality_model",
+            quality_model,
+            1,
+            ("models/quality.bin",),
+            ("quality_labels",),
+            ("classify", "quality"),
+            [plain(classifier), quality_config.good, config.seed],
+            given(classifier),
+        )
+    add(
+        "quality",
+        quality,
+        n,
+        ("signals/quality",),
+        ("read", "quality_model"),
+        ("annotate/quality.py", "classify/fasttext.py"),
+        plain(classifier),
+        given(classifier),
+    )
     if model_path(run_dir, classifier, "quality", labelled) is None:
-        not_run.append("quality: no model; set quality.label.base_url=URL, or quality.classifier.model=FILE.bin")
+        not_run.append(
+            "quality: no model; set quality.label.base_url=URL, or quality.classifier.model=FILE.bin"
+        )
 
-    add("decide", decide, n, ("decisions/a",), ("signals", "copies", "language", "nsfw", "quality"), ("policy.py",), filters)
+    add(
+        "decide",
+        decide,
+        n,
+        ("decisions/a",),
+        ("signals", "copies", "language", "nsfw", "quality"),
+        ("policy.py",),
+        filters,
+    )
     dedup = config.dedup
     if dedup.exact:
-        add("exact", exact, 1, ("decisions/exact",), ("decide",), ("dedup/exact.py", "dedup/corpus.py", "analysis.py"), [dedup.keep])
+        add(
+            "exact",
+            exact,
+            1,
+            ("decisions/exact",),
+            ("decide",),
+            ("dedup/exact.py", "dedup/corpus.py", "analysis.py"),
+            [dedup.keep],
+        )
     minhash_code = ("dedup/minhash.py", "dedup/corpus.py", "dedup/shingles.py")
     if dedup.minhash:
-        add("sign", sign, n, ("signals/minhash",), ("decide", "exact"), minhash_code, [dedup.ngram, dedup.permutations, dedup.exact])
+        add(
+            "sign",
+            sign,
+            n,
+            ("signals/minhash",),
+            ("decide", "exact"),
+            minhash_code,
+            [dedup.ngram, dedup.permutations, dedup.exact],
+        )
         add("minhash", minhash, 1, ("decisions/minhash",), ("sign",), minhash_code, plain(dedup))
     if dedup.semantic:
-        add("semantic", semantic, 1, ("decisions/semantic",), ("decide", "exact", "minhash"),
-            ("dedup/semantic.py", "dedup/corpus.py", "dedup/shingles.py"), plain(dedup), None, ("faiss-cpu",))  # fmt: skip
-    add("final", final, n, ("decisions/final",), ("decide", "exact", "minhash", "semantic"), ("policy.py",), steps(config))
+        add(
+            "semantic",
+            semantic,
+            1,
+            ("decisions/semantic",),
+            ("decide", "exact", "minhash"),
+            ("dedup/semantic.py", "dedup/corpus.py", "dedup/shingles.py"),
+            plain(dedup),
+            None,
+            ("faiss-cpu",),
+        )
+    add(
+        "final",
+        final,
+        n,
+        ("decisions/final",),
+        ("decide", "exact", "minhash", "semantic"),
+        ("policy.py",),
+        steps(config),
+    )
     path = [config.tokenizer.path] if config.tokenizer.path else []
-    add("tokenizer", tokenizer, 1, ("tokenizer",), ("final",), ("tokenize", "keyed.py"),
-        [plain(config.tokenizer), config.seed], fingerprint.of_paths(path), ("tokenizers",))  # fmt: skip
-    add("tokens", tokens, n, ("tokens",), ("final", "tokenizer"), ("tokenize/encode.py", "tokenize/folder.py"))
-    add("pack", pack, 1, ("packed",), ("tokens",), ("pack", "packed", "mixture.py", "keyed.py"),
-        [plain(config.pack), plain(config.mixture), config.seed, config.cutoff])  # fmt: skip
+    add(
+        "tokenizer",
+        tokenizer,
+        1,
+        ("tokenizer",),
+        ("final",),
+        ("tokenize", "keyed.py"),
+        [plain(config.tokenizer), config.seed],
+        fingerprint.of_paths(path),
+        ("tokenizers",),
+    )
+    add(
+        "tokens", tokens, n, ("tokens",), ("final", "tokenizer"), ("tokenize/encode.py", "tokenize/folder.py")
+    )
+    add(
+        "pack",
+        pack,
+        1,
+        ("packed",),
+        ("tokens",),
+        ("pack", "packed", "mixture.py", "keyed.py"),
+        [plain(config.pack), plain(config.mixture), config.seed, config.cutoff],
+    )
     return stages, not_run
 
 

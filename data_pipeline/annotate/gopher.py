@@ -88,7 +88,9 @@ def _n_grams(words: list[str], n_chars: int) -> dict[str, float]:
             break
         grams = _mix(grams[:-1] * _FACTOR + hashes[n - 1 :])
         if n in TOP_N_GRAMS:
-            _, first, inverse, counts = np.unique(grams, return_index=True, return_inverse=True, return_counts=True)
+            _, first, inverse, counts = np.unique(
+                grams, return_index=True, return_inverse=True, return_counts=True
+            )
             # Of equally frequent n-grams the first in the text counts, as in collections.Counter.
             best = np.flatnonzero(counts == counts.max())
             start = int(first[best].min())

@@ -11,6 +11,4 @@ COLUMNS = ("content_hash",)
 
 def signals(document: Analysis) -> dict[str, str]:
     """`content_hash`: xxh3-128 of the normalised text, 32 hexadecimal digits."""
-    return {
-        "content_hash": xxhash.xxh3_128_hexdigest(document.normalised.encode("utf-8", "surrogatepass"))
-    }
+    return {"content_hash": xxhash.xxh3_128_hexdigest(document.normalised.encode("utf-8", "surrogatepass"))}

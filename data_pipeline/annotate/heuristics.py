@@ -35,5 +35,7 @@ def annotate(run_dir: Path, shard: int) -> dict[str, int]:
     for name, values in columns.items():
         kind = pa.string() if name == "hashes" else pa.float64()
         arrays = {column: pa.array(v, kind) for column, v in values.items()}
-        write_table(pa.table({"id": documents["id"], **arrays}), shard_path(run_dir, f"signals/{name}", shard))
+        write_table(
+            pa.table({"id": documents["id"], **arrays}), shard_path(run_dir, f"signals/{name}", shard)
+        )
     return {"documents": len(documents), "bytes": n_bytes}

@@ -47,9 +47,9 @@ def decode(data: bytes, declared: str | None, html: bool) -> tuple[str, int]:
     UTF-8 wins over any declared single-byte set where the bytes are valid UTF-8: text in another encoding practically
     never is, and wrong declarations are common.
     """
-    for mark, name in _BOMS:
+    for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return _replace(data[len(mark) :], name)
+            return _replace(data[len(mark) :], encoding)
     try:
         return data.decode("utf-8"), 0
     except UnicodeDecodeError:

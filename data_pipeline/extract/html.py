@@ -27,9 +27,21 @@ MAX_DEPTH_RUN = 3_000
 MAX_SECONDS = 120
 """Processor time for one page: far above what the bounds on size allow, so that the verdict never hangs on the load."""
 
-_RUN = re.compile(r"(?:<[a-zA-Z][^<>]*>\s*){%d}" % MAX_DEPTH_RUN)
+_RUN = re.compile(rf"(?:<[a-zA-Z][^<>]*>\s*){{{MAX_DEPTH_RUN}}}")
 _BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "td", "th", "pre", "blockquote", "dd", "dt")
-_CHROME = ("script", "style", "nav", "header", "footer", "aside", "form", "noscript", "template", "svg", "iframe")
+_CHROME = (
+    "script",
+    "style",
+    "nav",
+    "header",
+    "footer",
+    "aside",
+    "form",
+    "noscript",
+    "template",
+    "svg",
+    "iframe",
+)
 _SPACE = re.compile(r"\s+")
 
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
@@ -58,7 +70,9 @@ def main_text(page: str) -> tuple[str, bool]:
 def simple_text(page: str) -> str:
     """Text of block elements outside scripts, navigation and forms, one line each."""
     try:
-        tree = lxml.html.document_fromstring(page.encode("utf-8"), parser=lxml.html.HTMLParser(encoding="utf-8"))
+        tree = lxml.html.document_fromstring(
+            page.encode("utf-8"), parser=lxml.html.HTMLParser(encoding="utf-8")
+        )
     except (etree.LxmlError, ValueError, AssertionError):
         return ""
     etree.strip_elements(tree, *_CHROME, etree.Comment, with_tail=False)

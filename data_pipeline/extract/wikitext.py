@@ -20,6 +20,7 @@ _NOWIKI = re.compile(r"<nowiki\s*/>|</?nowiki\s*>", re.I)
 _BREAK = re.compile(r"<(?:br|hr)\b[^<>]*/?>|</?(?:p|div|center|blockquote|poem)\b[^<>]*>", re.I)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>")
 _BRACKETS = re.compile(r"\{\{|\}\}|\{\||\|\}(?!\})|\[\[|\]\]")
+_PARAMETER = re.compile(r"\{\{\{[^{}]*\}\}\}")
 _EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^\s\]]*(?:\s+([^\[\]]*))?\]")
 _QUOTES = re.compile(r"'{2,5}")
 _MAGIC = re.compile(r"__[A-Z]{3,30}__")
@@ -36,13 +37,49 @@ _HIDDEN = re.compile(
     r"|tập tin|hình|thể loại|berkas|gambar|αρχείο|εικόνα|κατηγορία|зображення|категорія|attēls|kategoreja)\s*:",
     re.I,
 )
-_IMAGE_OPTION = re.compile(r"\|\s*(?:thumb|thumbnail|mini|miniatur|vignette|frame|\d*x?\d+\s*px)\s*(?:\||$)", re.I)
+_IMAGE_OPTION = re.compile(
+    r"\|\s*(?:thumb|thumbnail|mini|miniatur|vignette|frame|\d*x?\d+\s*px)\s*(?:\||$)", re.I
+)
 _INTERWIKI = re.compile(r"^\s*[a-z]{2,3}(?:-[a-z]+)*\s*:", re.I)
 EMPTY_SECTIONS = frozenset(
-    """references notes footnotes citations bibliography sources external_links see_also further_reading notes_and_references
-    einzelnachweise weblinks quellen literatur siehe_auch références notes_et_références liens_externes voir_aussi
-    referencias enlaces_externos véase_también referenze collegamenti_esterni note voci_correlate bronnen externe_links
-    przypisy linki_zewnętrzne referências ligações_externas ver_também примечания ссылки литература""".split()
+    [
+        "references",
+        "notes",
+        "footnotes",
+        "citations",
+        "bibliography",
+        "sources",
+        "external_links",
+        "see_also",
+        "further_reading",
+        "notes_and_references",
+        "einzelnachweise",
+        "weblinks",
+        "quellen",
+        "literatur",
+        "siehe_auch",
+        "références",
+        "notes_et_références",
+        "liens_externes",
+        "voir_aussi",
+        "referencias",
+        "enlaces_externos",
+        "véase_también",
+        "referenze",
+        "collegamenti_esterni",
+        "note",
+        "voci_correlate",
+        "bronnen",
+        "externe_links",
+        "przypisy",
+        "linki_zewnętrzne",
+        "referências",
+        "ligações_externas",
+        "ver_também",
+        "примечания",
+        "ссылки",
+        "литература",
+    ]
 )
 """Headings of sections that hold lists of links, normalised; the section goes up to the next heading as high."""
 
@@ -52,6 +89,8 @@ def to_text(source: str) -> str:
     text = _COMMENT.sub("", source)
     text = _SELF_CLOSED.sub("", text)
     text = _PAIRED.sub("", text)
+    while (plain := _PARAMETER.sub("", text)) != text:  # parameters nest: {{{a|{{{b|}}}}}}
+        text = plain
     text = _unnest(text)
     text = _EXTERNAL.sub(lambda m: m.group(1) or "", text)
     text = _MAGIC.sub("", _QUOTES.sub(lambda m: "" if len(m.group()) > 1 else m.group(), text))

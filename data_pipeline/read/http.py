@@ -56,7 +56,8 @@ def parse(data: bytes, limit: int) -> Response:
 
 def dechunk(body: bytes) -> bytes:
     """Undo chunked transfer encoding; a body that is not chunked (crawlers often keep the header only) is unchanged."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while True:
         end = body.find(b"\n", at, at + 1024)
         size_text = body[at : end if end >= 0 else at].split(b";")[0].strip()
@@ -116,7 +117,11 @@ def kind_of(content_type: str, body: bytes) -> str | None:
         return "html"
     if content_type == "text/plain":
         # Servers send pages without an extension as plain text.
-        return "html" if re.match(rb"\s*(?:\xef\xbb\xbf)?<(?:!doctype\s+html|html)\b", body[:512], re.I) else "text"
+        return (
+            "html"
+            if re.match(rb"\s*(?:\xef\xbb\xbf)?<(?:!doctype\s+html|html)\b", body[:512], re.I)
+            else "text"
+        )
     if content_type in ("", "unk", "no-type", "application/octet-stream", "application/http", "unknown"):
         return "html" if _MARKUP.search(body[:2048]) else None
     return None

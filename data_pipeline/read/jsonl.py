@@ -70,7 +70,7 @@ def lines(
         if not line:
             return
         size = len(line)
-        whole = size <= limit or line.endswith(b"\n") and size == limit + 1
+        whole = size <= limit or (line.endswith(b"\n") and size == limit + 1)
         if not whole:
             line = line[:1024]
             while rest := stream.readline(block_bytes):
@@ -148,7 +148,11 @@ def from_row(
             repair(str(k))[0]: repair(v)[0] if isinstance(v, str) else v
             for k, v in row.items()
             if k not in used
-            and (isinstance(v, (bool, float)) or isinstance(v, int) and abs(v) < 2**63 or isinstance(v, str) and len(v) <= 1000)
+            and (
+                isinstance(v, (bool, float))
+                or (isinstance(v, int) and abs(v) < 2**63)
+                or (isinstance(v, str) and len(v) <= 1000)
+            )
         }
         | ({"given_id": given_text} if given_text else {}),
     )

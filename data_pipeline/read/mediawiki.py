@@ -37,7 +37,11 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
                 number += 1
     except DAMAGE as error:
         yield SetAside(
-            file, number, position, f"damaged stream after this offset: {error}", "a readable file; the rest is lost"
+            file,
+            number,
+            position,
+            f"damaged stream after this offset: {error}",
+            "a readable file; the rest is lost",
         )
         return
     if not found:
@@ -105,7 +109,9 @@ def pages(stream: IO[bytes], limit: int) -> Iterator[tuple[int, bytes, str | Non
 
 def _page(data: bytes, file: str, number: int, offset: int, site: Site) -> Item:
     try:
-        page = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
+        page = etree.fromstring(
+            data, etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+        )
     except etree.XMLSyntaxError as error:
         return SetAside(file, number, offset, f"not XML: {error}", "<page>…</page>", excerpt(data))
     title, namespace = page.findtext("title") or "", page.findtext("ns") or "0"

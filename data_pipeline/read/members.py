@@ -148,9 +148,7 @@ class Stream:
     def at_member(self) -> bool:
         """Whether the next byte is the first of a gzip member."""
         offset = self.offset
-        return self.gzip and any(
-            place == (self._consumed + self._at, offset) for place in self._starts
-        )
+        return self.gzip and any(place == (self._consumed + self._at, offset) for place in self._starts)
 
     def resume(self, member: int) -> None:
         """Go on behind damage: drop what is buffered, and stand at the next gzip member after the one at `member`.
@@ -189,7 +187,9 @@ class Stream:
     def take(self, count: int) -> bytes:
         """Exactly `count` bytes; raises Broken where the stream ends before."""
         if self._need(count) < count:
-            raise Broken(f"the file ends {count - (len(self._buffer) - self._at)} bytes before the record does")
+            raise Broken(
+                f"the file ends {count - (len(self._buffer) - self._at)} bytes before the record does"
+            )
         data = bytes(self._buffer[self._at : self._at + count])
         self._at += count
         return data
@@ -208,15 +208,17 @@ class Stream:
 
     def line(self, limit: int) -> bytes:
         """The next line with its line feed, at most `limit` bytes of it."""
-        size = 1024
+        searched = 0
         while True:
-            there = self._need(size)
-            end = self._buffer.find(b"\n", self._at, self._at + min(there, limit))
+            # Only what is buffered is searched before more is read: damage further on must not cost this line.
+            end = self._buffer.find(b"\n", self._at + searched, self._at + limit)
             if end >= 0:
                 return self.take(end + 1 - self._at)
-            if there < size or size >= limit:
-                return self.take(min(there, limit))
-            size *= 2
+            searched = len(self._buffer) - self._at
+            if searched >= limit:
+                return self.take(limit)
+            if not self._fill():
+                return self.take(searched)
 
     def find(self, pattern: bytes) -> bool:
         """Stand at the next occurrence of `pattern`; False (and at the end) where there is none."""
@@ -251,4 +253,3 @@ def splits_by_record(path: Path) -> bool:
         return bool(stream._raw)
     finally:
         stream.close()
-

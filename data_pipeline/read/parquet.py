@@ -39,7 +39,7 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
                         BATCH_ROWS, row_groups=[group], columns=[n for n in names if n in wanted]
                     ):
                         for row in batch.to_pylist():
-                            if len((row[recipe.text_key] or "")) > recipe.max_record_bytes:
+                            if len(row[recipe.text_key] or "") > recipe.max_record_bytes:
                                 yield SetAside(
                                     file,
                                     number,

@@ -84,9 +84,11 @@ def entries(root: str, prose: bool, cap: int | None) -> list[Entry]:
         if name and name.lower() != "arriero":
             found += _files_of(name, distribution, packages, prose)
     if not found:
-        raise ValueError(f"{packages} holds no installed Python distribution; expected a site-packages folder")
+        raise ValueError(
+            f"{packages} holds no installed Python distribution; expected a site-packages folder"
+        )
     if prose and root == "environment":
-        found += _standard_library() + [Entry(TOPICS, STANDARD_LIBRARY, "topics", 700_000)] + _system()
+        found += [*_standard_library(), Entry(TOPICS, STANDARD_LIBRARY, "topics", 700_000), *_system()]
     by_kind: dict[str, list[Entry]] = defaultdict(list)
     for entry in sorted(set(found), key=lambda e: (e.kind, e.distribution.lower(), e.path)):
         by_kind[entry.kind].append(entry)
@@ -99,7 +101,9 @@ def site_packages(root: str) -> Path:
         return Path(sysconfig.get_paths()["purelib"])
     path = Path(root)
     if not path.is_dir():
-        raise ValueError(f"input {root} is no folder; the `python` reader takes `environment` or a site-packages folder")
+        raise ValueError(
+            f"input {root} is no folder; the `python` reader takes `environment` or a site-packages folder"
+        )
     return path
 
 
@@ -110,7 +114,14 @@ def _files_of(
         path = str(file)
         suffix = file.suffix.lower()
         is_code = suffix == ".py"
-        wanted = (suffix in _TEXT_SUFFIXES or bool(_LICENCE.match(file.name)) and suffix in ("", *_TEXT_SUFFIXES)) if prose else False
+        wanted = (
+            (
+                suffix in _TEXT_SUFFIXES
+                or (bool(_LICENCE.match(file.name)) and suffix in ("", *_TEXT_SUFFIXES))
+            )
+            if prose
+            else False
+        )
         described = prose and file.name == "METADATA"
         if path.startswith("..") or not (is_code or wanted or described) or _BLOBS.search(path):
             continue
@@ -205,7 +216,13 @@ def _entry(
     if kind in (DOCSTRING, METADATA):
         text = (docstrings if kind == DOCSTRING else description)(decode(payload, None, html=False)[0])
         payload = text.encode("utf-8", "replace")
-    licence = "PSF-2.0" if distribution == STANDARD_LIBRARY else None if kind == SYSTEM else licence_of(distribution, packages)
+    licence = (
+        "PSF-2.0"
+        if distribution == STANDARD_LIBRARY
+        else None
+        if kind == SYSTEM
+        else licence_of(distribution, packages)
+    )
     return Record(
         file=str(file),
         number=number,
@@ -285,12 +302,14 @@ def licence_of(distribution: str, packages: str) -> str | None:
     if found is None:
         return None
     metadata = found.metadata
-    if expression := metadata.get("License-Expression"):
-        return expression
+    if expressions := metadata.get_all("License-Expression"):
+        return str(expressions[0])
     classifiers = [
-        c.rsplit(" :: ", 1)[1] for c in metadata.get_all("Classifier") or () if c.startswith("License :: ") and c.count(" :: ") > 1
+        c.rsplit(" :: ", 1)[1]
+        for c in metadata.get_all("Classifier") or ()
+        if c.startswith("License :: ") and c.count(" :: ") > 1
     ]
     if classifiers:
         return " / ".join(classifiers)
-    stated = (metadata.get("License") or "").strip().split("\n")[0][:100]
+    stated = str((metadata.get_all("License") or [""])[0]).strip().split("\n")[0][:100]
     return stated or None

@@ -29,7 +29,7 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
         )
         return
     name = Path(file).name
-    html = recipe.extract == "html" or recipe.extract == "auto" and unit.kind == "html"
+    html = recipe.extract == "html" or (recipe.extract == "auto" and unit.kind == "html")
     # The name stands for the document, not the folder it happens to lie in: moving the input keeps the ids.
     yield Record(
         file=file,

@@ -114,14 +114,16 @@ def find(pattern: str) -> list[Path]:
     elif path.exists():
         files = [path]
     else:
-        files = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
+        files = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207
         if not files:
             raise ValueError(f"input {pattern} matches no file; expected a file, a folder or a glob")
     for file in files:
         try:
             file.open("rb").close()
         except OSError as error:
-            raise ValueError(f"input {file} cannot be read: {error.strerror}; check its permissions") from error
+            raise ValueError(
+                f"input {file} cannot be read: {error.strerror}; check its permissions"
+            ) from error
     return sorted(p.resolve() for p in files)
 
 
@@ -167,12 +169,12 @@ def _file_units(source: Source, files: list[tuple[Path, Kind]], unit_bytes: int,
     gathered: list[Path] = []
     gathered_kind: Kind = "text"
 
-    def add(kind: Kind, members: list[Path], part: int, parts: int, begin: int, end: int | None, size: int) -> None:
+    def add(
+        kind: Kind, members: list[Path], part: int, parts: int, begin: int, end: int | None, size: int
+    ) -> None:
         shown = str(members[0]) if len(members) == 1 else str(members[0].parent)
         names = tuple(str(m) for m in members)
-        units.append(
-            Unit(first + len(units), source.name, kind, names, shown, part, parts, begin, end, size)
-        )
+        units.append(Unit(first + len(units), source.name, kind, names, shown, part, parts, begin, end, size))
 
     def flush() -> None:
         if gathered:
@@ -226,7 +228,9 @@ def _python_units(source: Source, unit_bytes: int, first: int) -> list[Unit]:
         size += entry.size
         if size >= unit_bytes or len(lines) >= MAX_FILES or i == len(entries) - 1:
             units.append(
-                Unit(first + len(units), source.name, "python", tuple(lines), source.input, 0, 1, 0, None, size)
+                Unit(
+                    first + len(units), source.name, "python", tuple(lines), source.input, 0, 1, 0, None, size
+                )
             )
             lines, size = [], 0
     return units

@@ -83,9 +83,7 @@ def _next_header(stream: Stream) -> None:
         stream.resume(offset)
 
 
-def _warc(
-    stream: Stream, version: bytes, file: str, number: int, offset: int, recipe: RecipeConfig
-) -> Item:
+def _warc(stream: Stream, version: bytes, file: str, number: int, offset: int, recipe: RecipeConfig) -> Item:
     headers: dict[str, str] = {}
     size, name = len(version), ""
     while line := stream.line(HEADER_LIMIT):
@@ -109,20 +107,35 @@ def _warc(
     if length > recipe.max_record_bytes:
         stream.skip(length)
         return SetAside(
-            file, number, offset, f"a record of {length} bytes", "raise `recipe.max_record_bytes` to read it", url
+            file,
+            number,
+            offset,
+            f"a record of {length} bytes",
+            "raise `recipe.max_record_bytes` to read it",
+            url,
         )
     body = stream.take(length)
     if not _ends_here(stream):
         stream.untake(length)
         raise Misread(
-            f"Content-Length {length} does not reach the end of the record", "an empty line and the next record", url
+            f"Content-Length {length} does not reach the end of the record",
+            "an empty line and the next record",
+            url,
         )
     if kind not in DOCUMENT_TYPES:
         return Skipped(f"warc-type {kind or 'missing'}")
     content_type = headers.get("content-type", "").lower()
     is_http = kind == "response" and (url.startswith("http") or content_type.startswith("application/http"))
     return _document(
-        body, is_http, content_type, url, _date(headers.get("warc-date", "")), file, number, offset, recipe,
+        body,
+        is_http,
+        content_type,
+        url,
+        _date(headers.get("warc-date", "")),
+        file,
+        number,
+        offset,
+        recipe,
         headers.get("warc-identified-content-language", "").split(",")[0],
     )
 
@@ -144,7 +157,12 @@ def _arc(
     if length > recipe.max_record_bytes:
         stream.skip(length)
         return SetAside(
-            file, number, offset, f"a record of {length} bytes", "raise `recipe.max_record_bytes` to read it", url
+            file,
+            number,
+            offset,
+            f"a record of {length} bytes",
+            "raise `recipe.max_record_bytes` to read it",
+            url,
         )
     body = stream.take(length)
     if url.startswith("filedesc:"):
@@ -152,8 +170,16 @@ def _arc(
     if not url.startswith(("http:", "https:")):
         return Skipped("arc record of " + url.split(":", 1)[0])
     return _document(
-        body, True, fields[3].decode("latin-1").lower(), url, f"{date[:4]}-{date[4:6]}-{date[6:8]}",
-        file, number, offset, recipe, "",
+        body,
+        True,
+        fields[3].decode("latin-1").lower(),
+        url,
+        f"{date[:4]}-{date[4:6]}-{date[6:8]}",
+        file,
+        number,
+        offset,
+        recipe,
+        "",
     )
 
 

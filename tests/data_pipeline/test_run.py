@@ -16,16 +16,48 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-WORDS = (
-    "the river and mountain have given people of that valley with care to be remembered stone water light summer "
-    "garden history language machine winter story question answer number letter village market evening morning"
-).split()
+WORDS = [
+    "the",
+    "river",
+    "and",
+    "mountain",
+    "have",
+    "given",
+    "people",
+    "of",
+    "that",
+    "valley",
+    "with",
+    "care",
+    "to",
+    "be",
+    "remembered",
+    "stone",
+    "water",
+    "light",
+    "summer",
+    "garden",
+    "history",
+    "language",
+    "machine",
+    "winter",
+    "story",
+    "question",
+    "answer",
+    "number",
+    "letter",
+    "village",
+    "market",
+    "evening",
+    "morning",
+]
 SMALL = ("tokenizer.vocab_size=400", "tokenizer.n_special=16", "pack.sequence_length=64")
 
 
 def paragraph(random_state: random.Random, sentences: int = 12) -> str:
     return " ".join(
-        " ".join(random_state.choices(WORDS, k=random_state.randint(8, 14))).capitalize() + "." for _ in range(sentences)
+        " ".join(random_state.choices(WORDS, k=random_state.randint(8, 14))).capitalize() + "."
+        for _ in range(sentences)
     )
 
 
@@ -49,12 +81,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = random.Random(1)
     for name in ("a", "b"):
         members = [
-            gzip.compress(response(f"http://example.org/{name}/{i}", page("\n".join(paragraph(draw) for _ in range(4)))), mtime=0)
+            gzip.compress(
+                response(
+                    f"http://example.org/{name}/{i}", page("\n".join(paragraph(draw) for _ in range(4)))
+                ),
+                mtime=0,
+            )
             for i in range(12)
         ]
         (folder / f"{name}.warc.gz").write_bytes(b"".join(members))
-    rows = [{"id": str(i), "url": f"http://example.org/j/{i}", "text": paragraph(draw, 30)} for i in range(20)]
-    rows += [rows[0], {"id": "near", "text": rows[1]["text"] + " The end."}, {"id": "equal", "text": rows[2]["text"].replace(" ", "  ")}]
+    rows = [
+        {"id": str(i), "url": f"http://example.org/j/{i}", "text": paragraph(draw, 30)} for i in range(20)
+    ]
+    rows += [
+        rows[0],
+        {"id": "near", "text": rows[1]["text"] + " The end."},
+        {"id": "equal", "text": rows[2]["text"].replace(" ", "  ")},
+    ]
     rows.append({"id": "short", "text": "Too short."})
     (folder / "c.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
     (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
@@ -105,7 +148,11 @@ def test_funnel_accounts_for_every_document(done: Path) -> None:
 
 
 def test_rejected_record_is_named(done: Path) -> None:
-    rows = [json.loads(line) for path in (done / "rejected").glob("*.jsonl") for line in path.read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for path in (done / "rejected").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert [(Path(r["file"]).name, r["record"], r["excerpt"]) for r in rows] == [("c.jsonl", 24, "not json")]
     assert "not JSON" in rows[0]["reason"]
 
@@ -131,7 +178,9 @@ def test_killed_run_continues_to_the_same_bytes(corpus: Path, done: Path, tmp_pa
     output = tmp_path / "data"
     words = ("recipe=web", f"input={corpus}", f"output={output}", "executor.workers=2", *SMALL)
     process = subprocess.Popen(
-        [sys.executable, "-m", "data_pipeline.run", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "data_pipeline.run", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     started = output / "stages" / f"{stage}.started"
     deadline = time.monotonic() + 120
@@ -155,10 +204,16 @@ def test_second_run_repeats_only_what_changed(corpus: Path, done: Path, tmp_path
     assert plan.returncode == 2  # rule names hold dots, so they are changed in the YAML
     changed = arriero(*words, "dedup.jaccard=0.99")
     assert changed.returncode == 0
-    lines = {line.split()[1]: line for line in changed.stdout.splitlines() if line.strip()[:1].isdigit() and "/" in line}
+    lines = {
+        line.split()[1]: line
+        for line in changed.stdout.splitlines()
+        if line.strip()[:1].isdigit() and "/" in line
+    }
     assert "unchanged" in lines["read"] and "unchanged" in lines["signals"] and "unchanged" in lines["sign"]
     assert "unchanged" not in lines["minhash"] and "unchanged" not in lines["final"]
-    assert json.loads((output / "funnel.json").read_text())["sources"]["web"]["dropped"].get("minhash", 0) == 0
+    assert (
+        json.loads((output / "funnel.json").read_text())["sources"]["web"]["dropped"].get("minhash", 0) == 0
+    )
 
 
 def test_ids_do_not_depend_on_file_order_or_units(corpus: Path, done: Path, tmp_path: Path) -> None:
@@ -168,18 +223,22 @@ def test_ids_do_not_depend_on_file_order_or_units(corpus: Path, done: Path, tmp_
     (moved / "y.warc.gz").write_bytes((corpus / "b.warc.gz").read_bytes())
     (moved / "x.jsonl").write_bytes((corpus / "c.jsonl").read_bytes())
     output = tmp_path / "data"
-    result = arriero("recipe=web", f"input={moved}", f"output={output}", "unit_bytes=1000", "executor.workers=1", *SMALL)
+    result = arriero(
+        "recipe=web", f"input={moved}", f"output={output}", "unit_bytes=1000", "executor.workers=1", *SMALL
+    )
     assert result.returncode == 0, result.stderr
 
     def kept(folder: Path) -> set[str]:
         tables = [pq.read_table(p) for p in (folder / "decisions" / "final").glob("*.parquet")]
-        return {i for t in tables for i, k in zip(t["id"].to_pylist(), t["keep"].to_pylist(), strict=True) if k}
+        return {
+            i for t in tables for i, k in zip(t["id"].to_pylist(), t["keep"].to_pylist(), strict=True) if k
+        }
 
     assert kept(output) == kept(done)
-    packed = {
-        p.relative_to(done).as_posix(): p.read_bytes() for p in (done / "packed").rglob("tokens-*.bin")
-    }
-    assert {p.relative_to(output).as_posix(): p.read_bytes() for p in (output / "packed").rglob("tokens-*.bin")} == packed
+    packed = {p.relative_to(done).as_posix(): p.read_bytes() for p in (done / "packed").rglob("tokens-*.bin")}
+    assert {
+        p.relative_to(output).as_posix(): p.read_bytes() for p in (output / "packed").rglob("tokens-*.bin")
+    } == packed
 
 
 @pytest.mark.parametrize(
@@ -190,7 +249,7 @@ def test_ids_do_not_depend_on_file_order_or_units(corpus: Path, done: Path, tmp_
         (["input={tmp}/zero.jsonl"], "nothing that can be read", 1),
         ([], "no input", 2),
         (["input={tmp}/short.jsonl"], "no document was kept", 1),
-        (["sources=[{{name: a, recipe: wbe, input: x}}]"], "web", 2),
+        (["sources=[{{name: a, recipe: wbe, input: x}}]"], "did you mean `web`", 2),
     ],
 )
 def test_bad_input_is_one_clear_error(tmp_path: Path, words: list[str], message: str, code: int) -> None:
@@ -229,7 +288,12 @@ def test_real_crawl_with_further_sources(tmp_path: Path) -> None:
             ("wikipedia", "wikipedia", "wikipedia"),
         )
     )
-    result = arriero(f"sources=[{listed}]", f"output={tmp_path}/data", "tokenizer.vocab_size=4096", "tokenizer.n_special=16")
+    result = arriero(
+        f"sources=[{listed}]",
+        f"output={tmp_path}/data",
+        "tokenizer.vocab_size=4096",
+        "tokenizer.n_special=16",
+    )
     assert result.returncode == 0, result.stderr
     funnel = json.loads((tmp_path / "data" / "funnel.json").read_text())
     assert all(row["kept"] > 0 for row in funnel["sources"].values())
