@@ -247,5 +247,11 @@ def test_cap_is_spread_over_packages() -> None:
 
 
 def test_docstrings_in_order() -> None:
-    source = '"""Module documentation that is long enough to count."""\nclass A:\n    """A class with a documentation of some length."""\n    def f(self):\n        """A method with a documentation of some length."""\n'
-    assert [line.split()[0] for line in docstrings(source).split("\n\n")] == ["Module", "A", "A"]
+    source = """
+'''Module documentation that is long enough to count.'''
+class A:
+    '''Class with a documentation of some length here.'''
+    def f(self):
+        '''Method with a documentation of some length here.'''
+"""
+    assert [part.split()[0] for part in docstrings(source).split("\n\n")] == ["Module", "Class", "Method"]

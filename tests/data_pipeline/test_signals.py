@@ -68,7 +68,16 @@ def test_signals_of_odd_texts_are_complete_and_finite(text: str) -> None:
 
 
 def test_c4_rules() -> None:
-    text = "A good sentence stands here. And one more!\nno end\nToo short.\nPlease enable JavaScript to go on.\nLorem ipsum dolor sit amet.\nThis has a { in it.\nWe have a privacy policy here."
+    lines = (
+        "A good sentence stands here. And one more!",
+        "no end",
+        "Too short.",
+        "Please enable JavaScript to go on.",
+        "Lorem ipsum dolor sit amet.",
+        "This has a { in it.",
+        "We have a privacy policy here.",
+    )
+    text = "\n".join(lines)
     values = c4.signals(Analysis(text))
     assert (
         values["no_terminal_punctuation"]
@@ -121,7 +130,8 @@ def test_character_sets(data: bytes, declared: str | None, expected: str) -> Non
 
 def test_wikitext() -> None:
     source = (
-        "{{Infobox|a={{nested|{{{1|}}}}}}}'''Lima''' (''Spanish'': {{IPA|x}}) is the [[capital city|capital]] of [[Peru]]."
+        "{{Infobox|a={{nested|{{{1|}}}}}}}'''Lima''' (''Spanish'': {{IPA|x}}) is "
+        "the [[capital city|capital]] of [[Peru]]."
         "<ref name=a>Book</ref><ref name=b/>\n[[File:x.jpg|thumb|A [[link]] in it]]\n== History ==\n* First [http://x.org item]\n"
         "{|\n| cell\n|}\n=== Empty ===\n== See also ==\n* [[Other]]\n[[Category:Cities]]"
     )

@@ -1,0 +1,141 @@
+"""`arriero data` beside the same stages in plain datatrove, on the same WARC files, one worker each.
+
+    python benchmarks/arriero_data.py FILE.warc.gz [FILE …] [--records N]
+
+Both sides: WARC → main text by trafilatura → Gopher repetition and quality → C4 → MinHash signatures and
+deduplication. datatrove splits words with spaCy, which neither side installs here; its filters get the words of this
+project's expression, so the comparison is of the stages around it and flatters datatrove. Prints seconds, pages/s and
+the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from configs import edge
+from configs.schema.pipeline import DataRun, RecipeConfig
+from data_pipeline import executor, stages
+from data_pipeline import stage as staging
+from data_pipeline.analysis import Analysis
+from data_pipeline.document import read_table, shard_path
+from data_pipeline.read import units as planning
+
+STAGES = ("read", "signals", "copies", "language", "nsfw", "quality", "decide", "sign", "minhash", "final")
+
+
+def ours(files: list[Path], folder: Path) -> dict[str, float]:
+    """Seconds by stage, documents read and kept."""
+    pattern = str(files[0]) if len(files) == 1 else str(files[0].parent)
+    words = ["recipe=web", f"input={pattern}", f"output={folder}", "executor.workers=1", "dedup.exact=false"]
+    config = edge.load("data", DataRun, words)
+    plan = planning.plan([planning.Source("web", config.recipe, pattern)], config.unit_bytes)
+    folder.mkdir(parents=True)
+    planning.save(plan.units, folder / "units.json")
+    todo, _ = stages.build(folder, config, plan)
+    expected = staging.fingerprints(todo)
+    result: dict[str, float] = {}
+    for stage in todo:
+        if stage.name in STAGES:
+            state = executor.run(folder, stage, config, expected[stage.name])
+            result[stage.name] = state.seconds
+            if stage.name == "read":
+                result["documents"] = state.counts["read"]
+    kept = [read_table(shard_path(folder, "decisions/final", u.unit), ["keep"])["keep"] for u in plan.units]
+    result["kept"] = sum(sum(k.to_pylist()) for k in kept)
+    return result
+
+
+class Splitter:
+    """datatrove's word tokeniser interface over this project's words and sentences."""
+
+    def word_tokenize(self, text: str) -> list[str]:
+        """Words of a text."""
+        return Analysis(text).words
+
+    def sent_tokenize(self, text: str) -> list[str]:
+        """Sentences, roughly: what ends with a full stop."""
+        return [s for s in text.replace("! ", ". ").replace("? ", ". ").split(". ") if s.strip()]
+
+    def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+        """Spans of the sentences."""
+        return [(0, len(text))]
+
+
+def theirs(files: list[Path], folder: Path) -> dict[str, float]:
+    """Seconds by stage, documents kept."""
+    # The same words for both sides: no spaCy is installed.
+    import datatrove.utils.text as text_utilities
+    from datatrove.executor.local import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
+    from datatrove.pipeline.extractors import Trafilatura
+    from datatrove.pipeline.filters import C4QualityFilter, GopherQualityFilter, GopherRepetitionFilter
+    from datatrove.pipeline.readers import JsonlReader, WarcReader
+    from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.utils import word_tokenizers
+    from datatrove.utils.hashing import HashConfig
+
+    for module in (word_tokenizers, text_utilities):
+        if hasattr(module, "load_word_tokenizer"):
+            module.load_word_tokenizer = lambda language: Splitter()
+    result: dict[str, float] = {}
+
+    def run(name: str, steps: list[object], tasks: int = 1) -> None:
+        began = time.perf_counter()
+        LocalPipelineExecutor(steps, tasks=tasks, workers=1, logging_dir=str(folder / "logs" / name)).run()
+        result[name] = time.perf_counter() - began
+
+    names = [f.name for f in files]
+    reader = WarcReader(str(files[0].parent), glob_pattern=names[0] if len(names) == 1 else "*.warc.gz")
+    filters = [
+        GopherRepetitionFilter(),
+        GopherQualityFilter(),
+        C4QualityFilter(filter_no_terminal_punct=False),
+    ]
+    run("filter", [reader, Trafilatura(timeout=30), *filters, JsonlWriter(str(folder / "filtered"))])
+    config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=20, hashes_per_bucket=6)
+    filtered = str(folder / "filtered")
+    run("sign", [JsonlReader(filtered), MinhashDedupSignature(str(folder / "sig"), config=config)])
+    run(
+        "buckets",
+        [MinhashDedupBuckets(str(folder / "sig"), str(folder / "buckets"), config=config)],
+        tasks=20,
+    )
+    run("cluster", [MinhashDedupCluster(str(folder / "buckets"), str(folder / "remove"), config=config)])
+    run(
+        "remove",
+        [JsonlReader(filtered), MinhashDedupFilter(str(folder / "remove")), JsonlWriter(str(folder / "out"))],
+    )
+    import gzip
+
+    result["kept"] = sum(
+        sum(1 for _ in gzip.open(path, "rt")) for path in (folder / "out").glob("*.jsonl.gz")
+    )
+    return result
+
+
+def main() -> None:
+    """Run both sides and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    assert edge.load_group("recipe", "web", RecipeConfig).reader == "auto"
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [f.resolve() for f in arguments.files]
+        a = ours(files, Path(scratch) / "ours")
+        b = theirs(files, Path(scratch) / "theirs")
+    documents = a["documents"]
+    sums = [sum(v for k, v in side.items() if k not in ("documents", "kept")) for side in (a, b)]
+    for name, side, total in (("arriero", a, sums[0]), ("datatrove", b, sums[1])):
+        stages_shown = ", ".join(f"{k} {v:.1f}" for k, v in side.items() if k not in ("documents", "kept"))
+        print(
+            f"{name:<10} {total:7.1f} s  {documents / total:6.1f} pages/s  kept {side['kept']:.0f}  ({stages_shown})"
+        )
+    print(f"ratio      {sums[1] / sums[0]:.2f}x")
+
+
+if __name__ == "__main__":
+    main()
