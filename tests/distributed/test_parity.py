@@ -133,9 +133,7 @@ def test_layouts_equal_one_process(world_size: int) -> None:
 )
 def test_compiled_layouts_equal_one_process() -> None:
     options = (("compile", True),)
-    compare(
-        2, [Case(parallel, tied, train=options) for parallel in (FSDP, TP2, PP2) for tied in (False, True)]
-    )
+    compare(2, [Case(parallel, tied, train=options) for parallel in (FSDP, PP2) for tied in (False, True)])
 
 
 @pytest.mark.full
