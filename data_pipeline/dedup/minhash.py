@@ -32,6 +32,9 @@ STEP = "minhash"
 # Changing the permutations invalidates stored signatures: they are part of the format.
 _PERMUTATION_SEED = 0x61727269
 _BLOCK = 2048
+# Exact looks a document gets at the most, the likeliest first. Without a bound, 5,000 pages that share two thirds of their
+# text and are no duplicates cost 11 million looks; a true duplicate is practically never behind 64 likelier candidates.
+_MOST_VERIFIED = 64
 
 
 def check(config: DedupConfig) -> None:
@@ -241,7 +244,7 @@ def _visit(
             likely = agreement >= least
             met, agreement = met[likely], agreement[likely]
             # The most similar first; equal ones by preference.
-            for j in met[np.lexsort((met, -agreement))].tolist():
+            for j in met[np.lexsort((met, -agreement))][:_MOST_VERIFIED].tolist():
                 size_i, size_j = sets.size(i), sets.size(j)
                 if min(size_i, size_j) < config.jaccard * max(size_i, size_j):
                     continue

@@ -190,6 +190,17 @@ def test_a_giant_bucket_costs_one_comparison_a_document(tmp_path: Path) -> None:
     assert counts["verified"] <= 2 * len(rows)
 
 
+def test_a_giant_bucket_of_different_pages_stays_linear(tmp_path: Path) -> None:
+    draw = random.Random(10)
+    frame = text_of(draw, 120)
+    rows = [(identifier(n), " ".join([*frame, *text_of(draw, 25)])) for n in range(400)]
+    rows += [(identifier((n, "copy")), rows[n][1] + " end") for n in range(0, 400, 40)]
+    run = write_run(tmp_path / "run", [rows])
+    counts = minhash.decide(run, [0], CONFIG)
+    assert counts["dropped"] == 10
+    assert counts["verified"] <= 64 * len(rows)
+
+
 def test_stored_signatures_give_the_same_decisions(tmp_path: Path) -> None:
     rows = near_duplicates(9, 40)
     fresh, stored = write_run(tmp_path / "fresh", [rows]), write_run(tmp_path / "stored", [rows])
