@@ -20,8 +20,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-SERVER = [sys.executable, "-m", "data_pipeline.quality.server", "--port", "0"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.demo", description=__doc__)
@@ -32,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data, run = arguments.runs / "demo-data", arguments.runs / "demo"
     length = [f"train.steps={arguments.steps}"] if arguments.steps else []
 
-    prepare(data)
+    verb("data", "source=demo", f"output={data}")
     with worker_killed_once(run):
         verb(
             "launch",
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"run.dir={run}",
             *length,
         )
-    verb("evaluate", f"run.dir={run}")
+    evaluate_once(run)
     compare_with_xz(run, data)
     verb("generate", f"run.dir={run}", "prompt=def ", "max_tokens=120", "temperature=0.7", "top_p=0.95")
     verb("generate", f"run.dir={run}", "prompt=The ", "max_tokens=80", "temperature=0.7", "top_p=0.95")
@@ -59,18 +57,6 @@ def verb(*words: str) -> None:
     code = subprocess.run([sys.executable, "-m", "launch.cli", *words], check=False).returncode
     if code:
         raise SystemExit(f"error: `arriero {shown}` ended with status {code}")
-
-
-def prepare(data: Path) -> None:
-    """Build the packed dataset; the quality labels come from a local server that speaks the OpenAI protocol."""
-    with subprocess.Popen(SERVER, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            address = server.stdout.readline().split()[-1]
-            print(f"$ python -m data_pipeline.quality.server   # answers at {address}")
-            verb("data", "source=demo", f"output={data}", f"quality.label.base_url={address}")
-        finally:
-            server.terminate()
 
 
 @contextlib.contextmanager
@@ -112,29 +98,30 @@ def _events(run: Path) -> set[str]:
     )
 
 
+def evaluate_once(run: Path) -> None:
+    """`arriero evaluate`, unless the newest checkpoint was evaluated already."""
+    step = max(int(p.parent.name.removeprefix("step-")) for p in run.glob("checkpoints/step-*/COMMITTED"))
+    result = run / "heldout_documents.jsonl"
+    if result.exists() and json.loads(result.read_text().partition("\n")[0])["step"] == step:
+        print(f"\n# step {step} is evaluated already: {result}")
+        return
+    verb("evaluate", f"run.dir={run}", "dtype=bf16", "batch_size=16")
+
+
 def compare_with_xz(run: Path, data: Path) -> None:
     """Print the model's bits per byte on held-out documents beside those of `xz -9`, by source."""
-    from pretrain.evaluate import heldout_document_bits
-
-    result = run / "compression.json"
-    checkpoint = max(p.parent.name for p in run.glob("checkpoints/step-*/COMMITTED"))
-    if result.exists() and (rows := json.loads(result.read_text()))["checkpoint"] == checkpoint:
-        _print_compression(rows["sources"])
-        return
-    texts = _texts(data)
-    sources = {}
-    for source, documents in heldout_document_bits(run).items():
-        contents = [texts[d.id].encode() for d in documents]
+    documents = [json.loads(line) for line in (run / "heldout_documents.jsonl").read_text().splitlines()]
+    texts = _texts(data, {d["id"] for d in documents})
+    print("\nHeld-out bits per byte, pooled over bytes (lower is better)")
+    print(f"{'source':<10}{'documents':>10}{'bytes':>12}{'model':>9}{'xz -9 each':>12}{'xz -9 all':>11}")
+    for source in sorted({d["source"] for d in documents}):
+        rows = [d for d in documents if d["source"] == source]
+        contents = [texts[d["id"]].encode() for d in rows]
         size = sum(map(len, contents))
-        sources[source] = {
-            "documents": len(documents),
-            "bytes": size,
-            "model": sum(d.bits for d in documents) / size,
-            "xz_each": 8 * sum(xz9(c) for c in contents) / size,
-            "xz_all": 8 * xz9(b"".join(contents)) / size,
-        }
-    result.write_text(json.dumps({"checkpoint": checkpoint, "sources": sources}, indent=1))
-    _print_compression(sources)
+        model = sum(d["bits"] for d in rows) / size
+        each = 8 * sum(xz9(c) for c in contents) / size
+        together = 8 * xz9(b"".join(contents)) / size
+        print(f"{source:<10}{len(rows):>10}{size:>12,}{model:>9.3f}{each:>12.3f}{together:>11.3f}")
 
 
 def xz9(content: bytes) -> int:
@@ -144,23 +131,16 @@ def xz9(content: bytes) -> int:
     return len(lzma.compress(content, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, filters=filters))
 
 
-def _texts(data: Path) -> dict[str, str]:
+def _texts(data: Path, ids: set[str]) -> dict[str, str]:
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     texts: dict[str, str] = {}
     for shard in sorted((data / "documents").glob("*.parquet")):
         table = pq.read_table(shard, columns=["id", "text"])
+        table = table.filter(pc.is_in(table["id"], pc.SetLookupOptions(list(ids))))
         texts.update(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
     return texts
-
-
-def _print_compression(sources: dict[str, dict[str, float]]) -> None:
-    print("\nHeld-out bits per byte, pooled over bytes (lower is better)")
-    print(f"{'source':<10}{'documents':>10}{'bytes':>12}{'model':>9}{'xz -9 each':>12}{'xz -9 all':>11}")
-    for name, row in sources.items():
-        print(
-            f"{name:<10}{row['documents']:>10}{row['bytes']:>12,}{row['model']:>9.3f}{row['xz_each']:>12.3f}{row['xz_all']:>11.3f}"
-        )
 
 
 if __name__ == "__main__":

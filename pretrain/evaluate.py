@@ -3,7 +3,8 @@
 Every token after the begin-of-text token is predicted once, the end-of-text token too. Nats per token is the total
 loss ÷ the tokens predicted; bits per byte is the total loss ÷ ln 2 ÷ the UTF-8 bytes that those tokens stand for (the
 end-of-text token stands for none), so runs with different tokenizers compare. `all` is the total over all sources,
-not a mean of their means. Rows go to `eval.jsonl` of the run directory.
+not a mean of their means. Rows go to `eval.jsonl` of the run directory; a whole split also leaves the bits of each
+document in `heldout_documents.jsonl` (or `train_documents.jsonl`).
 
 Examples:
   arriero evaluate run.dir=runs/a
@@ -18,7 +19,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ import torch.distributed as dist
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.train import EvaluateRun, OtherData, ParallelConfig, RunDir, TrainConfig, TrainRun
+from configs.schema.train import EvaluateRun, ParallelConfig, TrainConfig, TrainRun
 from data_pipeline.packed import PADDING, PackedDataset
 from pretrain.checkpoint import restore_model
 from pretrain.data import IGNORE, heldout_batches
@@ -69,6 +70,8 @@ class DocumentBits:
 
     id: str
     """32 hexadecimal digits."""
+    source: str
+    """Name of its source."""
     bytes: int
     """UTF-8 bytes of its text."""
     bits: float
@@ -86,10 +89,18 @@ def run(config: EvaluateRun) -> int:
     process = setup(config.device, timeout=1800.0)
     try:
         engine, packed, step = open_run(config, process)
-        losses = evaluate(
-            engine, packed, config.split, config.batch_size, config.max_sequences, process.device
-        )
+        documents = None
+        if config.max_sequences is None:
+            losses, documents = evaluate_documents(
+                engine, packed, config.split, config.batch_size, process.device
+            )
+        else:
+            losses = evaluate(
+                engine, packed, config.split, config.batch_size, config.max_sequences, process.device
+            )
         if process.rank == 0:
+            if documents is not None:
+                write_documents(run_dir / f"{config.split}_documents.jsonl", step, documents)
             rows = eval_rows(losses, step, config.split)
             JsonlLog(run_dir / "eval.jsonl").write(rows)
             print(f"{run_dir}, step {step}, {config.split} split of {packed.path}")
@@ -97,6 +108,13 @@ def run(config: EvaluateRun) -> int:
     finally:
         teardown()
     return 0
+
+
+def write_documents(path: Path, step: int, documents: Sequence[DocumentBits]) -> None:
+    """What the model of a step needs for each document, one JSON object a line; replaces an earlier file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(json.dumps({"step": step, **asdict(d)}) + "\n" for d in documents))
+    temporary.replace(path)
 
 
 def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDataset, int]:
@@ -239,23 +257,31 @@ def document_bits(
     return rows, documents["bytes"].astype(np.int64), (nats / math.log(2)).cpu().numpy()
 
 
-def heldout_document_bits(run_dir: Path, batch_size: int = 8) -> dict[str, list[DocumentBits]]:
-    """Bits of every held-out document by source, with the newest checkpoint of a run; for one process."""
-    config = EvaluateRun(run=RunDir(dir=str(run_dir)), data=OtherData(), batch_size=batch_size)
-    process = setup(config.device, timeout=1800.0)
-    try:
-        engine, packed, _ = open_run(config, process)
-        found: dict[str, list[DocumentBits]] = {}
-        for stream, info in packed.streams("heldout").items():
-            ids = packed.documents(stream)["id"]
-            arrays = document_bits(engine, packed, stream, batch_size, process.device)
-            found.setdefault(info.source, []).extend(
-                DocumentBits(ids[row].tobytes().hex(), int(size), float(bits))
-                for row, size, bits in zip(*arrays, strict=True)
-            )
-    finally:
-        teardown()
-    return found
+def evaluate_documents(
+    engine: Engine,
+    packed: PackedDataset,
+    split: Literal["heldout", "train"],
+    batch_size: int,
+    device: torch.device,
+) -> tuple[list[SourceLoss], list[DocumentBits]]:
+    """Loss of each source and of each document of a whole split, in one pass; collective as `evaluate`."""
+    documents: list[DocumentBits] = []
+    totals: dict[str, list[int]] = {}
+    for stream, info in packed.streams(split).items():
+        table = packed.documents(stream)
+        rows, sizes, bits = document_bits(engine, packed, stream, batch_size, device)
+        ids = table["id"]
+        documents += [
+            DocumentBits(ids[row].tobytes().hex(), info.source, int(size), float(b))
+            for row, size, b in zip(rows, sizes, bits, strict=True)
+        ]
+        total = totals.setdefault(info.source, [0, 0])
+        # The begin-of-text token is given, every other token is predicted.
+        total[0] += int(table["tokens"].sum()) - len(table)
+        total[1] += int(sizes.sum())
+    bits_of = {s: math.fsum(d.bits for d in documents if d.source == s) for s in totals}
+    losses = [SourceLoss(s, bits_of[s] * math.log(2), *totals[s]) for s in sorted(totals)]
+    return losses, documents
 
 
 def token_bytes(tokenizer_json: Path, vocab_size: int) -> np.ndarray:

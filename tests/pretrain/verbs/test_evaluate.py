@@ -21,7 +21,7 @@ from configs.edge import ConfigError
 from configs.schema.train import EvaluateRun
 from data_pipeline.packed import PackedDataset
 from pretrain import evaluate as verb
-from pretrain.evaluate import heldout_document_bits, token_bytes
+from pretrain.evaluate import DocumentBits, token_bytes
 from pretrain.generate import load
 from pretrain.weights import from_newest, read_tokenizer
 
@@ -46,6 +46,17 @@ def rows_of(run_dir: Path, *overrides: str) -> dict[str, dict]:
     assert verb.run(config(run_dir, *overrides)) == 0
     rows = [json.loads(line) for line in (run_dir / "eval.jsonl").read_text().splitlines()]
     return {row["source"]: row for row in rows}
+
+
+def documents_of(run_dir: Path) -> dict[str, list[DocumentBits]]:
+    """Documents by source, as an evaluation of the whole split left them."""
+    assert verb.run(config(run_dir)) == 0
+    found: dict[str, list[DocumentBits]] = {}
+    for line in (run_dir / "heldout_documents.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row.pop("step") == 7
+        found.setdefault(row["source"], []).append(DocumentBits(**row))
+    return found
 
 
 def nats_of(run_dir: Path, text: str) -> tuple[float, int]:
@@ -79,7 +90,7 @@ def test_loss_is_the_sum_over_documents_read_alone(run_dir: Path, capsys: pytest
 
 
 def test_bits_of_each_document(run_dir: Path) -> None:
-    found = heldout_document_bits(run_dir, batch_size=2)
+    found = documents_of(run_dir)
     assert found.keys() == HELDOUT.keys()
     for number, (source, texts) in enumerate(
         [("prose", TEXTS[:2]), ("code", HELDOUT["code"]), ("web", HELDOUT["web"])]
@@ -98,7 +109,7 @@ def test_a_document_cut_by_sequences_counts_every_byte_and_token_once(tmp_path: 
     for source, texts in HELDOUT.items():
         assert rows[source]["bytes"] == sum(len(t.encode()) for t in texts)
         assert rows[source]["tokens"] == sum(nats_of(run, t)[1] for t in texts)
-    bits = heldout_document_bits(run, batch_size=2)
+    bits = documents_of(run)
     for source, documents in bits.items():
         row = rows[source]
         assert sum(d.bits for d in documents) == pytest.approx(row["bits_per_byte"] * row["bytes"], rel=1e-5)
