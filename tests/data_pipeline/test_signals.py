@@ -132,7 +132,8 @@ def test_wikitext() -> None:
     source = (
         "{{Infobox|a={{nested|{{{1|}}}}}}}'''Lima''' (''Spanish'': {{IPA|x}}) is "
         "the [[capital city|capital]] of [[Peru]]."
-        "<ref name=a>Book</ref><ref name=b/>\n[[File:x.jpg|thumb|A [[link]] in it]]\n== History ==\n* First [http://x.org item]\n"
+        "<ref name=a>Book</ref><ref name=b/>\n[[File:x.jpg|thumb|A [[link]] in it]]\n== History ==\n"
+        "* First [http://x.org item]\n"
         "{|\n| cell\n|}\n=== Empty ===\n== See also ==\n* [[Other]]\n[[Category:Cities]]"
     )
     assert wikitext.to_text(source) == ("Lima (Spanish: ) is the capital of Peru.\n\nHistory\n\nFirst item")
