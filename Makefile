@@ -47,7 +47,7 @@ system:
 	$(PYTHON) -m venv .venv
 
 .venv/.stamp-run: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[data,track,report]'
 	@touch $@
 
 .venv/.stamp-dev: pyproject.toml constraints.txt | .venv/bin/python

@@ -132,13 +132,14 @@ def xz9(content: bytes) -> int:
 
 
 def _texts(data: Path, ids: set[str]) -> dict[str, str]:
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     texts: dict[str, str] = {}
     for shard in sorted((data / "documents").glob("*.parquet")):
         table = pq.read_table(shard, columns=["id", "text"])
-        table = table.filter(pc.is_in(table["id"], pc.SetLookupOptions(list(ids))))
+        table = table.filter(pc.is_in(table["id"], pa.array(sorted(ids))))
         texts.update(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
     return texts
 
