@@ -24,11 +24,10 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.demo", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go (runs)")
-    parser.add_argument("--steps", type=int, default=None, help="training steps (the experiment's)")
+    parser.add_argument("overrides", nargs="*", help="for the training run, such as train.steps=20")
     arguments = parser.parse_args(argv)
     started = time.time()
     data, run = arguments.runs / "demo-data", arguments.runs / "demo"
-    length = [f"train.steps={arguments.steps}"] if arguments.steps else []
 
     verb("data", "source=demo", f"output={data}")
     with worker_killed_once(run):
