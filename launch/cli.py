@@ -41,7 +41,7 @@ EXIT_INTERRUPTED = 130
 
 # Distribution extra that provides a package, for the message when it is missing.
 EXTRAS = {
-    "data": "datatrove datasketch faiss fasttext fastwarc httpx lxml pyarrow regex tldextract trafilatura xxhash zstandard",
+    "data": "brotli charset_normalizer datatrove faiss fasttext httpx lxml pyarrow regex trafilatura xxhash zstandard",
     "track": "wandb trackio tensorboard",
     "report": "plotly",
     "hf": "transformers",

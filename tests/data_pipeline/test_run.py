@@ -202,7 +202,8 @@ def test_second_run_repeats_only_what_changed(corpus: Path, done: Path, tmp_path
     assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith("unchanged")
     plan = arriero(*words, "recipe.filter.rules.gopher.short=null", "dry_run=true")
     assert plan.returncode == 2  # rule names hold dots, so they are changed in the YAML
-    changed = arriero(*words, "dedup.jaccard=0.99")
+    # The near copy has 329 of the 331 shingles of its original: 0.994.
+    changed = arriero(*words, "dedup.jaccard=0.999")
     assert changed.returncode == 0
     lines = {
         line.split()[1]: line
