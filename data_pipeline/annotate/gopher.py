@@ -41,7 +41,7 @@ def signals(document: Analysis) -> dict[str, float]:
     eight English stop words; `dup_*`, `top_*`: repetition, as shares of lines, paragraphs or characters.
     """
     words, lexical, lines = document.words, document.lexical, document.lines
-    spaced = document.text.split()
+    spaced = document.spaced
     text, n_words, n_lines = document.text, max(len(document.words), 1), max(len(document.lines), 1)
     values: dict[str, float] = {
         "n_words": len(lexical),
@@ -50,7 +50,7 @@ def signals(document: Analysis) -> dict[str, float]:
         "ellipsis_ratio": (text.count("...") + text.count("…")) / n_words,
         "bullet_lines": sum(s.lstrip().startswith(("•", "-")) for s in lines) / n_lines,
         "ellipsis_lines": sum(s.rstrip().endswith(("...", "…")) for s in lines) / n_lines,
-        "alpha_words": sum(w.isalpha() or any(c.isalpha() for c in w) for w in spaced) / max(len(spaced), 1),
+        "alpha_words": sum(w[0].isalpha() or any(map(str.isalpha, w)) for w in spaced) / max(len(spaced), 1),
         "n_stop_words": len(STOP_WORDS.intersection(words)),
     }
     n_chars = max(len(text), 1)
@@ -80,34 +80,24 @@ def _n_grams(words: list[str], n_chars: int) -> dict[str, float]:
     numbers: dict[str, int] = {}
     index = np.array([numbers.setdefault(w, len(numbers)) for w in words], np.uint64)
     hashes = _mix(index + np.uint64(1))
-    ends = np.concatenate([[0], np.cumsum([len(w) for w in words], dtype=np.int64)])
+    ends = np.concatenate([[0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))])
     grams = hashes
-    repeated = np.arange(0)
-    for n in range(2, max(DUPLICATE_N_GRAMS) + 1):
-        if len(words) < n:
-            break
+    repeated = np.arange(len(words))
+    for n in range(2, min(max(DUPLICATE_N_GRAMS), len(words)) + 1):
         grams = _mix(grams[:-1] * _FACTOR + hashes[n - 1 :])
-        if n in TOP_N_GRAMS:
-            _, first, inverse, counts = np.unique(
-                grams, return_index=True, return_inverse=True, return_counts=True
-            )
-            # Of equally frequent n-grams the first in the text counts, as in collections.Counter.
-            best = np.flatnonzero(counts == counts.max())
-            start = int(first[best].min())
-            values[f"top_{n}_gram"] = float(
-                (ends[start + n] - ends[start] + n - 1) * counts[best[0]] / n_chars
-            )
-            repeated = np.flatnonzero(counts[inverse] > 1)
-            continue
         # Where n words repeat, their first n - 1 do: only those places can hold repeated n-grams.
         candidates = repeated[repeated < len(grams)]
-        if len(candidates) == 0:
-            break
-        _, inverse, counts = np.unique(grams[candidates], return_inverse=True, return_counts=True)
+        _, first, inverse, counts = np.unique(
+            grams[candidates], return_index=True, return_inverse=True, return_counts=True
+        )
         repeated = candidates[counts[inverse] > 1]
-        if len(repeated) == 0:
-            break
-        values[f"dup_{n}_gram"] = _repeated_chars(repeated, grams[repeated], ends, n) / n_chars
+        if n in TOP_N_GRAMS:
+            # Of equally frequent n-grams the first in the text counts, as in collections.Counter.
+            most = int(counts.max()) if len(repeated) else 1
+            start = int(candidates[first[counts == most].min()]) if len(repeated) else 0
+            values[f"top_{n}_gram"] = float((ends[start + n] - ends[start] + n - 1) * most / n_chars)
+        elif len(repeated):
+            values[f"dup_{n}_gram"] = _repeated_chars(repeated, grams[repeated], ends, n) / n_chars
     return values
 
 

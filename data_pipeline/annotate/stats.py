@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from data_pipeline.analysis import Analysis
 
@@ -22,13 +23,9 @@ COLUMNS = (
     "replaced",
 )
 
-_ENCODED = re.compile(r"[A-Za-z0-9+/=\\x]{120,}")
+ENCODED_RUN = 120
+_ENCODED = re.compile(rf"[A-Za-z0-9+/=\\x]{{{ENCODED_RUN},}}")
 """Runs as base64, hexadecimal and escaped bytes make them; words and identifiers are far shorter."""
-_LETTERS = re.compile(r"[^\W\d_]+")
-_DIGITS = re.compile(r"\d+")
-_ALPHANUMERIC = re.compile(r"[^\W_]+")
-_SPACES = re.compile(r"\s+")
-_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def signals(document: Analysis) -> dict[str, float]:
@@ -40,9 +37,12 @@ def signals(document: Analysis) -> dict[str, float]:
     """
     text, n = document.text, max(len(document.text), 1)
 
-    def share(pattern: re.Pattern[str]) -> float:
-        return sum(len(m) for m in pattern.findall(text)) / n
+    def share(belongs: Callable[[str], bool]) -> float:
+        return sum(count for c, count in document.characters.items() if belongs(c)) / n
 
+    # A run holds no white space, so most texts need no search for one.
+    suspicious = max(map(len, document.spaced), default=0) >= ENCODED_RUN
+    encoded = sum(map(len, _ENCODED.findall(text))) if suspicious else 0
     lengths = [len(line) for line in document.lines if line.strip()]
     return {
         "bytes": document.n_bytes,
@@ -51,11 +51,11 @@ def signals(document: Analysis) -> dict[str, float]:
         "lines": len(document.lines),
         "mean_line_length": sum(lengths) / len(lengths) if lengths else 0.0,
         "max_line_length": max(lengths, default=0),
-        "alphanumeric": share(_ALPHANUMERIC),
-        "letters": share(_LETTERS),
-        "digits": share(_DIGITS),
-        "spaces": share(_SPACES),
-        "non_ascii": share(_NON_ASCII),
-        "encoded": share(_ENCODED),
-        "replaced": text.count("\ufffd") / n,
+        "alphanumeric": share(str.isalnum),
+        "letters": share(lambda c: c.isalnum() and not c.isdecimal()),
+        "digits": share(str.isdecimal),
+        "spaces": share(str.isspace),
+        "non_ascii": share(lambda c: not c.isascii()),
+        "encoded": encoded / n,
+        "replaced": document.characters["\ufffd"] / n,
     }
