@@ -18,6 +18,8 @@ import lxml.html
 import trafilatura
 from lxml import etree
 
+from data_pipeline.extract.tidy import tidy
+
 MAX_CHARACTERS = 4_000_000
 """Larger pages go to the simple extractor: trafilatura takes memory and time in multiples of the page."""
 MAX_TAGS = 60_000
@@ -63,7 +65,7 @@ def main_text(page: str) -> tuple[str, bool]:
         # trafilatura walks trees of arbitrary pages; whatever page it cannot walk, the simple extractor gets.
         text = None
     if text:
-        return text, False
+        return tidy(text), False
     return simple_text(page), True
 
 
