@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "experiment=demo",
             f"data.path={data}/packed",
             f"run.dir={run}",
-            *length,
+            *arguments.overrides,
         )
     evaluate_once(run)
     compare_with_xz(run, data)
