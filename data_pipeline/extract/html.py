@@ -56,7 +56,7 @@ class _TooLong(Exception):
 
 def main_text(page: str) -> tuple[str, bool]:
     """(main text, whether the simple extractor made it). The text is empty where there is none."""
-    if len(page) > MAX_CHARACTERS or page.count("<") > MAX_TAGS or _RUN.search(page):
+    if len(page) > MAX_CHARACTERS or page.count("<") > MAX_TAGS or _is_too_deep(page):
         return simple_text(page[:MAX_CHARACTERS]), True
     try:
         with _limit(MAX_SECONDS):
@@ -67,6 +67,12 @@ def main_text(page: str) -> tuple[str, bool]:
     if text:
         return tidy(text), False
     return simple_text(page), True
+
+
+def _is_too_deep(page: str) -> bool:
+    """Whether MAX_DEPTH_RUN tags open in a row. Such a run lies between two closing tags: few pages need the search."""
+    crowded = any(piece.count("<") >= MAX_DEPTH_RUN for piece in page.split("</"))
+    return crowded and _RUN.search(page) is not None
 
 
 def simple_text(page: str) -> str:
