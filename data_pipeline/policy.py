@@ -80,8 +80,8 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
     reasons = [orjson.loads(m).get("drop") for m in documents["metadata"].to_pylist()]
     for reason in sorted({r for r in reasons if r}):
         drop(np.array([r == reason for r in reasons]), reason, [None] * n)
-    empty = np.array([not t.as_py() for t in documents["text"]], bool)
-    drop(empty, "extract.empty", [None] * n)
+    empty = pc.equal(pc.fill_null(pc.binary_length(documents["text"]), 0), 0)
+    drop(empty.to_numpy(zero_copy_only=False).astype(bool), "extract.empty", [None] * n)
     copies = read_table(shard_path(run_dir, "signals/copies", shard), ["first"])["first"]
     drop(~copies.to_numpy(zero_copy_only=False).astype(bool), COPY_RULE, [None] * n)
 

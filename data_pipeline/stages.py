@@ -349,7 +349,8 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
     )
     if model_path(run_dir, languages, "language") is None and not all(s.recipe.language for s in found):
         not_run.append(
-            "language: no model; set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
+            "language: no model, so rules for some languages judge all documents (English stop words drop German "
+            "pages); set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
         )
 
     if nsfw_config.classifier.model is None and nsfw_config.classifier.train is not None:
