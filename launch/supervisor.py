@@ -32,6 +32,8 @@ STARTUP = 120.0  # seconds that a rank gets at least before its first heartbeat:
 SETTLE = 5.0  # seconds from a stack dump to the kill
 BACKOFF = 2.0  # seconds before the second restart in a row without progress; doubles, up to BACKOFF_MAX
 BACKOFF_MAX = 60.0
+SECTION = "--- "  # how the log of a rank says that a process begins
+ERROR = "error: "  # how a line begins that is meant for the user
 
 Kind = Literal["finished", "preempted", "configuration", "killed", "crashed", "hung"]
 
@@ -197,8 +199,9 @@ class Supervisor:
                     host=outcome.host,
                 )
             say(f"{outcome} at step {step}")
+            if (error := self._error(outcome)) is not None:
+                print(error, file=sys.stderr, flush=True)
             if outcome.kind == "configuration":
-                print(self._last_error(outcome), file=sys.stderr, flush=True)
                 return EXIT_CONFIG
             newest = newest_committed(self.run_dir)
             if newest > best:
@@ -223,7 +226,8 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         for beat in self.run_dir.glob("heartbeats/rank-*.json"):
             beat.unlink()  # those of an attempt that is over would be taken for signs of life
-        follow = Tail(logs / "rank-0.log")
+        # Errors are told by the supervisor, once; and that a process began is of no interest to a person.
+        follow = Tail(logs / "rank-0.log", hidden=(ERROR, SECTION))
         with (logs / "launcher.log").open("ab") as log:
             process = subprocess.Popen(
                 self.place.command(exits),
@@ -301,7 +305,8 @@ class Supervisor:
 
     def _give_up(self, step: int, limit: int, outcome: Outcome) -> int:
         self.ledger.event("stopped", step=step, reason=f"{limit} restarts without a new checkpoint")
-        print(self._last_error(outcome), file=sys.stderr)
+        if self._error(outcome) is None:
+            print(self._last_words(outcome), file=sys.stderr)
         print(
             f"error: {self.run_dir}: gave up after {limit} restarts without a new checkpoint; see "
             f"{self.run_dir}/logs, then run the same command again (resilience.max_restarts={limit})",
@@ -310,15 +315,21 @@ class Supervisor:
         )
         return EXIT_ERROR
 
-    def _last_error(self, outcome: Outcome) -> str:
-        """What the failed rank said last: its last `error:` line, or else the last lines of its log."""
-        logs = self.run_dir / "logs"
-        first = logs / ("launcher.log" if outcome.rank is None else f"rank-{outcome.rank}.log")
-        # An error that all ranks share is told by one of them alone.
-        for log in [first, *sorted(logs.glob("rank-*.log"))]:
-            if errors := [line for line in _last_section(log) if line.startswith("error: ")]:
+    def _error(self, outcome: Outcome) -> str | None:
+        """The last `error:` line of the rank that failed, or else of any: one that all share is told by one alone."""
+        for log in [self._log(outcome), *sorted((self.run_dir / "logs").glob("rank-*.log"))]:
+            if errors := [line for line in _last_section(log) if line.startswith(ERROR)]:
                 return errors[-1]
-        return "\n".join([f"the end of {first}:", *_last_section(first)[-20:]])
+        return None
+
+    def _last_words(self, outcome: Outcome) -> str:
+        """The last lines of the log of the rank that failed."""
+        log = self._log(outcome)
+        return "\n".join([f"the end of {log}:", *_last_section(log)[-20:]])
+
+    def _log(self, outcome: Outcome) -> Path:
+        name = "launcher.log" if outcome.rank is None else f"rank-{outcome.rank}.log"
+        return self.run_dir / "logs" / name
 
     def _step(self) -> int:
         """The step that the ranks have reached, as far as they said; at least the newest checkpoint's."""
@@ -340,10 +351,10 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Tail:
-    """Shows what is appended to a file from now on."""
+    """Shows what is appended to a file from now on, but for lines that begin with one of `hidden`."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, hidden: tuple[str, ...] = ()):
+        self.path, self.hidden = path, hidden
         self.offset = path.stat().st_size if path.exists() else 0
 
     def show(self) -> None:
@@ -355,15 +366,15 @@ class Tail:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self.offset += len(whole)
-        if whole:
-            sys.stdout.write(whole.decode(errors="replace"))
-            sys.stdout.flush()
+        lines = whole.decode(errors="replace").splitlines(keepends=True)
+        sys.stdout.write("".join(line for line in lines if not line.startswith(self.hidden)))
+        sys.stdout.flush()
 
 
 def _last_section(log: Path) -> list[str]:
     """Lines of a rank's log since its process began."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return lines[max((i for i, line in enumerate(lines) if line.startswith("--- ")), default=0) :]
+    return lines[max((i for i, line in enumerate(lines) if line.startswith(SECTION)), default=0) :]
 
 
 def say(text: str) -> None:

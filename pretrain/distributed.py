@@ -93,6 +93,12 @@ def together(function: Callable[[], T]) -> T:
         result = function()
     except (ConfigError, OSError) as raised:
         error = raised
+    raise_together(error)
+    return result  # type: ignore[return-value]
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise the error of the lowest rank that has one, on every rank; nothing where none has."""
     errors: list[Exception | None] = [error] * dist.get_world_size()
     if dist.get_world_size() > 1:
         told = None if error is None else _tellable(error)
@@ -100,7 +106,6 @@ def together(function: Callable[[], T]) -> T:
     first = next((e for e in errors if e is not None), None)
     if first is not None:
         raise agreed(first) from error
-    return result  # type: ignore[return-value]
 
 
 def on_rank0(function: Callable[[], T]) -> T:

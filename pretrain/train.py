@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
 from pretrain.checkpoint import Checkpointer, CheckpointError
 from pretrain.checkpoint.state import Progress, random_states, run_state
-from pretrain.data import Loader, PlanError
+from pretrain.data import Batch, Loader, PlanError
 from pretrain.distributed import (
     Process,
     agreed,
@@ -36,6 +36,7 @@ from pretrain.distributed import (
     is_told_here,
     leave_alone,
     on_rank0,
+    raise_together,
     setup,
     teardown,
     together,
@@ -147,14 +148,18 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             step = progress.step + 1
             heartbeat.beat(step, "training")
             meter.start_step()
-            micro_batches = next(global_batches)
+            micro_batches, damage = read_next(global_batches)
             data_wait = meter.elapsed()
 
             # One small collective tells every rank what all must agree on; it is on the CPU and waits for no GPU.
             valid = sum(int(batch.n_valid) for batch in micro_batches)
             pairs = sum(attention_pairs(batch.cu_seqlens) for batch in micro_batches)
-            told = torch.tensor([valid, pairs, int(bool(stop)), int(checkpointer.busy)])
+            told = torch.tensor(
+                [valid, pairs, int(bool(stop)), int(checkpointer.busy), int(damage is not None)]
+            )
             dist.all_reduce(told)
+            if told[4]:
+                raise_together(damage)
             n_valid, n_pairs = (int(x) // ranks_per_batch for x in told[:2])
             stopping, writing = bool(told[2]), bool(told[3])
             if checkpointer.open and not writing:
@@ -198,6 +203,14 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
     if progress.step > first_step or not records.evaluated(progress.step):
         evaluate()
     return 0
+
+
+def read_next(global_batches: Iterator[list[Batch]]) -> tuple[list[Batch], Exception | None]:
+    """This rank's micro-batches of the next step; or none, and why the data cannot be read."""
+    try:
+        return next(global_batches), None
+    except (PackedError, PlanError, OSError) as error:
+        return [], error
 
 
 def give_up_or_note(

@@ -197,11 +197,11 @@ class TrackerConfig:
     """Views of the metrics; the run directory is the truth."""
 
     wandb: bool = True
-    """Log to wandb."""
+    """Log to wandb; its files are in `logs/wandb` of the run directory."""
     wandb_mode: Literal["offline", "online", "disabled"] = "offline"
     """wandb's mode."""
     trackio: bool = False
-    """Log to trackio (local, SQLite)."""
+    """Log to trackio, in `trackio` of the run directory, or in the folder of the environment's TRACKIO_DIR."""
     tensorboard: bool = False
     """Write TensorBoard events."""
     project: str = "arriero"

@@ -138,11 +138,28 @@ def _open_wandb(config: TrainRun, run_dir: Path) -> Tracker:
 
 def _open_trackio(config: TrainRun, run_dir: Path) -> Tracker:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # trackio reads its folder when it is imported; without one it writes to the user's cache.
+    os.environ.setdefault("TRACKIO_DIR", str(run_dir.absolute() / "trackio"))
     import trackio
+    import trackio.run
+    import trackio.utils
 
-    name = f"{config.run.name or run_dir.name}-{run_id(run_dir)}"
-    trackio.init(project=config.tracker.project, name=name, config=edge.to_dict(config), resume="allow")
+    for module in (trackio, trackio.run, trackio.utils):
+        # Our console stays ours; redirecting stdout would catch the lines of the other threads too.
+        vars(module)["print"] = _say_nothing
+    trackio.init(
+        project=config.tracker.project,
+        name=f"{config.run.name or run_dir.name}-{run_id(run_dir)}",
+        config=edge.to_dict(config),
+        resume="allow",
+        auto_log_cpu=False,
+        auto_log_gpu=False,
+    )
     return Tracker("trackio", lambda step, row: trackio.log(row, step=step), trackio.finish)
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """In the place of `print`."""
 
 
 def _open_tensorboard(config: TrainRun, run_dir: Path) -> Tracker:

@@ -219,6 +219,22 @@ def test_impossible_configuration_ends_every_rank_without_a_hang(toy_packed: Pat
     assert "exitcode  : 2" in output
 
 
+def test_flipped_byte_in_a_shard_is_one_error_on_all_ranks(toy_packed: Path, tmp_path: Path) -> None:
+    packed, run_dir = shutil.copytree(toy_packed, tmp_path / "packed"), tmp_path / "run"
+    for shard in packed.glob("train/*/tokens-*.bin"):
+        tokens = bytearray(shard.read_bytes())
+        for at in range(0, len(tokens), 64 * 2 * 3):  # one byte of every third sequence
+            tokens[at] ^= 1
+        shard.write_bytes(tokens)
+    code, output = train(overrides(packed, run_dir, *LENGTH), nproc=2, timeout=60)
+    # The one traceback is torchrun's own; the rank that is well must not add its broken connection.
+    assert code != 0 and output.count("Traceback") == 1 and "gloo" not in output, output
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert re.search(rf"{packed}/train/\w+/tokens-00000\.bin: sequence \d+ of the shard .* is damaged", error)
+    (failed,) = events(run_dir, "failed")
+    assert error == f"error: {failed['error']}"
+
+
 def test_second_process_is_refused(toy_packed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(overrides(toy_packed, run_dir, "train.steps=100000", "run.log_every=1"))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from toyrun import ROOT
 
 from configs import edge
 from configs.schema.train import TrainRun
@@ -33,6 +39,38 @@ def test_tensorboard_gets_every_row(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(s, float(s)) for s in (1, 2, 3, 4)]
+
+
+def test_local_trackers_write_below_the_run_directory_alone(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    pytest.importorskip("wandb")
+    run_dir, home, here = (tmp_path / name for name in ("runs/a", "home", "here"))
+    for folder in (run_dir, home, here):
+        folder.mkdir(parents=True)
+    words = ["data.path=x", f"run.dir={run_dir}", "tracker=local"]
+    script = (
+        "from pathlib import Path\n"
+        "from configs import edge\n"
+        "from configs.schema.train import TrainRun\n"
+        "from pretrain.metrics.trackers import Trackers\n"
+        f"trackers = Trackers(edge.load('train', TrainRun, {words}), Path({str(run_dir)!r}), print)\n"
+        "trackers.log(1, {'loss': 1.0})\n"
+        "trackers.close(120)\n"
+    )
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRACKIO", "WANDB", "XDG"))
+    }
+    environment |= {"HOME": str(home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=here, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
+    with sqlite3.connect(run_dir / "trackio" / "arriero.db") as database:
+        ((step, metrics),) = database.execute("SELECT step, metrics FROM metrics").fetchall()
+    assert step == 1 and json.loads(metrics) == {"loss": 1.0}
+    assert list(run_dir.glob("logs/wandb/offline-run-*/*.wandb"))
+    assert list(run_dir.glob("tensorboard/events*"))
+    assert not list(here.iterdir()) and not list(home.rglob("*trackio*"))
 
 
 def test_missing_package_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
