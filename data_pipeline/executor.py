@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -54,7 +55,22 @@ def run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
 
     Raises:
         Whatever the stage raises. With Slurm: RuntimeError naming the task's log where a task failed.
+        OSError: the disk is full.
     """
+    try:
+        return _run(run_dir, stage, config, expected)
+    except Exception as error:
+        # Libraries in native code say it in words alone.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and "No space left on device" not in str(error):
+            raise
+        raise OSError(
+            f"stage {stage.name}: no space left on the disk of {run_dir}; free some, then run the same command again "
+            "(finished stages are kept)"
+        ) from error
+
+
+def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
     stages.prepare(run_dir, stage, expected)
     began = time.monotonic()
     logs = run_dir / "logs" / stage.name
