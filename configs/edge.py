@@ -29,7 +29,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 T = TypeVar("T")
 
 # Values of these keys are what a person wrote (text, addresses, globs): they are quoted for Hydra's grammar.
-FREE_TEXT = frozenset({"prompt", "prompts", "text", "url", "id", "input", "output", "data.path", "run.dir"})
+# Paths may hold ${key}, so that the runs of a sweep get folders of their own; in text it is text.
+PATHS = frozenset({"input", "output", "data.path", "run.dir"})
+FREE_TEXT = PATHS | {"prompt", "prompts", "text", "url", "id"}
 HYDRA_FLAGS = (
     "--cfg",
     "-c",
@@ -181,7 +183,9 @@ def _quote(override: str) -> str:
     if not sep or key.lstrip("+~") not in FREE_TEXT or _is_quoted(override, value):
         return override
     # Hydra unescapes quotes and the backslashes before them, and nothing else; OmegaConf then reads ${…}.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value.replace("${", "\\${"))
+    if key.lstrip("+~") not in PATHS:
+        value = value.replace("${", "\\${")
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
     return f"{key}='{escaped}'"
 
 

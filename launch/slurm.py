@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from configs import edge
@@ -28,6 +27,7 @@ from launch.supervisor import Place, Supervisor, Tail, newest_committed, say
 from pretrain.ledger import Ledger, read_ledger
 from pretrain.rundir import RunLock
 
+TEMPLATE = Path(__file__).parent / "templates" / "job.sbatch"
 POLL = 2.0  # seconds between looks at the queue
 QUEUE_PATIENCE = 300.0  # seconds that the controller may not answer before following ends
 ENDED = (
@@ -67,7 +67,7 @@ def render(config: LaunchRun, run_dir: Path) -> str:
     lines = [
         f"#SBATCH --{k}" + (f"={shlex.quote(v)}" if v else "") for k, v in options.items() if v is not None
     ]
-    template = string.Template((files("launch") / "templates" / "job.sbatch").read_text())
+    template = string.Template(TEMPLATE.read_text())
     return template.substitute(
         options="\n".join(lines),
         prolog=cluster.prolog,

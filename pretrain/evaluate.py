@@ -37,7 +37,7 @@ from pretrain.distributed import Process, setup, teardown
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.mesh import build_mesh
-from pretrain.rundir import JsonlLog
+from pretrain.rundir import JsonlLog, dataset_of
 from pretrain.weights import read_config
 
 
@@ -143,9 +143,10 @@ def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDatas
 
 def open_packed(config: EvaluateRun, trained: TrainRun, run_dir: Path) -> PackedDataset:
     """The dataset to evaluate on; ConfigError where it is not named or was made with another tokenizer."""
-    path = config.data.path or trained.data.path
-    if not path:
+    named = config.data.path or trained.data.path
+    if not named:
         raise ConfigError(f"{run_dir} was imported and names no dataset; give data.path=DIR/packed")
+    path = Path(named) if config.data.path else dataset_of(run_dir, trained.run.dir, named)
     packed = PackedDataset(path)
     if packed.sequence_length > trained.model.max_sequence_length:
         raise ConfigError(

@@ -153,5 +153,19 @@ def prepare(run_dir: Path, config: TrainRun, packed: PackedDataset) -> None:
     temporary.replace(target)
 
 
+def dataset_of(run_dir: Path, recorded_run_dir: str, recorded_path: str) -> Path:
+    """The packed dataset that a run's configuration names, seen from any folder.
+
+    Paths in a configuration are as they were typed, relative to where the run was started. That folder is known from
+    where the run directory lies, as long as it still ends in the recorded one.
+    """
+    path, tail = Path(recorded_path), Path(recorded_run_dir)
+    here = run_dir.absolute()
+    if path.is_absolute() or path.exists() or here.parts[-len(tail.parts) :] != tail.parts:
+        return path
+    started_in = Path(*here.parts[: -len(tail.parts)])
+    return started_in / path if (started_in / path).exists() else path
+
+
 def _same(a: Path, b: Path) -> bool:
     return b.is_file() and a.read_bytes() == b.read_bytes()

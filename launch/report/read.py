@@ -12,6 +12,7 @@ import orjson
 import yaml
 
 from configs.edge import ConfigError
+from pretrain.rundir import dataset_of
 
 Row = dict[str, Any]
 
@@ -54,7 +55,8 @@ def read(run_dir: Path, packed: Path | None) -> Record:
     missing: dict[str, str] = {}
     config = _yaml(run_dir / "config.yaml", "config", missing)
     if packed is None and isinstance(config.get("data"), dict) and config["data"].get("path"):
-        packed = Path(config["data"]["path"])
+        recorded = (config.get("run") or {}).get("dir") or str(run_dir)
+        packed = dataset_of(run_dir, str(recorded), str(config["data"]["path"]))
     manifest: Row = {}
     funnel: Row = {}
     data_config: Row = {}

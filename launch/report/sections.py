@@ -13,6 +13,10 @@ from launch.report.charts import Row
 from launch.report.page import Section, absent, chart, details, grid, table, text
 from launch.report.read import Record
 
+MOST_FREQUENT = 10
+"""Bars of a histogram that has names and no order, such as that of languages; the others are added up."""
+OTHERS = "others"
+
 
 def all_sections(record: Record) -> list[Section]:
     """Every section, in reading order."""
@@ -291,8 +295,12 @@ def dropped_samples(funnel: Row, sources: Mapping[str, Row]) -> str:
             "funnel.json holds no samples: no rule dropped a document."
         )
     body = "<h3>What the rules dropped</h3>"
-    for rule, examples in sorted(shown.items(), key=lambda item: str(item[0])):
-        n = sum(int((r.get("dropped") or {}).get(rule) or 0) for r in sources.values())
+
+    def dropped(rule: str) -> int:
+        return sum(int((r.get("dropped") or {}).get(rule) or 0) for r in sources.values())
+
+    for rule, examples in sorted(shown.items(), key=lambda item: (-dropped(item[0]), str(item[0]))):
+        n = dropped(rule)
         quotes = "".join(_quote(e) for e in examples or [])
         body += details(
             f"{rule}: {number(n)} dropped" if n else str(rule), quotes or absent("No sample was kept.")
@@ -328,13 +336,20 @@ def histograms(bins_by_name: Any) -> str:
         note = ""
         if not order:
             order = sorted(totals, key=lambda b: -totals[b])
-            if len(order) > 24:
-                note = f"The 24 most frequent of {len(order)}"
-                order = order[:24]
+            if len(order) > MOST_FREQUENT:
+                note = f"The {MOST_FREQUENT} most frequent of {len(order)}"
+                by_source = {s: with_others(bins, order[MOST_FREQUENT:]) for s, bins in by_source.items()}
+                order = [*order[:MOST_FREQUENT], OTHERS]
         sizes = bool(order) and not note and "bytes" in str(name)
         shown = charts.histogram(by_source, "from … on" if sizes else "", order, binary if sizes else str)
         cards.append(chart(shown, str(name).capitalize(), note))
     return body + grid(*cards)
+
+
+def with_others(bins: Mapping[str, float], rare: Sequence[str]) -> dict[str, float]:
+    """The bins with the rare ones added up in one."""
+    shown = {b: n for b, n in bins.items() if b not in rare}
+    return {**shown, OTHERS: sum(bins.get(b, 0) for b in rare)}
 
 
 def binary(edge: str) -> str:

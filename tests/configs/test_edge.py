@@ -119,6 +119,11 @@ def test_free_text_reaches_the_code_as_it_was_typed(text: str) -> None:
     assert edge.load("generate", train.GenerateRun, ["run.dir=r", f"prompt={text}"]).prompt == text
 
 
+def test_paths_may_hold_other_keys() -> None:
+    words = ["data.path=d", "run.dir=runs/lr-${optim.lr}-it's", "optim.lr=0.001"]
+    assert edge.load("train", train.TrainRun, words).run.dir == "runs/lr-0.001-it's"
+
+
 def test_sources_and_rules_are_given_in_hydra_syntax() -> None:
     config = edge.load(
         "data",

@@ -17,7 +17,7 @@ import pytest
 
 from pretrain.ledger import Ledger, read_ledger
 from pretrain.resilience import Heartbeat, StopRequest
-from pretrain.rundir import JsonlLog, RunDirBusy, RunLock, read_evaluations, read_metrics
+from pretrain.rundir import JsonlLog, RunDirBusy, RunLock, dataset_of, read_evaluations, read_metrics
 
 
 def test_ledger_keeps_order_and_skips_a_torn_line(tmp_path: Path) -> None:
@@ -202,3 +202,16 @@ def test_stacks_are_dumped_on_sigusr2(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_dataset_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "data" / "packed"
+    packed.mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert dataset_of(tmp_path / "runs/a", "runs/a", "data/packed") == packed
+    assert dataset_of(Path("../runs/a"), "runs/a", "data/packed").resolve() == packed
+    # Where the run was moved, or the dataset is gone, the recorded path is what an error should name.
+    assert dataset_of(tmp_path / "moved", "runs/a", "data/packed") == Path("data/packed")
+    assert dataset_of(tmp_path / "runs/a", "runs/a", "data/gone") == Path("data/gone")
+    assert dataset_of(tmp_path / "runs/a", "runs/a", str(packed)) == packed
