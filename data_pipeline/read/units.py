@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -104,11 +105,7 @@ def find(pattern: str) -> list[Path]:
     """Files of a file, folder (searched to the bottom, hidden names left out) or glob, sorted by name."""
     path = Path(pattern).expanduser()
     if path.is_dir():
-        files = [
-            p
-            for p in path.rglob("*")
-            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
-        ]
+        files = _below(path)
         if not files:
             raise ValueError(f"input {pattern} is an empty folder; expected files to read")
     elif path.exists():
@@ -125,6 +122,21 @@ def find(pattern: str) -> list[Path]:
                 f"input {file} cannot be read: {error.strerror}; check its permissions"
             ) from error
     return sorted(p.resolve() for p in files)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files of a folder, to the bottom; ValueError for a folder in it that cannot be listed."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(
+            f"input folder {error.filename} cannot be read: {error.strerror}; check its permissions"
+        )
+
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    return [file for file in files if file.is_file()]
 
 
 def kind_of(file: Path, recipe: RecipeConfig) -> tuple[Kind | None, str]:

@@ -6,6 +6,10 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import shutil
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -255,3 +259,19 @@ class A:
         '''Method with a documentation of some length here.'''
 """
     assert [part.split()[0] for part in docstrings(source).split("\n\n")] == ["Module", "Class", "Method"]
+
+
+@pytest.mark.parametrize("name", ["closed.txt", "closed"])
+def test_unreadable_file_and_folder_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "open.txt").write_text("one")
+    (tmp_path / "closed.txt").write_text("two") if "." in name else (tmp_path / "closed").mkdir()
+    (tmp_path / name).chmod(0)
+    script = "import sys; from data_pipeline.read.units import find; find(sys.argv[1])"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    if os.geteuid() == 0:  # root reads everything, unless it gives that up
+        if shutil.which("setpriv") is None:
+            pytest.skip("root reads everything, and there is no `setpriv` to give that up")
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1
+    assert f"{tmp_path / name} cannot be read: Permission denied; check its permissions" in done.stderr
