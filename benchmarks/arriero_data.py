@@ -1,6 +1,7 @@
 """`arriero data` beside the same stages in plain datatrove, on the same WARC files, one worker each.
 
     python benchmarks/arriero_data.py FILE.warc.gz
+    ARRIERO_TEST_DATA=DATA python benchmarks/arriero_data.py        # DATA/web/wcxb-dev-00000.warc.gz
 
 Both sides: WARC → main text by trafilatura → Gopher repetition and quality → C4 → MinHash signatures and
 deduplication. datatrove splits words with spaCy, which neither side installs here; its filters get the words of this
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -30,12 +32,11 @@ from data_pipeline.read import units as planning
 STAGES = ("read", "signals", "copies", "language", "nsfw", "quality", "decide", "sign", "minhash", "final")
 
 
-def ours(files: list[Path], folder: Path) -> dict[str, float]:
+def ours(file: Path, folder: Path) -> dict[str, float]:
     """Seconds by stage, documents read and kept."""
-    pattern = str(files[0]) if len(files) == 1 else str(files[0].parent)
-    words = ["recipe=web", f"input={pattern}", f"output={folder}", "executor.workers=1", "dedup.exact=false"]
+    words = ["recipe=web", f"input={file}", f"output={folder}", "executor.workers=1", "dedup.exact=false"]
     config = edge.load("data", DataRun, words)
-    plan = planning.plan([planning.Source("web", config.recipe, pattern)], config.unit_bytes)
+    plan = planning.plan([planning.Source("web", config.recipe, str(file))], config.unit_bytes)
     folder.mkdir(parents=True)
     planning.save(plan.units, folder / "units.json")
     todo, _ = stages.build(folder, config, plan)
@@ -68,7 +69,7 @@ class Splitter:
         return [(0, len(text))]
 
 
-def theirs(files: list[Path], folder: Path) -> dict[str, float]:
+def theirs(file: Path, folder: Path) -> dict[str, float]:
     """Seconds by stage, documents kept."""
     from datatrove.data import Document, DocumentsPipeline
     from datatrove.executor.local import LocalPipelineExecutor
@@ -106,7 +107,7 @@ def theirs(files: list[Path], folder: Path) -> dict[str, float]:
 
     def reader(_: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         recipe = edge.load_group("recipe", "web", RecipeConfig)
-        for unit in planning.plan([planning.Source("web", recipe, str(files[0]))], 2**40).units:
+        for unit in planning.plan([planning.Source("web", recipe, str(file))], 2**40).units:
             for record in records(unit, recipe):
                 if isinstance(record, Record) and record.drop is None:
                     page, _ = decode(record.payload, record.charset, html=True)
@@ -143,13 +144,17 @@ def theirs(files: list[Path], folder: Path) -> dict[str, float]:
 def main() -> None:
     """Run both sides and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", type=Path, nargs=1)
-    arguments = parser.parse_args()
+    parser.add_argument("file", type=Path, nargs="?", help="a WARC file of some hundred pages")
+    file = parser.parse_args().file
+    if file is None:
+        if "ARRIERO_TEST_DATA" not in os.environ:
+            print("skipped: name a WARC file, or set ARRIERO_TEST_DATA to the folder of test data")
+            return
+        file = Path(os.environ["ARRIERO_TEST_DATA"]) / "web" / "wcxb-dev-00000.warc.gz"
     assert edge.load_group("recipe", "web", RecipeConfig).reader == "auto"
     with tempfile.TemporaryDirectory() as scratch:
-        files = [f.resolve() for f in arguments.files]
-        a = ours(files, Path(scratch) / "ours")
-        b = theirs(files, Path(scratch) / "theirs")
+        a = ours(file.resolve(), Path(scratch) / "ours")
+        b = theirs(file.resolve(), Path(scratch) / "theirs")
     documents = a["documents"]
     sums = [sum(v for k, v in side.items() if k not in ("documents", "kept")) for side in (a, b)]
     for name, side, total in (("arriero", a, sums[0]), ("datatrove", b, sums[1])):
