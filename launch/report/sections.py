@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -312,8 +313,12 @@ def _quote(example: Any) -> str:
     if not isinstance(example, dict):
         return f"<blockquote><p>{text(example)}</p></blockquote>"
     body = example.get("excerpt", example.get("text", ""))
-    facts = [f"{k}: {v}" for k, v in example.items() if k not in {"excerpt", "text"} and v not in (None, "")]
-    return f"<blockquote><cite>{text(' · '.join(facts))}</cite><p>{text(body)}</p></blockquote>"
+    facts = {k: v for k, v in example.items() if k not in {"excerpt", "text"} and v not in (None, "")}
+    if kept := re.fullmatch(r"([0-9a-f]{32}) ([0-9.]+)", str(facts.get("detail"))):
+        del facts["detail"]
+        facts |= {"like": kept[1], "similarity": kept[2]}
+    cite = " · ".join(f"{k}: {v}" for k, v in facts.items())
+    return f"<blockquote><cite>{text(cite)}</cite><p>{text(body) or '<em>no text</em>'}</p></blockquote>"
 
 
 def histograms(bins_by_name: Any) -> str:
@@ -340,6 +345,8 @@ def histograms(bins_by_name: Any) -> str:
                 note = f"The {MOST_FREQUENT} most frequent of {len(order)}"
                 by_source = {s: with_others(bins, order[MOST_FREQUENT:]) for s, bins in by_source.items()}
                 order = [*order[:MOST_FREQUENT], OTHERS]
+        if "zxx" in order:
+            note = " · ".join(filter(None, (note, "zxx: no language, such as code")))
         sizes = bool(order) and not note and "bytes" in str(name)
         shown = charts.histogram(by_source, "from … on" if sizes else "", order, binary if sizes else str)
         cards.append(chart(shown, str(name).capitalize(), note))
@@ -484,7 +491,7 @@ def reliability(record: Record) -> Section:
             "Where the time went",
             f"{share(spent['goodput'], 1)} of {duration(spent['wall'])} went into steps that count in the final model; "
             f"{number(spent['restarts'])} restart{'' if spent['restarts'] == 1 else 's'}, "
-            f"{number(spent['recomputed_steps'])} steps computed again",
+            f"{number(spent['recomputed_steps'])} step{'' if spent['recomputed_steps'] == 1 else 's'} computed again",
         )
     else:
         body += absent(

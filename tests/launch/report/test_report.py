@@ -19,7 +19,7 @@ from configs.edge import ConfigError
 from launch import report
 from launch.report import charts
 from launch.report.read import read
-from launch.report.sections import by_stage, duration, latest, short
+from launch.report.sections import _quote, by_stage, duration, histograms, latest, short
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SECTIONS = {
@@ -250,3 +250,14 @@ def test_a_single_step_and_numbers_for_people(tmp_path: Path) -> None:
         "policy": 3,
         "near-duplicates": 4,
     }
+
+
+def test_rare_languages_are_added_up() -> None:
+    page = histograms({"language": {"prose": {f"l{i:02}": 100 - i for i in range(15)} | {"zxx": 500}}})
+    assert "The 10 most frequent of 16 · zxx: no language, such as code" in page
+    assert "others" in page and "l08" in page and "l09" not in page
+
+
+def test_a_dropped_duplicate_names_the_document_that_was_kept() -> None:
+    shown = _quote({"id": "a", "detail": "0" * 32 + " 0.9200", "excerpt": ""})
+    assert "like: " + "0" * 32 in shown and "similarity: 0.9200" in shown and "no text" in shown
