@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import multiprocess
@@ -36,7 +37,24 @@ PRELOAD = [
 
 
 class LocalExecutor(LocalPipelineExecutor):
-    """datatrove's executor, whose log goes to files only."""
+    """datatrove's executor, whose log goes to files only, and whose processes end with the driver.
+
+    datatrove hands out ranks through a manager process: a fork of the driver that outlives its `kill -9`, and with it
+    holds the lock on the run directory. Ranks need no handing out here.
+    """
+
+    def run(self) -> None:
+        """Run the tasks that are left."""
+        self.save_executor_as_json()
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in ranks:
+                deepcopy(self)._run_for_rank(rank)
+        elif ranks:
+            context = multiprocess.get_context(self.start_method)
+            with context.Pool(min(self.workers, len(ranks))) as pool:
+                for _ in pool.imap_unordered(self._run_for_rank, ranks):
+                    pass
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         with contextlib.redirect_stderr(io.StringIO()):
