@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import os
 import re
 import sys
 import types
@@ -225,6 +226,8 @@ def _resolve_overrides(overrides: Sequence[str], schema: type) -> list[str]:
     choices = {g for g in groups() if g in nodes or g not in hints}
     resolved = []
     for text in overrides:
+        if text.startswith("-"):
+            raise ConfigError(f"unknown flag `{text}`{_nearest(text, ['--help', *HYDRA_FLAGS])}")
         try:
             parsed = OverridesParser.create().parse_override(text)
         except HydraException as error:
@@ -350,7 +353,9 @@ def _hydra_main(
             function(build(schema, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))) or 0
         )
 
-    saved = sys.argv
+    saved, overrides = sys.argv, []
+    # Hydra then raises what goes wrong, instead of printing it and leaving.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         flags = [a for a in arguments if a.startswith("-") or "=" not in a]
         overrides = _resolve_overrides([_quote(a) for a in arguments if a not in flags], schema)
@@ -358,6 +363,9 @@ def _hydra_main(
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config)(task)()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {_readable(error, overrides, schema)}", file=sys.stderr)
         return 2
     finally:
         sys.argv = saved
