@@ -17,8 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from configs.schema.train import ClusterConfig
+from launch import local
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,12 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verb(*words: str) -> None:
-    """Run one verb of the command line, shown as a person would type it."""
+    """Run one verb of the command line."""
     shown = " ".join(f"'{w}'" if " " in w else w for w in words)
-    print(f"\n$ arriero {shown}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "launch.cli", *words], check=False).returncode
+    command(f"arriero {shown}", ["launch.cli", *words])
+
+
+def command(shown: str, module: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """Run a module with its arguments, shown as a person would type it."""
+    print(f"\n$ {shown}", flush=True)
+    code = subprocess.run([sys.executable, "-m", *module], env=environment, check=False).returncode
     if code:
-        raise SystemExit(f"error: `arriero {shown}` ended with status {code}")
+        raise SystemExit(f"error: `{shown}` ended with status {code}")
 
 
 @contextlib.contextmanager
@@ -98,13 +106,16 @@ def _events(run: Path) -> set[str]:
 
 
 def evaluate_once(run: Path) -> None:
-    """`arriero evaluate`, unless the newest checkpoint was evaluated already."""
+    """Evaluate the whole held-out split on two processes, unless the newest checkpoint was evaluated already."""
     step = max(int(p.parent.name.removeprefix("step-")) for p in run.glob("checkpoints/step-*/COMMITTED"))
     result = run / "heldout_documents.jsonl"
     if result.exists() and json.loads(result.read_text().partition("\n")[0])["step"] == step:
         print(f"\n# step {step} is evaluated already: {result}")
         return
-    verb("evaluate", f"run.dir={run}", "dtype=bf16", "batch_size=16")
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pretrain.evaluate"]
+    words = [f"run.dir={run}", "dtype=bf16", "batch_size=16"]
+    shown = f"OMP_NUM_THREADS=1 torchrun {' '.join(torchrun[1:] + words)}"
+    command(shown, [*torchrun, *words], local.environment(ClusterConfig(threads=1)))
 
 
 def compare_with_xz(run: Path, data: Path) -> None:
