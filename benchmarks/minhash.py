@@ -68,8 +68,8 @@ def pair_recall(minima: np.ndarray, pairs: np.ndarray, bands: int, rows: int) ->
 def main() -> int:
     """Run and print."""
     if "ARRIERO_TEST_DATA" not in os.environ:
-        print("error: ARRIERO_TEST_DATA is not set; it names the folder that holds neardup/", file=sys.stderr)
-        return 2
+        print("skipped: ARRIERO_TEST_DATA is not set; it names the folder that holds neardup/")
+        return 0
     texts, listed = read(Path(os.environ["ARRIERO_TEST_DATA"]) / "neardup")
     size = megabytes(texts)
     minhash.signatures(texts[:50], CONFIG.ngram, CONFIG.permutations)  # tables

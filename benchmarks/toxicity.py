@@ -31,8 +31,8 @@ def show(name: str, scores: np.ndarray, truth: list[str]) -> None:
 def main() -> int:
     """Run and print."""
     if "ARRIERO_TEST_DATA" not in os.environ:
-        print("error: ARRIERO_TEST_DATA is not set; it names the folder that holds nsfw/", file=sys.stderr)
-        return 2
+        print("skipped: ARRIERO_TEST_DATA is not set; it names the folder that holds nsfw/")
+        return 0
     data = Path(os.environ["ARRIERO_TEST_DATA"]) / "nsfw"
     labelled = [
         (text, "nsfw" if label == "1" else "safe")
