@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     evaluate_once(run)
     compare_with_xz(run, data)
-    verb("generate", f"run.dir={run}", "prompt=def ", "max_tokens=120", "temperature=0.7", "top_p=0.95")
-    verb("generate", f"run.dir={run}", "prompt=The ", "max_tokens=80", "temperature=0.7", "top_p=0.95")
+    verb("generate", f"run.dir={run}", "prompt=import", "max_tokens=120", "temperature=0.7", "top_p=0.95")
+    verb("generate", f"run.dir={run}", "prompt=The", "max_tokens=80", "temperature=0.7", "top_p=0.95")
     verb("report", f"run.dir={run}")
     print(f"\nDone in {time.time() - started:.0f} s. Report: {(run / 'report.html').resolve()}")
     return 0
