@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from configs import edge
+from configs.edge import ConfigError
 from configs.schema.train import LaunchRun
 from launch import goodput
 from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_PREEMPTED
@@ -141,6 +142,19 @@ def restarts_without_progress(events: Sequence[Mapping[str, Any]], committed: in
     return count
 
 
+def finished_already(config: LaunchRun, run_dir: Path) -> bool:
+    """Whether the last launch of this run had this configuration and brought it to its end."""
+    events = [e for e in read_ledger(run_dir) if e["event"] in ("launched", "finished")]
+    if not events or events[-1]["event"] != "finished":
+        return False
+    if not events[-1]["step"] == config.train.steps == newest_committed(run_dir):
+        return False
+    try:
+        return edge.read(run_dir / "launch.yaml", LaunchRun) == config
+    except ConfigError:
+        return False  # written by another version: the trainer checks what has changed
+
+
 class Supervisor:
     """One supervised run. `run()` returns the exit status of the whole."""
 
@@ -154,6 +168,11 @@ class Supervisor:
         """Attempt after attempt, until the run is finished, stopped, refused, or out of restarts."""
         lock = RunLock(self.run_dir / "supervisor.lock")
         lock.acquire()
+        if finished_already(self.config, self.run_dir):
+            say(f"{self.run_dir} is finished at step {self.config.train.steps}; there is nothing to do")
+            lock.release()
+            print(goodput.table(read_ledger(self.run_dir)), flush=True)
+            return 0
         edge.save(self.config, self.run_dir / "launch.yaml")  # what the ranks read
         adopt_orphans()
         before = {n: signal.signal(n, self._on_signal) for n in STOPS}

@@ -150,3 +150,13 @@ def test_restarts_without_progress_are_bounded(toy_packed: Path, tmp_path: Path)
     assert len(events(run_dir, "restarting")) == 1
     assert "gave up after 1 restarts without a new checkpoint" in told(run_dir)
     assert str(packed) in [line for line in told(run_dir).splitlines() if line.startswith("error: ")][-2]
+
+
+def test_a_finished_run_is_left_alone_until_it_is_made_longer(toy_packed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    for steps, launches in ((4, 1), (4, 1), (6, 2)):
+        with launched(toy_packed, run_dir, f"train.steps={steps}", "checkpoint.every=2") as process:
+            assert process.wait(timeout=120) == 0, told(run_dir)
+        assert len(events(run_dir, "launched")) == launches
+        assert events(run_dir, "finished")[-1]["step"] == committed(run_dir) == steps
+    assert "nothing to do" in told(run_dir)
