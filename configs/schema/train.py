@@ -97,7 +97,7 @@ class TrainConfig:
     activation_checkpointing: Literal["none", "full", "selective"] = "none"
     """What is recomputed in the backward pass."""
     loss_chunk_tokens: int = 2048
-    """Tokens whose logits exist at a time in the loss; 0: all."""
+    """Tokens whose logits exist at a time in the loss, on the CPU fewer, so that they stay in cache; 0: all."""
     eval_every: int = 0
     """Steps between held-out evaluations; 0: at the end only."""
     eval_sequences: int = 64

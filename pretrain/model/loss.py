@@ -29,7 +29,8 @@ def linear_cross_entropy(x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, ch
     """
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
-    return _LinearCrossEntropy.apply(x, weight, labels, chunk_tokens or len(x), group)  # type: ignore[no-any-return]
+    chunk = _chunk_size(chunk_tokens, x, weight)
+    return _LinearCrossEntropy.apply(x, weight, labels, chunk, group)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -37,9 +38,10 @@ def linear_token_losses(x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chu
     """Loss of each token [B, T], fp32 (fp64 for fp64), 0 where ignored; without gradient. Arguments as above."""
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
+    chunk = _chunk_size(chunk_tokens, x, weight)
     losses = [
         _chunk_losses(xc @ weight.mT, lc, group)[0]
-        for xc, lc in zip(x.split(chunk_tokens or len(x)), labels.split(chunk_tokens or len(x)), strict=True)
+        for xc, lc in zip(x.split(chunk), labels.split(chunk), strict=True)
     ]
     return torch.cat(losses).view_as(labels_bs)
 
@@ -67,6 +69,17 @@ def _local(x_bsd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, dist.Proce
         return x_bsd, weight_vd, None
     mesh = weight_vd.device_mesh
     return gather_sequence(x_bsd, mesh), weight_vd.to_local(), mesh.get_group()
+
+
+def _chunk_size(chunk_tokens: int, x: Tensor, weight: Tensor) -> int:
+    """Tokens of a chunk; 0 asks for all at once.
+
+    On the CPU the logits of a chunk should stay in cache, about 4 MB in fp32: with 4,096 and 16,384 words that is 1.3
+    and 1.8 times as fast as 2,048 tokens.
+    """
+    if not chunk_tokens:
+        return len(x)
+    return chunk_tokens if x.is_cuda else min(chunk_tokens, max(128, 2**20 // len(weight)))
 
 
 def _chunk_losses(
