@@ -44,7 +44,7 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
     """Environment of torchrun and of the ranks."""
     return {
         # Activations are freed and allocated anew each step. Kept in the heap instead of being returned to the kernel,
-        # a step on the CPU takes 15 to 25% less time (glibc; the user's own settings win).
+        # a step on the CPU takes less time (glibc; the user's own settings win).
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2**32),
         **os.environ,
