@@ -21,7 +21,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun, RecipeConfig
-from data_pipeline import executor, stages
+from data_pipeline import executor, flow
 from data_pipeline import stage as staging
 from data_pipeline.analysis import Analysis, sentences
 from data_pipeline.document import read_table, shard_path
@@ -39,7 +39,7 @@ def ours(file: Path, folder: Path) -> dict[str, float]:
     plan = planning.plan([planning.Source("web", config.recipe, str(file))], config.unit_bytes)
     folder.mkdir(parents=True)
     planning.save(plan.units, folder / "units.json")
-    todo, _ = stages.build(folder, config, plan)
+    todo, _ = flow.build(folder, config, plan)
     expected = staging.fingerprints(todo)
     result: dict[str, float] = {}
     for stage in todo:

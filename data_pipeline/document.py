@@ -175,20 +175,10 @@ def _table(rows: list[Document]) -> pa.Table:
     return pa.table(columns).select(SCHEMA.names).cast(SCHEMA)
 
 
-def texts(run_dir: Path, shards: int, keep: str | None = None) -> Iterator[tuple[str, str]]:
-    """(id, text) of all documents with text, in shard order.
-
-    Args:
-        run_dir: directory of the run.
-        shards: number of shards.
-        keep: decisions to apply, such as `final`; null: every document.
-    """
+def texts(run_dir: Path, shards: int) -> Iterator[tuple[str, str]]:
+    """(id, text) of all documents with text, kept or not, in shard order."""
     for shard in range(shards):
         table = read_shard(run_dir, shard, ["id", "text"])
-        if keep is not None:
-            table = table.filter(
-                read_table(shard_path(run_dir, f"decisions/{keep}", shard), ["keep"])["keep"]
-            )
         for identifier, text in zip(table["id"], table["text"], strict=True):
             if value := text.as_py():
                 yield identifier.as_py(), value

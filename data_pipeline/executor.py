@@ -31,7 +31,7 @@ PRELOAD = [
     "data_pipeline.collect",
     "data_pipeline.annotate.heuristics",
     "data_pipeline.policy",
-    "data_pipeline.stages",
+    "data_pipeline.flow",
 ]
 """Imported once by the process that workers are forked from, instead of once by each worker of each stage."""
 

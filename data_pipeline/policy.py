@@ -157,12 +157,16 @@ def copies(run_dir: Path, shards: int) -> dict[str, int]:
     return {"copies": found}
 
 
-def combine(run_dir: Path, shard: int, steps: list[str]) -> dict[str, int]:
-    """Join the decisions of a shard: write `decisions/final`; the first step that drops a document names the rule."""
+def combine(run_dir: Path, shard: int, steps: list[str]) -> pa.Table:
+    """The decisions of all steps for a shard, joined: the first step that drops a document names the rule.
+
+    Returns:
+        A table of DECISION_SCHEMA, row-aligned with the shard.
+    """
     ids = read_shard(run_dir, shard, ["id"])["id"]
     keep = np.ones(len(ids), bool)
-    rules: list[str | None] = [None] * len(ids)
-    details: list[str | None] = [None] * len(ids)
+    rules = np.full(len(ids), None, object)
+    details = np.full(len(ids), None, object)
     for step in steps:
         path = shard_path(run_dir, f"decisions/{step}", shard)
         table = read_table(path)
@@ -170,15 +174,21 @@ def combine(run_dir: Path, shard: int, steps: list[str]) -> dict[str, int]:
             raise ValueError(
                 f"{path} does not belong to its shard: the ids differ; remove it and run the same command again"
             )
-        columns = zip(
-            table["keep"].to_pylist(), table["rule"].to_pylist(), table["detail"].to_pylist(), strict=True
-        )
-        for i, (kept, rule, detail) in enumerate(columns):
-            if keep[i] and not kept:
-                keep[i], rules[i], details[i] = False, rule or step, detail
-    table = pa.table(
+        kept = table["keep"].to_numpy(zero_copy_only=False).astype(bool)
+        first = np.flatnonzero(keep & ~kept)
+        chosen = table.select(["rule", "detail"]).take(pa.array(first))
+        rules[first] = [rule or step for rule in chosen["rule"].to_pylist()]
+        details[first] = chosen["detail"].to_pylist()
+        keep &= kept
+    return pa.table(
         [ids, pa.array(keep), pa.array(rules, pa.string()), pa.array(details, pa.string())],
         schema=DECISION_SCHEMA,
     )
-    write_table(table, shard_path(run_dir, "decisions/final", shard))
-    return {"kept": int(keep.sum()), "dropped": int(len(ids) - keep.sum())}
+
+
+def drop(decisions: pa.Table, rows: list[int], rule: str) -> pa.Table:
+    """Decisions in which these rows are dropped by a rule."""
+    keep = decisions["keep"].to_numpy(zero_copy_only=False).astype(bool)
+    rules = decisions["rule"].to_numpy(zero_copy_only=False).copy()
+    keep[rows], rules[rows] = False, rule
+    return decisions.set_column(1, "keep", pa.array(keep)).set_column(2, "rule", pa.array(rules, pa.string()))

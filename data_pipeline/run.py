@@ -20,7 +20,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import executor, funnel, policy, stages
+from data_pipeline import executor, flow, funnel, policy
 from data_pipeline import stage as staging
 from data_pipeline.read import units as planning
 
@@ -47,14 +47,14 @@ def run(config: DataRun) -> int:
 
 def _run(config: DataRun) -> int:
     began = time.monotonic()
-    sources = stages.sources(config)
+    sources = flow.sources(config)
     for source in sources:
         policy.check(source.recipe.filter)
     run_dir = Path(config.output).expanduser().absolute()
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
     plan = planning.plan(sources, config.unit_bytes)
-    todo, not_run = stages.build(run_dir, config, plan)
+    todo, not_run = flow.build(run_dir, config, plan)
     expected = staging.fingerprints(todo)
     if config.dry_run:
         _print_plan(run_dir, plan, todo, expected, not_run)
@@ -76,7 +76,7 @@ def _stages(
     edge.save(config, run_dir / "config.yaml")
     planning.save(plan.units, run_dir / "units.json")
     outputs = {run_dir / output for stage in todo for output in stage.outputs}
-    for path in stages.owned(run_dir):
+    for path in flow.owned(run_dir):
         if path not in outputs:  # of an earlier run with other steps
             staging.remove(path)
     print(planning.describe(plan.units))
@@ -103,6 +103,10 @@ def _stages(
                 f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
                 "each rule dropped"
             )
+    verb = "made" if redone else "unchanged"
+    if "final" not in states:
+        print(f"{verb} up to stage {todo[-1].name} in {time.monotonic() - began:.1f} s: {run_dir}")
+        return 0
     account = funnel.account(run_dir, plan, states, not_run)
     print(funnel.table(account))
     set_aside = sum(row["set_aside"] for row in account.sources.values())
@@ -110,8 +114,8 @@ def _stages(
         print(
             f"{set_aside:,} damaged records are in {run_dir / 'rejected'}, each with its file, place and reason"
         )
-    verb = "made" if redone else "unchanged"
-    print(f"{verb} in {time.monotonic() - began:.1f} s: {run_dir / 'packed'}")
+    made = run_dir / ("packed" if "pack" in states else "kept")
+    print(f"{verb} in {time.monotonic() - began:.1f} s: {made}")
     return 0
 
 

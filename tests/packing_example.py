@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import numpy as np
 import pyarrow as pa
 
 from configs.schema.pipeline import DataRun, PackConfig, TokenizerConfig
@@ -74,7 +73,9 @@ def write_run(run_dir: Path, config: DataRun, shards: int) -> Example:
         write_table(
             pa.table(decisions).cast(DECISION_SCHEMA), run_dir / f"decisions/final/{shard:05d}.parquet"
         )
-        encode_shard(table, np.array(keep), run_dir / "tokenizer", run_dir / f"tokens/{shard:05d}.arrow")
+        kept = table.filter(pa.array(keep))
+        write_table(kept, run_dir / f"kept/{shard:05d}.parquet")
+        encode_shard(kept, run_dir / "tokenizer", run_dir / f"tokens/{shard:05d}.arrow")
     return Example(run_dir, config, {d.id: d for d in made if d.id not in dropped}, dropped)
 
 

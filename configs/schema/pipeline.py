@@ -30,6 +30,9 @@ class FilterConfig:
     """Name of the policy, shown in the funnel."""
     rules: dict[str, RuleConfig | None] = field(default_factory=dict)
     """Rules in the order in which they are tried; the first that fails names the drop; null disables one."""
+    edits: tuple[str, ...] = ()
+    """Sets of proposed edits that are applied to kept documents (`edits/NAME`), such as `privacy`; where two
+    replacements overlap, the set named first wins."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +277,10 @@ class DataRun:
     """Knowledge cut-off date of the data, ISO 8601, recorded in the manifest; null: newest document date."""
     seed: int = 0
     """Seed of every random choice; each is keyed by (seed, stage, id)."""
+    jsonl: bool = False
+    """Write the kept documents as `kept/*.jsonl.zst` too, beside `kept/*.parquet`."""
+    stop_after: str | None = None
+    """Last stage to run, such as `final` for kept documents without tokens; null: all."""
     dry_run: bool = False
     """Print the plan (inputs, units, stages and whether each is done) and stop."""
 

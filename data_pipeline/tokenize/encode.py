@@ -17,20 +17,13 @@ BATCH_BYTES = 1 << 20
 COLUMNS = ("id", "source", "language", "group", "date", "url", "text")
 
 
-def encode_shard(
-    documents_table: pa.Table, keep: np.ndarray, tokenizer_dir: Path, output: Path
-) -> dict[str, int]:
-    """Encode the kept documents of a shard into `output`, by atomic rename; returns documents, tokens and bytes.
+def encode_shard(documents: pa.Table, tokenizer_dir: Path, output: Path) -> dict[str, int]:
+    """Encode documents (rows of kept/*.parquet) into `output`, by atomic rename; returns documents, tokens and bytes.
 
-    documents_table: rows of documents/*.parquet; keep: bool [rows]. Text that contains the strings of special tokens
-    is encoded as ordinary text, so no document can forge a boundary. Raises ValueError where `keep` does not fit.
+    Text that contains the strings of special tokens is encoded as ordinary text, so no document can forge a boundary.
     """
-    if keep.shape != (documents_table.num_rows,):
-        raise ValueError(
-            f"{output}: {documents_table.num_rows} documents but decisions of shape {keep.shape}; they must be aligned"
-        )
     loaded = load_tokenizer(tokenizer_dir)
-    table = documents_table.select(COLUMNS).filter(pa.array(keep.astype(bool)))
+    table = documents.select(COLUMNS)
     dtype = token_dtype(loaded.info.vocab_size)
     texts = table["text"].to_pylist()
     sizes = np.array([len(text.encode()) for text in texts], np.uint64)

@@ -146,29 +146,25 @@ def table_of(texts: list[str]) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def test_a_token_shard_holds_bos_text_eos_of_kept_documents(folder: Path, tmp_path: Path) -> None:
-    texts = ["one", "two <|end_of_text|>", "", "dropped", "ünï"]
-    keep = np.array([True, True, True, False, True])
-    counts = encode_shard(table_of(texts), keep, folder, tmp_path / "t/0.arrow")
+def test_a_token_shard_holds_bos_text_eos_of_each_document(folder: Path, tmp_path: Path) -> None:
+    texts = ["one", "two <|end_of_text|>", "", "ünï"]
+    counts = encode_shard(table_of(texts), folder, tmp_path / "t/0.arrow")
     loaded, shard = load_tokenizer(folder), TokenShard(tmp_path / "t/0.arrow")
-    kept = [t for t, k in zip(texts, keep, strict=True) if k]
     special = loaded.info.special
-    for row, (text, ids) in enumerate(zip(kept, loaded.encode(kept), strict=True)):
+    for row, (text, ids) in enumerate(zip(texts, loaded.encode(texts), strict=True)):
         assert shard.tokens(row).tolist() == [special["bos"], *ids, special["eos"]], text
     assert counts == {
         "documents": 4,
         "tokens": int(shard.lengths.sum()),
-        "bytes": sum(len(t.encode()) for t in kept),
+        "bytes": sum(len(t.encode()) for t in texts),
     }
     assert shard.tokens(0).dtype == np.uint16
     assert [p.name for p in (tmp_path / "t").iterdir()] == ["0.arrow"]
 
 
-def test_an_empty_shard_and_misaligned_decisions(folder: Path, tmp_path: Path) -> None:
-    counts = encode_shard(table_of(["a"]), np.array([False]), folder, tmp_path / "0.arrow")
+def test_an_empty_shard(folder: Path, tmp_path: Path) -> None:
+    counts = encode_shard(table_of([]), folder, tmp_path / "0.arrow")
     assert counts["documents"] == 0 and len(TokenShard(tmp_path / "0.arrow").lengths) == 0
-    with pytest.raises(ValueError, match="must be aligned"):
-        encode_shard(table_of(["a"]), np.array([True, True]), folder, tmp_path / "1.arrow")
 
 
 def test_the_verb_trains_on_files(tmp_path: Path, capsys) -> None:

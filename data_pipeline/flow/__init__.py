@@ -1,0 +1,58 @@
+"""The stages of `arriero data`, in order: what each runs, what it depends on, what it writes.
+
+A stage names everything that its output depends on, so that changing a threshold repeats the decisions and not the
+reading, and changing a reader repeats everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+from configs import edge
+from configs.schema.pipeline import DataRun
+from data_pipeline.flow import annotating, deduplicating, finishing, reading
+from data_pipeline.flow.context import Context, sources
+from data_pipeline.read import units as planning
+from data_pipeline.stage import Stage
+
+__all__ = ["build", "owned", "sources"]
+
+CORE = ("document.py",)
+"""What every stage reads its input with."""
+
+
+def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Stage], list[str]]:
+    """The stages of a run, and what does not run because it has no model: one sentence each.
+
+    Raises:
+        ConfigError: `stop_after` names no stage.
+    """
+    context = Context(run_dir, config, plan, sources(config))
+    stages: list[Stage] = []
+    for part in (reading, annotating, deduplicating, finishing):
+        for stage in part.stages(context):
+            known = {s.name for s in stages}
+            depends = tuple(d for d in dict.fromkeys(stage.depends) if d in known)
+            stages.append(dataclasses.replace(stage, depends=depends, code=(*CORE, *stage.code)))
+    return _until(stages, config.stop_after), context.not_run
+
+
+def _until(stages: list[Stage], last: str | None) -> list[Stage]:
+    if last is None:
+        return stages
+    names = [s.name for s in stages]
+    if last not in names:
+        close = difflib.get_close_matches(last, names, n=1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        raise edge.ConfigError(f"`stop_after`: there is no stage `{last}`; {hint}stages: {', '.join(names)}")
+    return stages[: names.index(last) + 1]
+
+
+def owned(run_dir: Path) -> Iterator[Path]:
+    """Folders that decide what later stages see by being there at all."""
+    for kind in ("decisions", "edits"):
+        yield from sorted((run_dir / kind).glob("*"))
+    yield run_dir / "signals" / "minhash"

@@ -1,0 +1,233 @@
+"""Annotation: documents → signals and proposed edits. Nothing is dropped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs import edge
+from configs.schema.pipeline import ClassifierConfig, DataRun
+from data_pipeline import fingerprint
+from data_pipeline.annotate import heuristics
+from data_pipeline.document import read_shard, shard_count, shard_path, texts, write_table
+from data_pipeline.flow.context import (
+    Context,
+    given_files,
+    model_path,
+    numbers,
+    recipe_of,
+    with_languages,
+)
+from data_pipeline.stage import Stage
+
+
+def signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Heuristic signals."""
+    return heuristics.annotate(run_dir, shard)
+
+
+def _train(config: ClassifierConfig, rows: Any, run_dir: Path, name: str, seed: int) -> dict[str, int]:
+    from data_pipeline.classify import fasttext
+
+    return numbers(fasttext.train(rows, config, run_dir / "models" / f"{name}.bin", seed))
+
+
+def language_model(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Train the language classifier."""
+    from data_pipeline.classify import offline, rows
+
+    train = config.languages.train
+    assert train is not None
+    found = offline.language_rows(config.seed) if train == "offline" else rows.read(Path(train))
+    return _train(config.languages, found, run_dir, "language", config.seed)
+
+
+def nsfw_model(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Train the NSFW classifier."""
+    from data_pipeline.classify import offline, rows
+
+    train = config.nsfw.classifier.train
+    assert train is not None
+    found = offline.nsfw_rows(config.seed) if train == "offline" else rows.read(Path(train))
+    return _train(config.nsfw.classifier, found, run_dir, "nsfw", config.seed)
+
+
+def quality_labels(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Ask a Llama for labels of a sample of the documents."""
+    from data_pipeline.quality import label
+
+    found = texts(run_dir, shard_count(run_dir))
+    output = run_dir / "models" / "quality-labels.jsonl"
+    return numbers(label.label(found, config.quality.label, config.seed, output))
+
+
+def quality_model(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Train the quality classifier, on those labels or on given rows."""
+    from data_pipeline.classify import rows
+    from data_pipeline.quality import label
+
+    if config.quality.classifier.train is not None:
+        found = rows.read(Path(config.quality.classifier.train))
+        return _train(config.quality.classifier, found, run_dir, "quality", config.seed)
+    labels = run_dir / "models" / "quality-labels.jsonl"
+    return numbers(label.train(labels, config.quality, run_dir / "models" / "quality.bin", config.seed))
+
+
+def language(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Language of each document."""
+    from data_pipeline.annotate import language as annotator
+
+    _, recipe = recipe_of(run_dir, shard, config)
+    documents = read_shard(run_dir, shard, ["id", "text"])
+    model = model_path(run_dir, config.languages, "language")
+    table = annotator.annotate(documents, config.languages, model, recipe.language)
+    write_table(table, shard_path(run_dir, "signals/language", shard))
+    return {"documents": len(table)}
+
+
+def nsfw(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """NSFW signals of each document."""
+    from data_pipeline.annotate import nsfw as annotator
+
+    documents = with_languages(run_dir, shard, ["id", "url", "language", "text"])
+    model = model_path(run_dir, config.nsfw.classifier, "nsfw")
+    write_table(annotator.annotate(documents, config.nsfw, model), shard_path(run_dir, "signals/nsfw", shard))
+    return {"documents": len(documents)}
+
+
+def quality(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Quality score of each document."""
+    from data_pipeline.annotate import quality as annotator
+
+    documents = read_shard(run_dir, shard, ["id", "text"])
+    labelled = config.quality.label.base_url is not None
+    model = model_path(run_dir, config.quality.classifier, "quality", labelled)
+    table = annotator.annotate(documents, config.quality.classifier, model)
+    write_table(table, shard_path(run_dir, "signals/quality", shard))
+    return {"documents": len(table)}
+
+
+def stages(context: Context) -> Iterator[Stage]:
+    """The stages of annotation."""
+    yield from _languages(context)
+    yield Stage(
+        "signals",
+        signals,
+        context.shards,
+        outputs=tuple(f"signals/{name}" for name in heuristics.SIDECARS),
+        depends=("read",),
+        code=("analysis.py", *(f"annotate/{name}.py" for name in (*heuristics.SIDECARS, "heuristics"))),
+    )
+    yield from _nsfw(context)
+    yield from _quality(context)
+
+
+def _languages(context: Context) -> Iterator[Stage]:
+    config, plain = context.config.languages, edge.to_dict
+    if config.model is None and config.train is not None:
+        yield Stage(
+            "language_model",
+            language_model,
+            1,
+            outputs=("models/language.bin",),
+            code=("classify",),
+            config=[plain(config), context.config.seed],
+            inputs=given_files(config),
+        )
+    yield Stage(
+        "language",
+        language,
+        context.shards,
+        outputs=("signals/language",),
+        depends=("read", "language_model"),
+        code=("annotate/language.py", "classify/fasttext.py"),
+        config=[plain(config), {k: r["language"] for k, r in context.recipes.items()}],
+        inputs=given_files(config),
+    )
+    missing = model_path(context.run_dir, config, "language") is None
+    if missing and not all(s.recipe.language for s in context.sources):
+        context.not_run.append(
+            "language: no model, so rules for some languages judge all documents (English stop words drop German "
+            "pages); set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
+        )
+
+
+def _nsfw(context: Context) -> Iterator[Stage]:
+    config, plain = context.config.nsfw, edge.to_dict
+    if config.classifier.model is None and config.classifier.train is not None:
+        yield Stage(
+            "nsfw_model",
+            nsfw_model,
+            1,
+            outputs=("models/nsfw.bin",),
+            code=("classify",),
+            config=[plain(config.classifier), context.config.seed],
+            inputs=given_files(config.classifier),
+        )
+    lists = fingerprint.of_paths([*config.url_lists, *config.word_lists])
+    yield Stage(
+        "nsfw",
+        nsfw,
+        context.shards,
+        outputs=("signals/nsfw",),
+        depends=("read", "language", "nsfw_model"),
+        code=("annotate/nsfw.py", "classify/fasttext.py", "policy.py"),
+        config=plain(config),
+        inputs=[lists, given_files(config.classifier)],
+    )
+    if model_path(context.run_dir, config.classifier, "nsfw") is None:
+        context.not_run.append(
+            "nsfw.score: no model; set nsfw.classifier.model=FILE.bin or nsfw.classifier.train=offline|FILE.jsonl"
+        )
+    if not config.url_lists:
+        context.not_run.append("nsfw.url_hit: no lists; set nsfw.url_lists=[FILE|DIR]")
+    if not config.word_lists:
+        context.not_run.append("nsfw.word_density: no lists; set nsfw.word_lists=[FILE|DIR]")
+
+
+def _quality(context: Context) -> Iterator[Stage]:
+    config, plain = context.config.quality, edge.to_dict
+    classifier = config.classifier
+    labelled = config.label.base_url is not None and classifier.model is None and classifier.train is None
+    if labelled:
+        # Where the server listens, and how patiently it is asked, changes nothing about its answers.
+        asked = {
+            k: v
+            for k, v in plain(config.label).items()
+            if k not in ("base_url", "timeout", "retries", "concurrency")
+        }
+        yield Stage(
+            "quality_labels",
+            quality_labels,
+            1,
+            outputs=("models/quality-labels.jsonl",),
+            depends=("read",),
+            code=("quality",),
+            config=[asked, context.config.seed],
+        )
+    if classifier.model is None and (labelled or classifier.train is not None):
+        yield Stage(
+            "quality_model",
+            quality_model,
+            1,
+            outputs=("models/quality.bin",),
+            depends=("quality_labels",),
+            code=("classify", "quality"),
+            config=[plain(classifier), config.good, context.config.seed],
+            inputs=given_files(classifier),
+        )
+    yield Stage(
+        "quality",
+        quality,
+        context.shards,
+        outputs=("signals/quality",),
+        depends=("read", "quality_model"),
+        code=("annotate/quality.py", "classify/fasttext.py"),
+        config=plain(classifier),
+        inputs=given_files(classifier),
+    )
+    if model_path(context.run_dir, classifier, "quality", labelled) is None:
+        context.not_run.append(
+            "quality: no model; set quality.label.base_url=URL, or quality.classifier.model=FILE.bin"
+        )

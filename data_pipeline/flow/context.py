@@ -1,0 +1,113 @@
+"""What the stages of a run are built from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from configs import edge
+from configs.schema.pipeline import ClassifierConfig, DataRun, RecipeConfig
+from data_pipeline import fingerprint, policy
+from data_pipeline.document import read_shard
+from data_pipeline.read import Unit
+from data_pipeline.read import units as planning
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """A run before it starts: its configuration and its plan of units."""
+
+    run_dir: Path
+    """Directory of the run."""
+    config: DataRun
+    """Configuration."""
+    plan: planning.Plan
+    """Units of work and the fingerprint of the inputs."""
+    sources: list[planning.Source]
+    """Sources with their recipes."""
+    not_run: list[str] = dataclasses.field(default_factory=list)
+    """What does not run because it has no model or list: one sentence each, filled while the stages are built."""
+
+    @property
+    def shards(self) -> int:
+        """Document shards, one a unit."""
+        return len(self.plan.units)
+
+    @property
+    def recipes(self) -> dict[str, Any]:
+        """Recipes by source as plain data, without their policies."""
+        return {s.name: edge.to_dict(s.recipe) | {"filter": None} for s in self.sources}
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """Policies by source as plain data."""
+        return {s.name: edge.to_dict(s.recipe.filter) for s in self.sources}
+
+
+def sources(config: DataRun) -> list[planning.Source]:
+    """Sources of a run: `sources`, or the one that `recipe` and `input` make.
+
+    Raises:
+        ConfigError: neither or both are given, a recipe does not exist, or two sources have one name.
+    """
+    if config.sources and config.input is not None:
+        raise edge.ConfigError("give `input` with `recipe`, or `sources`, not both")
+    if not config.sources:
+        if config.input is None:
+            raise edge.ConfigError(
+                "no input: write input=FILE|DIR|GLOB, or sources=[{name: …, recipe: …, input: …}]"
+            )
+        return [planning.Source(config.recipe.name, config.recipe, config.input)]
+    names = [s.name for s in config.sources]
+    if len(set(names)) < len(names):
+        raise edge.ConfigError(f"sources need different names, but they are {', '.join(names)}")
+    found = []
+    folder = Path(edge.__file__).parent / "recipe"
+    options = sorted(p.stem for p in folder.glob("*.yaml"))
+    for source in config.sources:
+        if source.recipe not in options:
+            close = difflib.get_close_matches(source.recipe, options, n=1)
+            hint = f"did you mean `{close[0]}`? " if close else ""
+            raise edge.ConfigError(
+                f"source `{source.name}`: recipe `{source.recipe}` is unknown; {hint}options: {', '.join(options)}"
+            )
+        recipe = edge.load_group("recipe", source.recipe, RecipeConfig)
+        if source.max_source_bytes is not None:
+            recipe = dataclasses.replace(recipe, max_source_bytes=source.max_source_bytes)
+        found.append(planning.Source(source.name, recipe, source.input))
+    return found
+
+
+def recipe_of(run_dir: Path, shard: int, config: DataRun) -> tuple[Unit, RecipeConfig]:
+    """The unit of a shard and the recipe of its source."""
+    unit = planning.load(run_dir / "units.json")[shard]
+    return unit, next(s.recipe for s in sources(config) if s.name == unit.source)
+
+
+def model_path(run_dir: Path, config: ClassifierConfig, name: str, labelled: bool = False) -> Path | None:
+    """The model that scores: a given one, the one that this run trains, or none."""
+    if config.model is not None:
+        return Path(config.model)
+    return run_dir / "models" / f"{name}.bin" if config.train is not None or labelled else None
+
+
+def given_files(classifier: ClassifierConfig) -> list[str]:
+    """Content hashes of the files that a classifier is made from."""
+    named = [classifier.model, None if classifier.train == "offline" else classifier.train]
+    return fingerprint.of_paths([f for f in named if f is not None])
+
+
+def with_languages(run_dir: Path, shard: int, columns: list[str] | None = None) -> pa.Table:
+    """A document shard whose `language` is the stated one, or else the detected one."""
+    documents = read_shard(run_dir, shard, columns)
+    found = policy.languages(run_dir, shard, documents)
+    return documents.set_column(documents.schema.get_field_index("language"), "language", found)
+
+
+def numbers(counts: dict[str, Any]) -> dict[str, int]:
+    """The whole numbers among counts."""
+    return {k: v for k, v in counts.items() if isinstance(v, int)}

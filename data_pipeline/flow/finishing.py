@@ -1,0 +1,91 @@
+"""Finishing: decisions and edits → kept documents → tokens → packed dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from configs import edge
+from configs.schema.pipeline import DataRun
+from data_pipeline import fingerprint, kept
+from data_pipeline.document import read_table, shard_count, shard_path
+from data_pipeline.flow.context import Context, recipe_of
+from data_pipeline.flow.deduplicating import steps
+from data_pipeline.stage import Stage
+
+
+def final(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Join the decisions, apply the edits, write the kept documents."""
+    _, recipe = recipe_of(run_dir, shard, config)
+    return kept.finish(run_dir, shard, steps(config.dedup), recipe.filter.edits, config.jsonl)
+
+
+def tokenizer(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Train the tokenizer on the kept documents, or copy the given one."""
+    from data_pipeline.tokenize import make_tokenizer
+
+    texts = kept.texts(run_dir, shard_count(run_dir))
+    info = make_tokenizer(texts, config.tokenizer, config.seed, run_dir / "tokenizer")
+    return {"vocab_size": info.vocab_size}
+
+
+def tokens(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Encode the kept documents."""
+    from data_pipeline.tokenize import encode_shard
+
+    documents = read_table(shard_path(run_dir, "kept", shard))
+    return encode_shard(documents, run_dir / "tokenizer", run_dir / "tokens" / f"{shard:05d}.arrow")
+
+
+def pack(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Pack tokens into sequences."""
+    from data_pipeline.pack import pack as pack_run
+
+    # The fingerprint names the data and not the way to it: code versions would make equal datasets differ.
+    manifest = pack_run(run_dir, config, (run_dir / "stages" / "pack.started").read_text())
+    return {
+        "streams": len(manifest.streams),
+        "sequences": sum(s.sequences for s in manifest.streams.values()),
+    }
+
+
+def stages(context: Context) -> Iterator[Stage]:
+    """The stages of finishing."""
+    config, plain = context.config, edge.to_dict
+    yield Stage(
+        "final",
+        final,
+        context.shards,
+        outputs=("decisions/final", "kept"),
+        depends=("decide", *steps(config.dedup)),
+        code=("kept.py", "edits.py", "policy.py"),
+        config=[steps(config.dedup), {s.name: s.recipe.filter.edits for s in context.sources}, config.jsonl],
+    )
+    yield Stage(
+        "tokenizer",
+        tokenizer,
+        1,
+        outputs=("tokenizer",),
+        depends=("final",),
+        code=("tokenize", "keyed.py"),
+        config=[plain(config.tokenizer), config.seed],
+        inputs=fingerprint.of_paths([config.tokenizer.path] if config.tokenizer.path else []),
+        libraries=("tokenizers",),
+    )
+    yield Stage(
+        "tokens",
+        tokens,
+        context.shards,
+        outputs=("tokens",),
+        depends=("final", "tokenizer"),
+        code=("tokenize/encode.py", "tokenize/folder.py"),
+    )
+    yield Stage(
+        "pack",
+        pack,
+        1,
+        outputs=("packed",),
+        depends=("tokens",),
+        code=("pack", "packed", "mixture.py", "keyed.py"),
+        config=[plain(config.pack), plain(config.mixture), config.seed, config.cutoff],
+    )
