@@ -317,6 +317,12 @@ class ClassifyRun:
     """Training."""
     test_fraction: float = 0.1
     """Share of rows held out, chosen by a hash of (seed, text)."""
+    calibration_fraction: float = 0.1
+    """Share of the other rows on which probabilities are calibrated and thresholds chosen; 0: neither."""
+    target_precision: float | None = None
+    """Choose thresholds that reach this precision with the highest recall; null: see `target_recall`."""
+    target_recall: float | None = None
+    """Choose thresholds that reach this recall with the highest precision; both null: the highest F1."""
     seed: int = 0
     """Seed."""
 

@@ -151,7 +151,7 @@ _SPACED = {
     "ko": "수 있는 그 이 등 및 것은 것이 한 또는 모든 있다 대한 더 위해 하는 할 같은 의",
     # Bantu and other African
     "sw": "ya na wa kwa ni katika za la kuwa haki au cha kila mtu hii yake huo si",
-    "zu": "ukuthi futhi noma kanye wonke umuntu unelungelo yonke kodwa ngoba uma zonke lokhu kufanele kuyo kwakhe lapho ukuba",
+    "zu": "ukuthi futhi noma kanye wonke umuntu unelungelo yonke kodwa ngoba uma zonke lokhu kufanele kwakhe lapho ukuba",
     "xh": "ukuba okanye wonke umntu unelungelo yonke kodwa kuba xa zonke oku kufuneka into ukuze nto ngokuba kwaye njengoko",
     "st": "le ya ho ka ba e ke o a tsa ha mme motho wa di bo mo empa",
     "nso": "le ya go ka ba e ke o a tša ga gomme motho wa di bo mo eupša",

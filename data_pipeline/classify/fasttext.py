@@ -12,11 +12,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import xxhash
 
 from configs.schema.pipeline import ClassifierConfig
+from data_pipeline.classify import calibrate
 
 LABEL_PREFIX = "__label__"
 MIN_ROWS_PER_LABEL = 2
@@ -31,6 +33,7 @@ _FIT = """
 import json, sys, fasttext
 fasttext.train_supervised(**json.loads(sys.argv[1])).save_model(sys.argv[2])
 """
+_PROGRESS = re.compile(rb"Progress:\s*([0-9.]+)%")
 
 
 def one_line(text: str, max_characters: int) -> str:
@@ -43,13 +46,21 @@ def one_line(text: str, max_characters: int) -> str:
 
 
 def train(
-    rows: Iterable[tuple[str, str]], config: ClassifierConfig, output: Path, seed: int
+    rows: Iterable[tuple[str, str]],
+    config: ClassifierConfig,
+    output: Path,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a classifier on (text, label) rows and write it to `output`, atomically.
 
     The order of the rows makes no difference: they are put in the order of a hash of (seed, row). fastText reads its
     file as it comes, and rows sorted by label cost 27 points of accuracy on one measured set. Texts that are empty after
-    normalisation are left out and counted. All rows, cut to `max_characters`, are held in memory.
+    normalisation are left out and counted. All rows, cut to `max_characters`, are held in memory. A calibration of the
+    model that was there before is removed with it.
+
+    Args:
+        progress: called with the finished share of the training, 0..1, every now and then.
 
     Returns:
         {"rows", "empty", "labels": {label: rows}, "sha256", "bytes"} of the model.
@@ -79,9 +90,10 @@ def train(
         lines.sort(key=lambda line: (xxhash.xxh3_64_intdigest(salt + line), line))
         corpus.write_bytes(b"".join(lines))
         temporary = Path(scratch) / "model.bin"
-        _fit(corpus, config, temporary, seed)
+        _fit(corpus, config, temporary, seed, progress)
         digest = _sha256(temporary)
         size = temporary.stat().st_size
+        calibrate.write(None, output, digest)
         temporary.replace(output)
     return {
         "rows": sum(counts.values()),
@@ -92,7 +104,13 @@ def train(
     }
 
 
-def _fit(corpus: Path, config: ClassifierConfig, output: Path, seed: int) -> None:
+def _fit(
+    corpus: Path,
+    config: ClassifierConfig,
+    output: Path,
+    seed: int,
+    progress: Callable[[float], None] | None,
+) -> None:
     """Train in a process whose memory is zero.
 
     With one thread fastText initialises a tenth of the embedding matrix and trains on from whatever the allocator
@@ -110,17 +128,25 @@ def _fit(corpus: Path, config: ClassifierConfig, output: Path, seed: int) -> Non
         "bucket": config.buckets,
         "seed": seed,
         "thread": 1,
-        "verbose": 0,
+        "verbose": 0 if progress is None else 2,
     }
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", _FIT, json.dumps(arguments), str(output)],
         env=os.environ | {"MALLOC_PERTURB_": "255"},
-        capture_output=True,
-        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
-    if done.returncode == 0:
+    assert process.stderr is not None
+    said = b""
+    with process:
+        while block := os.read(process.stderr.fileno(), 1 << 16):
+            said = (said + block)[-4000:]
+            if progress is not None and (found := _PROGRESS.findall(block)):
+                progress(float(found[-1]) / 100)
+    if process.returncode == 0:
         return
-    reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    reason = (lines or [f"exit status {process.returncode}"])[-1]
     if "NaN" in reason:
         raise ValueError(
             f"the training diverged; lower learning_rate (now {config.learning_rate}), or give more and more varied rows"
@@ -160,11 +186,11 @@ def _load(path: str, digest: str) -> Any:
 
 
 class Classifier:
-    """A fastText model on disk, ready to score texts.
+    """A fastText model on disk, with its calibration where it has one, ready to score texts.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not a supervised fastText model.
+        ValueError: the file is not a supervised fastText model, or its calibration is not its own.
     """
 
     def __init__(self, path: Path | str, max_characters: int = 2000) -> None:
@@ -183,6 +209,7 @@ class Classifier:
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is a fastText model without labels, not a classifier") from error
         self._column = {label: i for i, label in enumerate(self.labels)}
+        self.calibration = calibrate.read(path, self.digest)
 
     def column(self, label: str) -> int:
         """Column of a label in `scores`; ValueError naming the model's labels when it has no such label."""
@@ -194,27 +221,31 @@ class Classifier:
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities of all labels, float32 [n, len(labels)] in the order of `labels`; NaN for empty texts."""
         scores = np.full((len(texts), len(self.labels)), np.nan, np.float32)
-        for row, labels, values in self._predict(texts, k=len(self.labels)):
+        for row, labels, values in self._predict(texts):
             scores[row] = 0.0
             for label, value in zip(labels, values, strict=True):
                 column = self._column.get(label.removeprefix(LABEL_PREFIX))
                 if column is not None:
                     scores[row, column] = value
-        return scores
+        return self.calibration.apply(scores) if self.calibration else scores
 
     def best(self, texts: Sequence[str]) -> tuple[list[str | None], list[float | None]]:
         """The likeliest label of each text and its probability; None for empty texts."""
-        labels: list[str | None] = [None] * len(texts)
-        values: list[float | None] = [None] * len(texts)
-        for row, names, probabilities in self._predict(texts, k=1):
-            labels[row], values[row] = names[0].removeprefix(LABEL_PREFIX), probabilities[0]
+        scores = self.scores(texts)
+        known = ~np.isnan(scores).any(axis=1)
+        first = np.nan_to_num(scores).argmax(axis=1)
+        labels = [
+            self.labels[k] if ok else None for k, ok in zip(first.tolist(), known.tolist(), strict=True)
+        ]
+        values = [float(scores[i, k]) if known[i] else None for i, k in enumerate(first.tolist())]
         return labels, values
 
-    def _predict(self, texts: Sequence[str], k: int) -> Iterable[tuple[int, list[str], list[float]]]:
+    def _predict(self, texts: Sequence[str]) -> Iterable[tuple[int, list[str], list[float]]]:
         lines = [one_line(text, self.max_characters) for text in texts]
         rows = [i for i, line in enumerate(lines) if line]
         if not rows:
             return
+        k = len(self.labels)
         labels, values = self._model.f.multilinePredict([lines[i] + "\n" for i in rows], k, 0.0, "strict")
         for row, names, probabilities in zip(rows, labels, values, strict=True):
             # fastText's softmax overshoots 1 by a few units in the last place, and has no answer (or NaN) for a line

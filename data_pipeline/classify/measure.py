@@ -9,6 +9,8 @@ import numpy as np
 
 CURVE_POINTS = 21
 CALIBRATION_BINS = 10
+TARGETS = (0.8, 0.9, 0.95, 0.99)
+"""Precisions and recalls whose thresholds are reported."""
 
 
 def measure(scores: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -21,9 +23,11 @@ def measure(scores: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> 
 
     Returns:
         {"rows", "accuracy", "macro_f1", "labels": {label: {"rows", "precision", "recall", "f1", "average_precision",
-        "curve": [{"threshold", "precision", "recall"}]}}, "calibration": [{"from", "to", "rows", "confidence",
-        "accuracy"}], "calibration_error", "confusions": [{"truth", "predicted", "rows"}]}. Precision is null where
-        nothing was predicted, recall where there is nothing to find.
+        "curve": [{"threshold", "precision", "recall"}], "operating_points": {"precision_0.95", …: {"threshold",
+        "precision", "recall"}}, "reliability": [{"from", "to", "rows", "score", "share"}]}}, "calibration": [{"from",
+        "to", "rows", "confidence", "accuracy"}], "calibration_error", "confusions": [{"truth", "predicted", "rows"}]}.
+        Precision is null where nothing was predicted, recall where there is nothing to find. `calibration` is of the
+        likeliest label of each row, `reliability` of one label's score over all rows.
     """
     n = len(truth)
     if n == 0 or scores.shape != (n, len(labels)):
@@ -43,6 +47,8 @@ def measure(scores: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> 
         if k >= 0 and is_label.any():
             entry |= {"average_precision": _average_precision(filled[:, k], is_label)}
             entry |= {"curve": _curve(filled[:, k], is_label)}
+            entry |= {"operating_points": _operating_points(filled[:, k], is_label)}
+            entry |= {"reliability": reliability(filled[scored, k], is_label[scored])}
         by_label[label] = {"rows": int(is_label.sum())} | entry
     f1 = [entry["f1"] for entry in by_label.values() if entry["rows"]]
     confidence = filled.max(axis=1)
@@ -88,6 +94,70 @@ def _curve(score: np.ndarray, is_label: np.ndarray) -> list[dict[str, Any]]:
             {"threshold": round(float(threshold), 4)} | {k: entry[k] for k in ("precision", "recall")}
         )
     return points
+
+
+def threshold_for(
+    score: np.ndarray, is_label: np.ndarray, precision: float | None = None, recall: float | None = None
+) -> dict[str, Any] | None:
+    """The threshold of `score >= threshold` that reaches a target and gives most of the other; None: out of reach.
+
+    Args:
+        score: [n] scores of one label.
+        is_label: bool [n].
+        precision: reach this precision with the highest recall; or
+        recall: reach this recall with the highest precision. Neither: the highest F1.
+
+    Returns:
+        {"threshold", "precision", "recall"} on these rows.
+    """
+    order = np.argsort(-score, kind="stable")
+    last_of_equal = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    hits = np.cumsum(is_label[order])[last_of_equal]
+    p, r = hits / (last_of_equal + 1), hits / max(int(is_label.sum()), 1)
+    if precision is not None:
+        value = np.where(p >= precision, r, -1.0)
+    elif recall is not None:
+        value = np.where(r >= recall, p, -1.0)
+    else:
+        value = 2 * p * r / np.maximum(p + r, 1e-12)
+    best = int(value.argmax())
+    if value[best] <= 0:
+        return None
+    at = float(score[order][last_of_equal[best]])
+    below = float(score[order][last_of_equal[best + 1]]) if best + 1 < len(last_of_equal) else at
+    return {
+        # Halfway to the next lower score: other rows do not fall on the very score that was seen here.
+        "threshold": (at + below) / 2,
+        "precision": float(p[best]),
+        "recall": float(r[best]),
+    }
+
+
+def at_threshold(score: np.ndarray, is_label: np.ndarray, threshold: float) -> dict[str, Any]:
+    """{"precision", "recall", "f1"} of `score >= threshold`."""
+    return _precision_recall(score >= threshold, is_label)
+
+
+def _operating_points(score: np.ndarray, is_label: np.ndarray) -> dict[str, Any]:
+    points = {"best_f1": threshold_for(score, is_label)}
+    for target in TARGETS:
+        points[f"precision_{target}"] = threshold_for(score, is_label, precision=target)
+        points[f"recall_{target}"] = threshold_for(score, is_label, recall=target)
+    return points
+
+
+def reliability(score: np.ndarray, is_label: np.ndarray) -> list[dict[str, Any]]:
+    """Mean score against the share of rows that are of the label, in equal bins of score; empty bins are left out."""
+    return [
+        {
+            "from": entry["from"],
+            "to": entry["to"],
+            "rows": entry["rows"],
+            "score": entry["confidence"],
+            "share": entry["accuracy"],
+        }
+        for entry in _calibration(score, is_label)
+    ]
 
 
 def _average_precision(score: np.ndarray, is_label: np.ndarray) -> float:

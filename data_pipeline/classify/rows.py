@@ -62,25 +62,31 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from file
 
 
-def split(rows: Iterable[Row], test_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+def split(
+    rows: Iterable[Row], test_fraction: float, seed: int, purpose: str = "test"
+) -> tuple[list[Row], list[Row]]:
     """Training and test rows, chosen by a hash of (seed, text): equal texts are on one side, order does not matter.
+
+    `purpose` makes the splits of one seed independent of each other: what is held out for a test must not decide what
+    is held out for calibration.
 
     Raises:
         ValueError: `test_fraction` outside (0, 1), or a part that is empty.
     """
     if not 0 < test_fraction < 1:
-        raise ValueError(f"`test_fraction` must lie between 0 and 1, but it is {test_fraction}")
+        raise ValueError(
+            f"the fraction of rows held out for {purpose} must lie between 0 and 1, but is {test_fraction}"
+        )
     limit = int(test_fraction * 2**64)
+    salt = f"classify split\0{seed}\0" if purpose == "test" else f"classify {purpose}\0{seed}\0"
     train: list[Row] = []
     test: list[Row] = []
     for text, label in rows:
-        key = xxhash.xxh3_64_intdigest(
-            f"classify split\0{seed}\0".encode() + text.encode("utf-8", "surrogatepass")
-        )
+        key = xxhash.xxh3_64_intdigest(salt.encode() + text.encode("utf-8", "surrogatepass"))
         (test if key < limit else train).append((text, label))
     if not train or not test:
         raise ValueError(
-            f"{len(train)} training and {len(test)} test rows: with test_fraction={test_fraction} one part is empty; "
+            f"{len(train)} training and {len(test)} {purpose} rows: with a fraction of {test_fraction} one part is empty; "
             "give more rows"
         )
     return train, test

@@ -49,6 +49,21 @@ def test_a_label_unknown_to_the_model_counts_as_missed() -> None:
     assert found["labels"]["c"]["recall"] == 0
 
 
+def test_thresholds_reach_their_target_with_the_most_of_the_other() -> None:
+    score = np.array([0.9, 0.8, 0.8, 0.6, 0.5, 0.1])
+    is_label = np.array([1, 1, 0, 1, 0, 0], bool)
+    assert measure.threshold_for(score, is_label, precision=0.7) == {
+        "threshold": pytest.approx(0.55),
+        "precision": 0.75,
+        "recall": 1.0,
+    }
+    assert measure.threshold_for(score, is_label, precision=0.9)["threshold"] == pytest.approx(0.85)
+    assert measure.threshold_for(score, is_label, recall=0.5)["precision"] == 0.75
+    assert measure.threshold_for(score, ~is_label, precision=0.99) is None
+    at = measure.at_threshold(score, is_label, 0.55)
+    assert at["precision"] == 0.75 and at["recall"] == 1
+
+
 def test_rows_are_read_plain_and_compressed(tmp_path: Path) -> None:
     raw = b'{"text": "one", "label": "x y"}\n\n{"text": "two", "label": 1}\n{"text": "three", "label": true}'
     (tmp_path / "plain.jsonl").write_bytes(raw)
@@ -99,7 +114,10 @@ def test_the_verb_trains_measures_and_reports(tmp_path: Path, capsys: pytest.Cap
     assert train.main(arguments) == 0
     report = orjson.loads((tmp_path / "m.json").read_bytes())
     assert report["test"]["accuracy"] > 0.95
-    assert report["test"]["rows"] + report["training"]["rows"] == 200
+    n_training = report["training"]["rows"] + report["training"]["calibration_rows"]
+    assert report["test"]["rows"] + n_training == 200
+    assert report["thresholds"]["warm"]["test"]["recall"] > 0.9
+    assert report["test"]["labels"]["warm"]["operating_points"]["recall_0.95"]["precision"] > 0.9
     assert len(report["test"]["labels"]["warm"]["curve"]) == measure.CURVE_POINTS
     assert "warm" in capsys.readouterr().out
     assert train.main([f"input={tmp_path / 'absent.jsonl'}", f"output={tmp_path / 'm2.bin'}"]) == 1
