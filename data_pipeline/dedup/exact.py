@@ -25,15 +25,14 @@ def decide(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, i
     """
     corpus = corpora.load(run_dir, shards, STEP, config.keep)
     keys = np.zeros((len(corpus), 2), np.uint64)
-    for shard, documents in corpus.by_shard():
-        if (run_dir / "signals" / "hashes").is_dir():
+    if (run_dir / "signals" / "hashes").is_dir():
+        for shard, documents in corpus.by_shard():
             path = shard_path(run_dir, "signals/hashes", shard)
             table = corpora.aligned(path, corpora.shard_ids(run_dir, shard), ["content_hash"])
-            hashes = table["content_hash"].take(pa.array(corpus.row[documents])).to_pylist()
-            keys[documents] = [_halves(h) for h in hashes]
-    if not (run_dir / "signals" / "hashes").is_dir():
+            keys[documents] = _halves(path, table["content_hash"].take(pa.array(corpus.row[documents])))
+    else:
         for documents, texts in corpus.texts():
-            keys[documents] = [_halves(content_hash(text)) for text in texts]
+            keys[documents] = corpora.id_halves(pa.array([content_hash(text) for text in texts]))
     return corpora.write(corpus, STEP, first_of_equal(keys), np.ones(len(corpus), np.float32))
 
 
@@ -50,7 +49,8 @@ def first_of_equal(keys: np.ndarray) -> np.ndarray:
     return first
 
 
-def _halves(content_hash: str | None) -> tuple[int, int]:
-    if content_hash is None:
-        raise ValueError("the sidecar signals/hashes holds a null content_hash; delete it and rerun")
-    return int(content_hash[:16], 16), int(content_hash[16:], 16)
+def _halves(path: Path, hashes: pa.ChunkedArray) -> np.ndarray:
+    try:
+        return corpora.id_halves(hashes)
+    except ValueError as error:
+        raise ValueError(f"{path}: content_hash {error}; delete the folder and rerun") from error

@@ -1,10 +1,10 @@
-"""Word shingles as 64-bit hashes, computed for batches of documents in NumPy.
+"""Word shingles as 64-bit hashes, computed from UTF-8 in one compiled pass.
 
-A word is a maximal run of `\\w` characters of the lower-cased text; in Chinese and Japanese, which write without
-spaces, every character is one. A shingle is n consecutive words. Both are hashed as polynomials modulo 2**64 over
-prefix sums, so no Python object is made for a word.
+A word is a maximal run of `\\w` characters, each in lower case (the final sigma is a sigma); in Chinese and Japanese,
+which write without spaces, every character is one. A shingle is n consecutive words. Both are hashed as polynomials
+modulo 2**64, so no Python object is made for a word.
 
-Shapes: c characters, w words, s shingles, d documents.
+Shapes: s shingles, d documents.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 
+import numba
 import numpy as np
+import pyarrow as pa
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-_INVERSE_BASE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
-_SEPARATOR = "\n"
-BATCH_CHARACTERS = 1 << 18
+BATCH_BYTES = 1 << 20
 # Han, Hiragana, Katakana: Unicode blocks (first, last).
 _UNSPACED_BLOCKS = (
     (0x3040, 0x30FF),
@@ -28,61 +28,132 @@ _UNSPACED_BLOCKS = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3134F),
 )
+_UNSPACED = np.uint32(1 << 31)
 
-_OTHER, _WORD, _UNSPACED = 0, 1, 2
+I64, U64 = numba.int64, numba.uint64
+# Read-only: so that buffers of Arrow and memory maps are taken as they are.
+BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+HASHES = numba.types.Array(U64, 1, "C", readonly=True)
 
 
 @functools.cache
-def _character_kinds() -> np.ndarray:
-    """uint8 [0x110000]: whether a code point is a word character, and of which kind."""
-    kinds = np.zeros(0x110000, np.uint8)
-    for match in re.finditer(r"\w+", "".join(map(chr, range(0x110000)))):
-        kinds[match.start() : match.end()] = _WORD
+def characters() -> np.ndarray:
+    """uint32 [0x110000]: the lower-case form of a word character, with bit 31 where it is a word of its own; else 0."""
+    every = np.arange(0x110000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    # Of all characters, only this one has a lower-case form of two. Equal length keeps the table aligned.
+    lower = every.replace("\u0130", "i").replace("\u03c2", "\u03c3").lower()
+    table = np.frombuffer(lower.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
+    word = np.zeros(0x110000, bool)
+    for match in re.finditer(r"\w+", every):
+        word[match.start() : match.end()] = True
+    table[~word] = 0
     for first, last in _UNSPACED_BLOCKS:
-        block = kinds[first : last + 1]
-        block[block == _WORD] = _UNSPACED
-    return kinds
+        block = table[first : last + 1]
+        block[block > 0] |= _UNSPACED
+    return table
 
 
-@functools.lru_cache(maxsize=2)
-def _powers(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers 0..n-1 of the base and of its inverse modulo 2**64."""
-    powers = np.full(n, _BASE, np.uint64)
-    inverses = np.full(n, _INVERSE_BASE, np.uint64)
-    powers[0] = inverses[0] = 1
-    return np.multiply.accumulate(powers), np.multiply.accumulate(inverses)
-
-
-def mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al., 2014): a bijection whose output bits all depend on all input bits."""
+@numba.njit("uint64(uint64)", cache=True, inline="always")
+def scramble(x):  # type: ignore[no-untyped-def]
+    # `mix` in compiled code; its Python form serves arrays.
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def _word_hashes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes uint64 [w] and start positions int64 [w] of the words of uint32 [c] code points."""
-    kinds = _character_kinds()[codes]
-    is_word = kinds != _OTHER
-    # A word starts where the kind changes to a word's, and at every unspaced character.
-    starts = is_word.copy()
-    starts[1:] &= (kinds[1:] != kinds[:-1]) | (kinds[1:] == _UNSPACED)
-    first = np.flatnonzero(starts)
-    if not len(first):
-        return np.zeros(0, np.uint64), first
-    powers, inverses = _powers(_table_size(len(codes)))
-    terms = (codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)]
-    terms[~is_word] = 0
-    total = np.add.reduceat(terms, first)
-    return mix(total * inverses[first]), first
+def mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al., 2014): a bijection whose output bits all depend on all input bits."""
+    return scramble.py_func(x)
 
 
-def _table_size(n: int) -> int:
-    return max(2 * BATCH_CHARACTERS, 1 << (n - 1).bit_length())
+@numba.njit(I64(BYTES, I64, I64, numba.uint32[::1], I64, U64[::1]), cache=True, nogil=True)
+def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: int, out: np.ndarray) -> int:
+    """Write the shingles of data[start:end] (UTF-8) to `out`, which has (end - start) // 2 + 1 places; how many."""
+    words = 0
+    inside = False
+    h = np.uint64(0)
+    i = start
+    while i < end:
+        c = np.uint32(data[i])
+        i += 1
+        if c >= 0x80:
+            # Arrow's strings are valid UTF-8; whatever else comes is decoded to some code point within the table.
+            if c < 0xE0:
+                more, c = 1, c & np.uint32(0x1F)
+            elif c < 0xF0:
+                more, c = 2, c & np.uint32(0x0F)
+            else:
+                more, c = 3, c & np.uint32(0x07)
+            while more > 0 and i < end:
+                c = (c << np.uint32(6)) | (np.uint32(data[i]) & np.uint32(0x3F))
+                i += 1
+                more -= 1
+            if c >= 0x110000:
+                c = np.uint32(0)
+        folded = table[c]
+        if folded == 0:
+            if inside:
+                out[words] = scramble(h)
+                words += 1
+                inside = False
+        elif folded & _UNSPACED:
+            if inside:
+                out[words] = scramble(h)
+                words += 1
+                inside = False
+            out[words] = scramble(np.uint64(folded) * _BASE)
+            words += 1
+        else:
+            if not inside:
+                h = np.uint64(0)
+                inside = True
+            h = h * _BASE + np.uint64(folded)
+    if inside:
+        out[words] = scramble(h)
+        words += 1
+    if words == 0:
+        return 0
+    width = min(ngram, words)  # a document of fewer words has one shingle, of all of them
+    for k in range(words - width + 1):
+        h = np.uint64(0)
+        for j in range(k, k + width):
+            h = h * _SHINGLE_BASE + out[j]
+        out[k] = scramble(h)
+    return words - width + 1
 
 
-def shingle_hashes(texts: Sequence[str], ngram: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Shingles of documents, in batches.
+@numba.njit(I64(BYTES, I64[::1], numba.uint32[::1], I64, U64[::1], I64[::1]), cache=True, nogil=True)
+def _batch(
+    data: np.ndarray, offsets: np.ndarray, table: np.ndarray, ngram: int, out: np.ndarray, ends: np.ndarray
+) -> int:
+    """Shingles of each document data[offsets[k]:offsets[k + 1]], one after the other; ends int64 [d]."""
+    n = 0
+    for k in range(len(offsets) - 1):
+        n += _document(data, offsets[k], offsets[k + 1], table, ngram, out[n:])
+        ends[k] = n
+    return n
+
+
+def utf8(texts: Sequence[str | None] | pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes uint8, offsets int64 [d + 1]) of strings; null is empty. Arrow's strings are not copied."""
+    if not isinstance(texts, pa.Array):
+        parts = [(text or "").encode("utf-8", "surrogatepass") for text in texts]
+        data = np.frombuffer(b"".join(parts), np.uint8)
+        return data, np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    if texts.null_count:
+        texts = texts.fill_null("")
+    dtype = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    _, offsets, values = texts.buffers()
+    if not len(texts) or values is None:
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    ends = np.frombuffer(offsets, dtype)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(values, np.uint8), ends.astype(np.int64)
+
+
+def shingle_hashes(
+    texts: Sequence[str | None] | pa.Array, ngram: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Shingles of documents, in batches of about `BATCH_BYTES`.
 
     A document of fewer than `ngram` words has one shingle, of all its words; one without words has none. Repeated
     shingles are repeated in the output.
@@ -91,66 +162,104 @@ def shingle_hashes(texts: Sequence[str], ngram: int) -> Iterator[tuple[int, np.n
         (index of the batch's first document, hashes uint64 [s], ends int64 [d]): document k of the batch has the
         shingles hashes[ends[k - 1]:ends[k]].
     """
-    batch: list[str] = []
-    size = first = 0
-    for i, text in enumerate(texts):
-        if batch and size + len(text) > BATCH_CHARACTERS:
-            yield first, *_batch_shingles(batch, ngram)
-            batch, size, first = [], 0, i
-        batch.append(text)
-        size += len(text) + 1
-    if batch:
-        yield first, *_batch_shingles(batch, ngram)
+    data, offsets = utf8(texts)
+    table = characters()
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + BATCH_BYTES, side="right")) - 1
+        last = min(max(last, first + 1), len(offsets) - 1)
+        part = offsets[first : last + 1]
+        # A word of one byte needs a separator behind it; an ideograph has three bytes.
+        out = np.empty(int(part[-1] - part[0]) // 2 + len(part), np.uint64)
+        ends = np.empty(len(part) - 1, np.int64)
+        n = _batch(data, part, table, ngram, out, ends)
+        yield first, out[:n], ends
+        first = last
 
 
-def _batch_shingles(texts: list[str], ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    lowered = [text.lower() for text in texts]
-    joined = _SEPARATOR.join(lowered)
-    if joined.isascii():
-        codes = np.frombuffer(joined.encode("ascii"), np.uint8)
-    else:
-        codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-    words, positions = _word_hashes(codes)
-    text_ends = np.cumsum([len(text) + 1 for text in lowered])
-    word_ends = np.searchsorted(positions, text_ends)
-    counts = np.diff(word_ends, prepend=0)
-    # Every window of n words, those across documents included: they are left out below.
-    padded = np.concatenate([words, np.zeros(ngram - 1, np.uint64)])
-    windows = padded[: len(words)].copy()
-    for k in range(1, ngram):
-        windows *= _SHINGLE_BASE
-        windows += padded[k : k + len(words)]
-    inside = np.ones(len(words), bool)
-    for k in range(1, ngram):  # the last n - 1 words of each document start no window
-        last = word_ends[counts >= k] - k
-        inside[last] = False
-    short = np.flatnonzero((counts > 0) & (counts < ngram))
-    for d in short:
-        start, end = word_ends[d] - counts[d], word_ends[d]
-        value = np.uint64(0)
-        with np.errstate(over="ignore"):
-            for word in words[start:end]:
-                value = value * _SHINGLE_BASE + word
-        windows[start] = value
-        inside[start] = True
-    kept = np.where(counts >= ngram, counts - ngram + 1, (counts > 0).astype(np.int64))
-    return mix(windows[inside]), np.cumsum(kept)
+@numba.njit("int64(uint64[::1], uint64[::1])", cache=True, nogil=True)
+def _distinct(hashes: np.ndarray, out: np.ndarray) -> int:
+    """Write the distinct values of `hashes` in ascending order to `out`; how many.
+
+    Hashes are uniform, so that a counting sort by their high bits leaves next to nothing to the insertion sort.
+    """
+    n = len(hashes)
+    bits = 1
+    while (1 << bits) < n:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    at = np.zeros((1 << bits) + 1, np.int64)
+    for k in range(n):
+        at[np.int64(hashes[k] >> shift) + 1] += 1
+    for k in range(1 << bits):
+        at[k + 1] += at[k]
+    for k in range(n):
+        bucket = np.int64(hashes[k] >> shift)
+        out[at[bucket]] = hashes[k]
+        at[bucket] += 1
+    distinct = 0
+    for k in range(n):
+        value = out[k]
+        j = distinct
+        while j > 0 and out[j - 1] > value:
+            j -= 1
+        if j > 0 and out[j - 1] == value:
+            continue
+        for m in range(distinct, j, -1):
+            out[m] = out[m - 1]
+        out[j] = value
+        distinct += 1
+    return distinct
 
 
-def shingle_sets(texts: Sequence[str], ngram: int) -> list[np.ndarray]:
-    """The distinct shingle hashes of each document, sorted, uint64."""
-    sets: list[np.ndarray] = []
+@numba.njit("int64(uint64[::1], int64[::1], uint64[::1], int64[::1])", cache=True, nogil=True)
+def _sets(hashes: np.ndarray, ends: np.ndarray, out: np.ndarray, sizes: np.ndarray) -> int:
+    n = 0
+    start = 0
+    for k in range(len(ends)):
+        sizes[k] = _distinct(hashes[start : ends[k]], out[n:])
+        n += sizes[k]
+        start = ends[k]
+    return n
+
+
+def packed_sets(texts: Sequence[str | None] | pa.Array, ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct shingle hashes of each document, ascending, one after the other: (uint64 [s], sizes int64 [d])."""
+    found, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     for _, hashes, ends in shingle_hashes(texts, ngram):
-        sets += [np.unique(part) for part in np.split(hashes, ends[:-1])]
-    return sets
+        out, size = np.empty(len(hashes), np.uint64), np.empty(len(ends), np.int64)
+        n = _sets(hashes, ends, out, size)
+        found.append(out[:n])
+        sizes.append(size)
+    return np.concatenate(found), np.concatenate(sizes)
+
+
+def shingle_sets(texts: Sequence[str | None] | pa.Array, ngram: int) -> list[np.ndarray]:
+    """The distinct shingle hashes of each document, sorted, uint64."""
+    found, sizes = packed_sets(texts, ngram)
+    return np.split(found, np.cumsum(sizes)[:-1]) if len(sizes) else []
+
+
+@numba.njit(numba.float64(HASHES, HASHES, numba.float64), cache=True, nogil=True)
+def jaccard_from(a: np.ndarray, b: np.ndarray, least: float) -> float:
+    """Jaccard similarity of two sorted sets of hashes, uint64; 0 where one is empty, or where it is below `least`."""
+    n, m = len(a), len(b)
+    if n == 0 or m == 0 or min(n, m) < least * max(n, m):
+        return 0.0
+    # J >= t if and only if what only one of them holds is at most (n + m) (1 - t) / (1 + t).
+    spare = np.int64((n + m) * (1.0 - least) / (1.0 + least) + 1e-9)
+    i = j = common = 0
+    while i < n and j < m:
+        x, y = a[i], b[j]
+        common += x == y
+        i += x <= y
+        j += y <= x
+        if i + j - 2 * common > spare:
+            return 0.0
+    similarity = common / (n + m - common)
+    return similarity if similarity >= least else 0.0
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    """Jaccard similarity of two sorted sets of hashes; 0 where one is empty."""
-    if not len(a) or not len(b):
-        return 0.0
-    if len(a) > len(b):
-        a, b = b, a
-    at = np.searchsorted(b, a)
-    common = int(np.count_nonzero(b[np.minimum(at, len(b) - 1)] == a))
-    return common / (len(a) + len(b) - common)
+    """Jaccard similarity of two sorted sets of hashes, uint64; 0 where one is empty."""
+    return float(jaccard_from(a, b, 0.0))

@@ -48,18 +48,16 @@ def test_hashes_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> N
         "plain ascii words here and more",
     ]
     together = shingles.shingle_sets(texts, 3)
-    monkeypatch.setattr(shingles, "BATCH_CHARACTERS", 50)
-    shingles._powers.cache_clear()
+    monkeypatch.setattr(shingles, "BATCH_BYTES", 50)
     for text, whole, small in zip(texts, together, shingles.shingle_sets(texts, 3), strict=True):
         np.testing.assert_array_equal(whole, small)
         np.testing.assert_array_equal(whole, shingles.shingle_sets([text], 3)[0])
-    shingles._powers.cache_clear()
 
 
 def test_a_document_longer_than_a_batch_is_one_document() -> None:
-    text = " ".join(f"word{i}" for i in range(100_000))
-    assert len(text) > 2 * shingles.BATCH_CHARACTERS
-    assert len(shingles.shingle_sets(["before", text, "after"], 5)[1]) == 100_000 - 4
+    text = " ".join(f"word{i}" for i in range(300_000))
+    assert len(text) > 2 * shingles.BATCH_BYTES
+    assert len(shingles.shingle_sets(["before", text, "after"], 5)[1]) == 300_000 - 4
 
 
 def test_ideographs_are_words_of_their_own() -> None:
