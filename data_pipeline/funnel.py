@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from data_pipeline import policy
 from data_pipeline.document import read_shard, read_table, shard_path
@@ -21,6 +24,12 @@ SAMPLES = 5
 EXCERPT = 300
 LENGTH_BINS = tuple(4**i * 64 for i in range(12))
 """Lower edges of the length histogram, bytes."""
+SHOWN_DOMAINS = 200
+KEPT_DOMAINS = 100_000
+"""Domains counted at a time: beyond twice as many the rarest are forgotten, so the table's memory is bounded."""
+SHOWN_CLUSTERS = 20
+CLUSTERED = {"exact": "exact", "minhash": "near", "semantic": "semantic"}
+"""Decision steps that keep one document of a cluster, and what their clusters are called."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,109 @@ class Funnel:
     """Stages and rules that judged no document, with the reason."""
     histograms: dict[str, dict[str, dict[str, int]]]
     """Lengths (bytes) and languages of the kept documents, by source."""
+    languages: list[dict[str, Any]]
+    """Language, documents with text, kept documents, bytes of those; the most frequent first."""
+    domains: list[dict[str, Any]]
+    """Domain, documents, kept documents, the rule that dropped most of them; the most frequent first."""
+    clusters: dict[str, dict[str, Any]]
+    """Kind (exact, near, semantic) → `sizes` (documents in a cluster → clusters) and the `largest` ones."""
     stages: list[dict[str, Any]]
     """Name, seconds and counts of each stage."""
     unknown_files: list[dict[str, str]]
     """Files that no reader takes."""
+
+
+class _Tables:
+    """Counts over all shards, added one shard at a time."""
+
+    def __init__(self) -> None:
+        self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
+        self.lowest: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+        self.lengths: dict[str, Counter[int]] = defaultdict(Counter)
+        self.spoken: dict[str, Counter[str]] = defaultdict(Counter)
+        self.languages: Counter[tuple[str, str]] = Counter()
+        self.domains: dict[str, Counter[str]] = defaultdict(Counter)
+        self.sizes: dict[str, Counter[int]] = defaultdict(Counter)
+        self.largest: dict[str, list[tuple[int, str, int, int]]] = defaultdict(list)
+
+    def add(self, run_dir: Path, source: str, shard: int, row: dict[str, Any]) -> None:
+        """Count a shard; `row` is the source's line of the funnel."""
+        decisions = read_table(shard_path(run_dir, "decisions/final", shard), ["id", "keep", "rule"])
+        keep = decisions["keep"].to_numpy(zero_copy_only=False).astype(bool)
+        self._samples(decisions, keep, source, shard)
+        sizes = read_table(shard_path(run_dir, "signals/stats", shard), ["bytes"])["bytes"].to_numpy()
+        row["kept"] += int(keep.sum())
+        row["kept_bytes"] += int(sizes[keep].sum())
+        edges = np.array((0, *LENGTH_BINS))
+        bins = edges[np.searchsorted(edges, sizes[keep], side="right") - 1]
+        self.lengths[source].update(
+            dict(zip(*map(np.ndarray.tolist, np.unique(bins, return_counts=True)), strict=True))
+        )
+        found = policy.languages(run_dir, shard, read_shard(run_dir, shard, ["language"]))
+        self._languages(found.fill_null("unknown"), keep, sizes, source)
+        self._domains(run_dir, shard, keep, decisions["rule"])
+        for step, kind in CLUSTERED.items():
+            self._clusters(run_dir, shard, step, kind)
+
+    def _samples(self, decisions: pa.Table, keep: np.ndarray, source: str, shard: int) -> None:
+        rows = np.flatnonzero(~keep)
+        gone = decisions.select(["id", "rule"]).take(pa.array(rows)).append_column("row", pa.array(rows))
+        for rule, n in _counts(gone["rule"]):
+            self.dropped[source][rule] += n
+            few = gone.filter(pc.equal(gone["rule"], rule))
+            few = few.take(pc.select_k_unstable(few, k=SAMPLES, sort_keys=[("id", "ascending")]))
+            found = [
+                (i, shard, r) for i, r in zip(few["id"].to_pylist(), few["row"].to_pylist(), strict=True)
+            ]
+            self.lowest[rule] = sorted(self.lowest[rule] + found)[:SAMPLES]
+
+    def _languages(self, found: pa.ChunkedArray, keep: np.ndarray, sizes: np.ndarray, source: str) -> None:
+        table = pa.table({"language": found, "keep": keep, "bytes": sizes}).filter(pa.array(sizes > 0))
+        grouped = table.group_by(["language", "keep"]).aggregate([("bytes", "sum"), ("bytes", "count")])
+        for g in grouped.to_pylist():
+            name, n = g["language"], int(g["bytes_count"])
+            self.languages[name, "documents"] += n
+            if g["keep"]:
+                self.spoken[source][name] += n
+                self.languages[name, "kept"] += n
+                self.languages[name, "bytes"] += int(g["bytes_sum"])
+
+    def _domains(self, run_dir: Path, shard: int, keep: np.ndarray, rules: pa.ChunkedArray) -> None:
+        path = shard_path(run_dir, "signals/url", shard)
+        if not path.is_file():
+            return
+        what = pc.if_else(pa.array(keep), "", rules)
+        table = pa.table({"domain": read_table(path, ["domain"])["domain"], "what": what})
+        counted = (
+            table.filter(pc.is_valid(table["domain"]))
+            .group_by(["domain", "what"])
+            .aggregate([([], "count_all")])
+        )
+        for g in counted.to_pylist():
+            self.domains[g["domain"]][g["what"]] += g["count_all"]
+        if len(self.domains) > 2 * KEPT_DOMAINS:
+            rarest = sorted(self.domains, key=lambda d: (-self.domains[d].total(), d))[KEPT_DOMAINS:]
+            for domain in rarest:
+                del self.domains[domain]
+
+    def _clusters(self, run_dir: Path, shard: int, step: str, kind: str) -> None:
+        path = shard_path(run_dir, f"decisions/{step}", shard)
+        if not path.is_file():
+            return
+        table = read_table(path, ["id", "keep", "detail"])
+        size = pc.extract_regex(table["detail"], r"^(?P<n>[0-9]+) documents$")
+        rows = pc.indices_nonzero(pc.and_(table["keep"], pc.fill_null(pc.is_valid(size), False)))
+        if not len(rows):
+            return
+        numbers = pc.cast(pc.struct_field(size.take(rows), "n"), pa.int64()).to_numpy()
+        self.sizes[kind].update(
+            dict(zip(*map(np.ndarray.tolist, np.unique(numbers, return_counts=True)), strict=True))
+        )
+        top = np.argsort(-numbers, kind="stable")[:SHOWN_CLUSTERS]
+        ids = table["id"].take(rows).take(pa.array(top)).to_pylist()
+        places = rows.take(pa.array(top)).to_pylist()
+        found = [(-int(n), i, shard, r) for n, i, r in zip(numbers[top], ids, places, strict=True)]
+        self.largest[kind] = sorted(self.largest[kind] + found)[:SHOWN_CLUSTERS]
 
 
 def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[str]) -> Funnel:
@@ -49,10 +157,7 @@ def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[s
             or kept, and every kept one must be packed.
     """
     sources: dict[str, dict[str, Any]] = {}
-    dropped: dict[str, Counter[str]] = defaultdict(Counter)
-    lowest: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    lengths: dict[str, Counter[str]] = defaultdict(Counter)
-    languages: dict[str, Counter[str]] = defaultdict(Counter)
+    tables = _Tables()
     for unit in plan.units:
         name = unit.source
         row = sources.setdefault(
@@ -61,56 +166,97 @@ def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[s
         counts = orjson.loads((run_dir / "documents" / f"{unit.unit:05d}.json").read_bytes())
         row["read"] += counts["read"]
         row["set_aside"] += counts["set_aside"]
-        dropped[name][COPY_RULE] += counts["copies"]
+        tables.dropped[name][COPY_RULE] += counts["copies"]
         for key, value in counts.items():
             if key.startswith("skipped: "):
                 row["skipped"][key[9:]] = row["skipped"].get(key[9:], 0) + value
-        decisions = read_table(shard_path(run_dir, "decisions/final", unit.unit))
-        rules, keep = decisions["rule"].to_pylist(), decisions["keep"].to_pylist()
-        for i, (identifier, rule) in enumerate(zip(decisions["id"].to_pylist(), rules, strict=True)):
-            if not keep[i]:
-                dropped[name][rule] += 1
-                lowest[rule].append((identifier, unit.unit, i))
-        for rule, found in lowest.items():
-            lowest[rule] = heapq.nsmallest(SAMPLES, found)
-        row["kept"] += sum(keep)
-        sizes = read_table(shard_path(run_dir, "signals/stats", unit.unit), ["bytes"])["bytes"].to_pylist()
-        documents = read_shard(run_dir, unit.unit, ["language"])
-        spoken = policy.languages(run_dir, unit.unit, documents).to_pylist()
-        for kept, size, language in zip(keep, sizes, spoken, strict=True):
-            if kept:
-                row["kept_bytes"] += int(size)
-                lengths[name][_bin(size)] += 1
-                languages[name][language or "unknown"] += 1
+        tables.add(run_dir, name, unit.unit, row)
     for name, row in sources.items():
-        row["dropped"] = {rule: n for rule, n in dropped[name].most_common() if n}
+        row["dropped"] = {rule: n for rule, n in tables.dropped[name].most_common() if n}
     _add_packed(run_dir, sources)
     _check(sources)
-    stages = [{"name": n, "seconds": round(s.seconds, 2), "counts": s.counts} for n, s in states.items()]
     silent = [
         f"rule {key[9:]}: no value for {value:,} documents"
         for key, value in sorted(states["decide"].counts.items())
         if key.startswith("not run: ")
     ]
+    lengths = {n: {str(k): v for k, v in sorted(c.items())} for n, c in tables.lengths.items()}
     funnel = Funnel(
         sources=sources,
-        samples={rule: _samples(run_dir, found) for rule, found in sorted(lowest.items())},
+        samples={rule: _samples(run_dir, found) for rule, found in sorted(tables.lowest.items())},
         not_run=not_run + silent,
         histograms={
-            "length, bytes": {
-                n: dict(sorted(c.items(), key=lambda kv: int(kv[0]))) for n, c in lengths.items()
-            },
-            "language": {n: dict(c.most_common()) for n, c in languages.items()},
+            "length, bytes": lengths,
+            "language": {n: _ordered(c) for n, c in tables.spoken.items()},
         },
-        stages=stages,
+        languages=_languages(tables.languages),
+        domains=_domains(tables.domains),
+        clusters={
+            kind: {
+                "sizes": {str(k): v for k, v in sorted(sizes.items())},
+                "largest": [_cluster(run_dir, found) for found in tables.largest[kind]],
+            }
+            for kind, sizes in tables.sizes.items()
+        },
+        stages=[{"name": n, "seconds": round(s.seconds, 2), "counts": s.counts} for n, s in states.items()],
         unknown_files=[{"source": s, "file": f, "found": w} for s, f, w in plan.unknown],
     )
     write_atomically(run_dir / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
     return funnel
 
 
-def _bin(size: float) -> str:
-    return str(max((edge for edge in LENGTH_BINS if edge <= size), default=0))
+def _counts(values: pa.ChunkedArray) -> list[tuple[str, int]]:
+    """(value, how often), in the order of the values."""
+    return sorted((c["values"], c["counts"]) for c in pc.value_counts(values).to_pylist())
+
+
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])))
+
+
+def _languages(counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    names = sorted({name for name, _ in counts}, key=lambda n: (-counts[n, "documents"], n))
+    return [{"language": n, **{k: counts[n, k] for k in ("documents", "kept", "bytes")}} for n in names]
+
+
+def _domains(counts: dict[str, Counter[str]]) -> list[dict[str, Any]]:
+    names = sorted(counts, key=lambda d: (-counts[d].total(), d))[:SHOWN_DOMAINS]
+    rows = []
+    for name in names:
+        rules = {rule: n for rule, n in counts[name].items() if rule}
+        most = min(rules, key=lambda r: (-rules[r], r)) if rules else None
+        rows.append(
+            {"domain": name, "documents": counts[name].total(), "kept": counts[name][""], "rule": most}
+        )
+    return rows
+
+
+def _document(run_dir: Path, shard: int, row: int) -> dict[str, Any]:
+    """URL and text of one document; only its row group is read."""
+    with pq.ParquetFile(shard_path(run_dir, "documents", shard)) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                return file.read_row_group(group, ["url", "text"]).slice(row, 1).to_pylist()[0]
+            row -= rows
+    raise AssertionError(f"shard {shard} has no such row")
+
+
+def _cluster(run_dir: Path, found: tuple[int, str, int, int]) -> dict[str, Any]:
+    size, identifier, shard, i = found
+    row = _document(run_dir, shard, i)
+    return {"documents": -size, "id": identifier, "url": row["url"], "excerpt": (row["text"] or "")[:EXCERPT]}
+
+
+def _samples(run_dir: Path, found: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
+    samples = []
+    for identifier, shard, i in found:
+        row = _document(run_dir, shard, i)
+        detail = read_table(shard_path(run_dir, "decisions/final", shard), ["detail"])["detail"][i].as_py()
+        samples.append(
+            {"id": identifier, "url": row["url"], "detail": detail, "excerpt": (row["text"] or "")[:EXCERPT]}
+        )
+    return samples
 
 
 def _add_packed(run_dir: Path, sources: dict[str, dict[str, Any]]) -> None:
@@ -134,17 +280,6 @@ def _check(sources: dict[str, dict[str, Any]]) -> None:
         if "packed" in row:
             packed = sum(split["documents"] for split in row["packed"].values())
             assert packed == row["kept"], f"source {name}: {row['kept']} kept, but {packed} packed"
-
-
-def _samples(run_dir: Path, found: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
-    samples = []
-    for identifier, shard, i in found:
-        row = read_shard(run_dir, shard, ["url", "text"]).slice(i, 1).to_pylist()[0]
-        detail = read_table(shard_path(run_dir, "decisions/final", shard), ["detail"])["detail"][i].as_py()
-        samples.append(
-            {"id": identifier, "url": row["url"], "detail": detail, "excerpt": (row["text"] or "")[:EXCERPT]}
-        )
-    return samples
 
 
 def table(funnel: Funnel) -> str:
