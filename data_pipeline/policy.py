@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,74 @@ def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray
     return pc.coalesce(stated, read_table(path, ["language"])["language"]) if path.is_file() else stated
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What one rule says of the n documents of a shard, whatever other rules say."""
+
+    name: str
+    """Name of the rule."""
+    rule: RuleConfig
+    """The rule."""
+    values: pa.ChunkedArray
+    """The signal, [n]."""
+    failed: np.ndarray
+    """bool [n]: outside the rule's bounds."""
+    null: np.ndarray
+    """bool [n]: the rule applies, but there is no value."""
+
+
+def verdicts(run_dir: Path, shard: int, config: FilterConfig, documents: pa.Table) -> Iterator[Verdict]:
+    """The verdict of every rule of a policy, in order.
+
+    Args:
+        documents: columns `id` and `language` of the shard, with the languages that `languages` finds.
+
+    Raises:
+        ValueError: a sidecar does not belong to the shard.
+    """
+    spoken = documents["language"].to_pylist()
+    rules = {name: rule for name, rule in config.rules.items() if rule is not None}
+    wanted: dict[str, list[str]] = {}
+    for rule in rules.values():
+        sidecar, column = rule.signal.split(".")
+        wanted.setdefault(sidecar, ["id"])
+        if column not in wanted[sidecar]:
+            wanted[sidecar].append(column)
+    tables = {}
+    for sidecar, columns in wanted.items():
+        path = shard_path(run_dir, f"signals/{sidecar}", shard)
+        tables[sidecar] = read_table(path, columns)
+        if not tables[sidecar]["id"].equals(documents["id"]):
+            raise ValueError(
+                f"{path} does not belong to its shard: the ids differ; remove it and run the same command again"
+            )
+    for name, rule in rules.items():
+        sidecar, column = rule.signal.split(".")
+        values = tables[sidecar][column]
+        failed, null = _failed(rule, values)
+        if rule.languages is not None:
+            applies = np.array([x is None or x in rule.languages for x in spoken], bool)
+            failed, null = failed & applies, null & applies
+        yield Verdict(name, rule, values, failed, null)
+
+
+def dropped_before(run_dir: Path, shard: int, documents: pa.Table) -> np.ndarray:
+    """object [n]: the rule that drops a document before any rule of a policy looks at it; None for all others.
+
+    Nothing was extracted, or another shard holds the same record.
+
+    Args:
+        documents: columns `text` and `metadata` of the shard.
+    """
+    rules = np.full(len(documents), None, object)
+    copies = read_table(shard_path(run_dir, "signals/copies", shard), ["first"])["first"]
+    rules[~copies.to_numpy(zero_copy_only=False).astype(bool)] = COPY_RULE
+    empty = pc.equal(pc.fill_null(pc.binary_length(documents["text"]), 0), 0)
+    for i in pc.indices_nonzero(empty).to_pylist():
+        rules[i] = orjson.loads(documents["metadata"][i].as_py()).get("drop") or "extract.empty"
+    return rules
+
+
 def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
     """Policy A of a shard: write `decisions/a`.
 
@@ -67,42 +137,18 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
     """
     documents = read_shard(run_dir, shard, ["id", "language", "text", "metadata"])
     n = len(documents)
-    keep = np.ones(n, bool)
-    rules = np.full(n, None, object)
+    rules = dropped_before(run_dir, shard, documents)
+    keep = np.array([rule is None for rule in rules], bool)
     details = np.full(n, None, object)
     counts: dict[str, int] = {}
-
-    def drop(chosen: np.ndarray, rule: str, values: list[str | None]) -> None:
-        for i in np.flatnonzero(chosen & keep).tolist():
-            rules[i], details[i] = rule, values[i]
+    found = documents.select(["id"]).append_column("language", languages(run_dir, shard, documents))
+    for verdict in verdicts(run_dir, shard, config, found):
+        if missing := int((verdict.null & keep).sum()):
+            counts[f"not run: {verdict.name}"] = missing
+        chosen = np.flatnonzero(verdict.failed & keep)
+        rules[chosen] = verdict.name
+        details[chosen] = [_short(v) for v in verdict.values.take(pa.array(chosen)).to_pylist()]
         keep[chosen] = False
-
-    reasons = [orjson.loads(m).get("drop") for m in documents["metadata"].to_pylist()]
-    for reason in sorted({r for r in reasons if r}):
-        drop(np.array([r == reason for r in reasons]), reason, [None] * n)
-    empty = pc.equal(pc.fill_null(pc.binary_length(documents["text"]), 0), 0)
-    drop(empty.to_numpy(zero_copy_only=False).astype(bool), "extract.empty", [None] * n)
-    copies = read_table(shard_path(run_dir, "signals/copies", shard), ["first"])["first"]
-    drop(~copies.to_numpy(zero_copy_only=False).astype(bool), COPY_RULE, [None] * n)
-
-    language = languages(run_dir, shard, documents).to_pylist()
-    for name, rule in config.rules.items():
-        if rule is None:
-            continue
-        sidecar, column = rule.signal.split(".")
-        values = read_table(shard_path(run_dir, f"signals/{sidecar}", shard), ["id", column])
-        if not values["id"].equals(documents["id"]):
-            raise ValueError(
-                f"{shard_path(run_dir, f'signals/{sidecar}', shard)} does not belong to its shard: the ids differ; "
-                "remove it and run the same command again"
-            )
-        failed, null = _failed(rule, values[column])
-        if rule.languages is not None:
-            applies = np.array([x is None or x in rule.languages for x in language], bool)
-            failed, null = failed & applies, null & applies
-        if missing := int((null & keep).sum()):
-            counts[f"not run: {name}"] = missing
-        drop(failed, name, [None if v is None else _short(v) for v in values[column].to_pylist()])
     table = pa.table(
         [
             documents["id"],
