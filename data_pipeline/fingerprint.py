@@ -23,7 +23,7 @@ def code(paths: Iterable[str]) -> str:
     """Hash of source files of this package; a folder stands for every Python file in it.
 
     Args:
-        paths: relative to `data_pipeline/`, such as `read` or `analysis.py`.
+        paths: relative to `data_pipeline/`, such as `read` or `analysis`.
     """
     state = xxhash.xxh3_128()
     for name in sorted(paths):

@@ -117,7 +117,7 @@ def stages(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=tuple(f"signals/{name}" for name in heuristics.SIDECARS),
         depends=("read",),
-        code=("analysis.py", *(f"annotate/{name}.py" for name in (*heuristics.SIDECARS, "heuristics"))),
+        code=("analysis", *(f"annotate/{name}.py" for name in (*heuristics.SIDECARS, "heuristics"))),
     )
     yield from _nsfw(context)
     yield from _quality(context)

@@ -77,7 +77,7 @@ def stages(context: Context) -> Iterator[Stage]:
             1,
             outputs=("decisions/exact",),
             depends=("decide",),
-            code=("dedup/exact.py", "dedup/corpus.py", "analysis.py"),
+            code=("dedup/exact.py", "dedup/corpus.py", "analysis"),
             config=[dedup.keep],
         )
     if dedup.minhash:
