@@ -19,9 +19,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from configs.schema.pipeline import ClassifierConfig
@@ -33,12 +35,25 @@ _FIT = """
 import json, sys, fasttext
 fasttext.train_supervised(**json.loads(sys.argv[1])).save_model(sys.argv[2])
 """
+Texts: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 _PROGRESS = re.compile(rb"Progress:\s*([0-9.]+)%")
 
 
+def excerpt(text: str, max_characters: int) -> str:
+    """What a classifier reads of a text: all of it, or as much of its start and of its middle.
+
+    Pages start with menus and dates; from the middle speaks the text itself.
+    """
+    if len(text) <= max_characters:
+        return text
+    half = max_characters // 2
+    middle = (len(text) - half) // 2
+    return f"{text[: max_characters - half - 1]} {text[middle : middle + half]}"
+
+
 def one_line(text: str, max_characters: int) -> str:
-    """The start of a text as fastText reads it: one line, single spaces, no token that could pass for a label."""
-    line = " ".join(text[:max_characters].replace("\0", " ").split())
+    """A text as fastText reads it: its `excerpt` in one line, single spaces, no token that could pass for a label."""
+    line = " ".join(excerpt(text, max_characters).replace("\0", " ").split())
     if LABEL_PREFIX in line:
         line = line.replace(LABEL_PREFIX, "label ")
     # Lone surrogates cannot be written as UTF-8, and come from damaged input only.
@@ -174,10 +189,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@functools.lru_cache(maxsize=16)
+def _digest(path: str, size: int, modified: int) -> str:
+    """SHA-256 of a file; size and time of change are part of the key."""
+    return _sha256(Path(path))
+
+
 @functools.lru_cache(maxsize=4)
 def _load(path: str, digest: str) -> Any:
     """A loaded model. `digest` is part of the key, so a model retrained at the same path is read again."""
-    import fasttext
+    from data_pipeline.classify import inference
+
+    network = inference.load(Path(path))
+    if network is not None:
+        return network
+    import fasttext  # quantised models, old formats
 
     try:
         return fasttext.load_model(path)
@@ -198,16 +224,18 @@ class Classifier:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; expected a fastText .bin model")
         self.path = path
-        self.digest = _sha256(path)
+        stat = path.stat()
+        self.digest = _digest(str(path), stat.st_size, stat.st_mtime_ns)
         self.max_characters = max_characters
         self._model = _load(str(path), self.digest)
         try:
-            # Byte for byte the order of the model's output layer; sorted, so that columns mean the same everywhere.
-            self.labels: tuple[str, ...] = tuple(
-                sorted(label.removeprefix(LABEL_PREFIX) for label in self._model.get_labels())
-            )
+            names = getattr(self._model, "labels", None) or self._model.get_labels()
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is a fastText model without labels, not a classifier") from error
+        found = [name.removeprefix(LABEL_PREFIX) for name in names]
+        # Sorted, so that columns mean the same everywhere.
+        self.labels: tuple[str, ...] = tuple(sorted(found))
+        self._order = np.array([found.index(label) for label in self.labels])
         self._column = {label: i for i, label in enumerate(self.labels)}
         self.calibration = calibrate.read(path, self.digest)
 
@@ -218,18 +246,28 @@ class Classifier:
             raise ValueError(f"the model {self.path} has no label {label!r}; its labels are: {known}")
         return self._column[label]
 
-    def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities of all labels, float32 [n, len(labels)] in the order of `labels`; NaN for empty texts."""
-        scores = np.full((len(texts), len(self.labels)), np.nan, np.float32)
-        for row, labels, values in self._predict(texts):
-            scores[row] = 0.0
-            for label, value in zip(labels, values, strict=True):
-                column = self._column.get(label.removeprefix(LABEL_PREFIX))
-                if column is not None:
-                    scores[row, column] = value
+    def scores(self, texts: Texts) -> np.ndarray:
+        """Probabilities of all labels, float32 [n, len(labels)] in the order of `labels`; NaN for empty texts.
+
+        Args:
+            texts: strings, or an Arrow array of strings; null counts as empty.
+        """
+        texts = _arrow(texts)
+        if len(texts) == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
+        poisoned = pc.match_substring(texts, LABEL_PREFIX)
+        if pc.any(poisoned).as_py():
+            whole = texts.to_pylist()
+            for i in np.flatnonzero(poisoned.to_numpy(zero_copy_only=False)).tolist():
+                whole[i] = one_line(whole[i], self.max_characters)
+            texts = pa.array(whole, pa.large_string())
+        if hasattr(self._model, "probabilities"):
+            scores = self._model.probabilities(texts, self.max_characters)[:, self._order]
+        else:
+            scores = self._predict(texts.to_pylist())
         return self.calibration.apply(scores) if self.calibration else scores
 
-    def best(self, texts: Sequence[str]) -> tuple[list[str | None], list[float | None]]:
+    def best(self, texts: Texts) -> tuple[list[str | None], list[float | None]]:
         """The likeliest label of each text and its probability; None for empty texts."""
         scores = self.scores(texts)
         known = ~np.isnan(scores).any(axis=1)
@@ -240,20 +278,37 @@ class Classifier:
         values = [float(scores[i, k]) if known[i] else None for i, k in enumerate(first.tolist())]
         return labels, values
 
-    def _predict(self, texts: Sequence[str]) -> Iterable[tuple[int, list[str], list[float]]]:
+    def _predict(self, texts: list[str]) -> np.ndarray:
+        """As `scores`, by fastText's own code."""
+        scores = np.full((len(texts), len(self.labels)), np.nan, np.float32)
         lines = [one_line(text, self.max_characters) for text in texts]
         rows = [i for i, line in enumerate(lines) if line]
         if not rows:
-            return
+            return scores
         k = len(self.labels)
         labels, values = self._model.f.multilinePredict([lines[i] + "\n" for i in rows], k, 0.0, "strict")
         for row, names, probabilities in zip(rows, labels, values, strict=True):
             # fastText's softmax overshoots 1 by a few units in the last place, and has no answer (or NaN) for a line
             # none of whose words and n-grams it knows.
-            known = [
-                (n, min(max(float(p), 0.0), 1.0))
-                for n, p in zip(names, probabilities, strict=True)
-                if math.isfinite(p)
-            ]
-            if known:
-                yield row, [n for n, _ in known], [p for _, p in known]
+            for name, value in zip(names, probabilities, strict=True):
+                column = self._column.get(name.removeprefix(LABEL_PREFIX))
+                if column is not None and math.isfinite(value):
+                    scores[row, column] = min(max(float(value), 0.0), 1.0)
+            if not np.isnan(scores[row]).all():
+                scores[row] = np.nan_to_num(scores[row])
+        return scores
+
+
+def _arrow(texts: Texts) -> pa.Array:
+    """Texts as one Arrow array, null as empty text."""
+    if not isinstance(texts, (pa.Array, pa.ChunkedArray)):
+        try:
+            texts = pa.array(texts, pa.large_string())
+        except UnicodeEncodeError:  # lone surrogates come from damaged input only
+            texts = pa.array(
+                [text.encode("utf-8", "replace").decode("utf-8") for text in texts], pa.large_string()
+            )
+    texts = pc.fill_null(texts.cast(pa.large_string()), "")
+    if isinstance(texts, pa.ChunkedArray):
+        return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.large_string())
+    return texts

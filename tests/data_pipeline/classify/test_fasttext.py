@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,10 +100,81 @@ def test_labels_inside_a_text_do_not_count(tmp_path: Path, model: Path) -> None:
     assert fasttext.Classifier(model).best(["__label__en und der die"])[0] == ["de"]
 
 
-def test_only_the_start_of_a_text_is_read(model: Path) -> None:
-    text = "und der die " * 10 + "and of the " * 200
-    assert fasttext.Classifier(model, max_characters=100).best([text])[0] == ["de"]
-    assert fasttext.Classifier(model, max_characters=10**6).best([text])[0] == ["en"]
+def test_of_a_long_text_start_and_middle_are_read(model: Path) -> None:
+    start, middle, end = "und der die " * 10, "the of and " * 10, "zu den das " * 10
+    text = start + middle + end
+    assert fasttext.excerpt(text, 100) == text[:49] + " " + text[(len(text) - 50) // 2 :][:50]
+    assert fasttext.excerpt(text[:100], 100) == text[:100]
+    classifier = fasttext.Classifier(model, max_characters=100)
+    np.testing.assert_array_equal(
+        classifier.scores([text]), classifier.scores([text[:49] + "\n" + text[(len(text) - 50) // 2 :][:50]])
+    )
+
+
+def library_model(path: Path, lines: list[str], then: str = "", **settings: object) -> Any:
+    """A model trained by fastText itself, in a process whose memory is zero (see `fasttext._fit`)."""
+    import fasttext as library
+
+    (path.parent / "rows.txt").write_text("".join(lines))
+    settings |= {"input": str(path.parent / "rows.txt"), "thread": 1, "verbose": 0}
+    code = (
+        f"import fasttext\nm = fasttext.train_supervised(**{settings!r})\n{then}\nm.save_model({str(path)!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"MALLOC_PERTURB_": "255"})
+    return library.load_model(str(path))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "softmax", "minn": 1, "maxn": 3, "bucket": 5000},
+        {"loss": "softmax", "minn": 2, "maxn": 5, "bucket": 5000, "wordNgrams": 3},
+        {"loss": "softmax", "minn": 0, "maxn": 0, "bucket": 1000, "wordNgrams": 2},
+        {"loss": "softmax", "minn": 0, "maxn": 0, "bucket": 0, "wordNgrams": 1},
+        {"loss": "hs", "minn": 2, "maxn": 4, "bucket": 5000},
+        {"loss": "ova", "minn": 1, "maxn": 2, "bucket": 100},
+    ],
+    ids=str,
+)
+def test_scores_are_those_of_fasttext(tmp_path: Path, settings: dict[str, object]) -> None:
+    draw = random.Random(1)
+    alphabets = ("abcdefg hij", "абвгде жзи", "äöüß àéî xyz", "文字漢語 的是", "🖕𝒳 ab")
+    texts = ["".join(draw.choices(alphabets[n % 5], k=draw.randint(5, 120))) for n in range(600)]
+    lines = [f"__label__l{n % 5} {fasttext.one_line(text, 2000)}\n" for n, text in enumerate(texts)]
+    trained = library_model(tmp_path / "m.bin", lines, dim=7, epoch=5, lr=0.1, **settings)
+    odd = [
+        "nul\0byte x",
+        "</s> end",
+        "a </s> b c",
+        "\u2028 sep \x85 n\xa0x\x1cy",
+        "x" * 5000,
+        "é " * 3000,
+        "\u3000a文 字",
+    ]
+    odd += ["a __label__l1 b", "文" * 1999 + " 字", "ab" * 999 + "\u3000" + "cd" * 999, "unseen", "🖕" * 2001]
+    found = fasttext.Classifier(tmp_path / "m.bin").scores(odd + texts)
+    expected = fasttext.Classifier(tmp_path / "m.bin")
+    expected._model = trained  # the library itself, as for quantised models
+    # Its sigmoid is a table of 512 steps; elsewhere only the places after the fifth differ.
+    np.testing.assert_allclose(
+        found, expected.scores(odd + texts), atol=1e-2 if settings["loss"] == "ova" else 5e-5
+    )
+
+
+def test_quantised_models_are_scored_too(tmp_path: Path) -> None:
+    lines = [f"__label__{label} {text}\n" for text, label in rows(0, 1000)]
+    quantize = f"m.quantize(input={str(tmp_path / 'rows.txt')!r}, thread=1)"
+    library_model(tmp_path / "m.ftz", lines, quantize, dim=8, bucket=2000, maxn=3, minn=1)
+    found = fasttext.Classifier(tmp_path / "m.ftz").best(["und der die", "of and the", ""])[0]
+    assert found == ["de", "en", None]
+
+
+def test_a_model_that_is_cut_short_is_refused(tmp_path: Path, model: Path) -> None:
+    whole = model.read_bytes()
+    for size in (20, 110, 200, 5000, len(whole) - 1):
+        (tmp_path / "m.bin").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="is not"):
+            fasttext.Classifier(tmp_path / "m.bin")
 
 
 def test_odd_characters_are_survived(tmp_path: Path, model: Path) -> None:
