@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import FilterConfig, RuleConfig
+from data_pipeline.annotate import url
 from data_pipeline.annotate.heuristics import SIDECARS
 from data_pipeline.document import DECISION_SCHEMA, read_shard, read_table, shard_path, write_table
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     **{name: columns for name, (_, columns) in SIDECARS.items()},
     "language": ("language", "score"),
-    "nsfw": ("url_hit", "word_density", "score"),
+    "url": url.COLUMNS,
+    "nsfw": ("word_density", "score"),
     "quality": ("score",),
 }
 """Signals that policies may look at, by sidecar."""
@@ -42,7 +44,7 @@ def check(config: FilterConfig) -> None:
             close = difflib.get_close_matches(rule.signal, known, n=1, cutoff=0.4)
             hint = f"did you mean `{close[0]}`?" if close else f"signals: {', '.join(known)}"
             raise ConfigError(f"{where}: there is no signal `{rule.signal}`; {hint}")
-        is_text = rule.signal in ("language.language", "hashes.content_hash")
+        is_text = rule.signal in ("language.language", "hashes.content_hash", "url.listed", "url.domain")
         if is_text and (rule.allow is None or rule.min is not None or rule.max is not None):
             raise ConfigError(f"{where}: `{rule.signal}` is a string; give `allow`, not `min` or `max`")
         if not is_text and (rule.allow is not None or (rule.min is None and rule.max is None)):

@@ -105,11 +105,22 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True)
-class NsfwConfig:
-    """NSFW signals: URL lists, word density, classifier."""
+class UrlConfig:
+    """URL signals: block lists of hosts, addresses and words."""
 
-    url_lists: tuple[str, ...] = ()
-    """Files or folders of host names and URL parts, one a line; plain or gzip."""
+    lists: tuple[str, ...] = ()
+    """`datatrove` (the lists bundled with it, FineWeb's), and files or folders of your own: one host, address, wildcard,
+    word or regular expression a line; plain or gzip."""
+    soft_lists: tuple[str, ...] = ()
+    """Files or folders of words that are only counted, one a line."""
+    cache: str | None = "~/.cache/arriero"
+    """Folder in which the index of the lists is kept for other runs; null: every run makes its own."""
+
+
+@dataclass(frozen=True)
+class NsfwConfig:
+    """NSFW signals: word density, classifier."""
+
     word_lists: tuple[str, ...] = ()
     """Files or folders of words, one a line; a file named after a language (`de.txt`) applies to it alone."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
@@ -257,6 +268,8 @@ class DataRun:
     """Several inputs at once, each with a recipe by name."""
     languages: ClassifierConfig = field(default_factory=ClassifierConfig)
     """Language identification: labels are ISO 639-1 codes (`__label__en`)."""
+    url: UrlConfig = field(default_factory=UrlConfig)
+    """URL signals."""
     nsfw: NsfwConfig = field(default_factory=NsfwConfig)
     """NSFW signals."""
     quality: QualityConfig = field(default_factory=QualityConfig)

@@ -1,20 +1,18 @@
-"""NSFW signals: URL block lists, density of listed words, a classifier.
+"""NSFW signals: density of listed words, a classifier. URL block lists are `annotate.url`.
 
-The three signals of a page are kept apart, as every one of them errs in its own way: lists know hosts and miss new
-ones, words hit dictionaries and medicine, classifiers err at the margin. The policy combines them.
+The signals of a page are kept apart, as every one of them errs in its own way: lists know hosts and miss new ones, words
+hit dictionaries and medicine, classifiers err at the margin. The policy combines them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gzip
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +21,7 @@ from configs.schema.pipeline import NsfwConfig
 from data_pipeline.classify.fasttext import Classifier
 
 NSFW = "nsfw"
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("url_hit", pa.bool_()), ("word_density", pa.float32()), ("score", pa.float32())]
-)
+SCHEMA = pa.schema([("id", pa.string()), ("word_density", pa.float32()), ("score", pa.float32())])
 
 # Scripts in which words are not set apart by spaces, or take their endings without one: matched by substring, and
 # every character counts as one word.
@@ -34,31 +30,25 @@ _UNSPACED = (
 )
 _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
 _WORD = re.compile(r"\w+")
-_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+\.?")
-_EXPRESSION = re.compile(r"[()\[\]|*^$\\]")
 _LANGUAGE_FILE = re.compile(r"[a-z]{2,3}(-[A-Za-z]+)?")
 _SAME_LANGUAGE = {"no": ("no", "nb", "nn"), "fil": ("fil", "tl"), "zh": ("zh", "yue", "wuu")}
 _NOT_LISTS = ("license", "licence", "readme", "copying")
 
 
 def annotate(documents: pa.Table, config: NsfwConfig, model: Path | None) -> pa.Table:
-    """NSFW signals, row-aligned with `documents` (columns `id`, `url`, `language`, `text`).
+    """NSFW signals, row-aligned with `documents` (columns `id`, `language`, `text`).
 
     Returns:
-        id; url_hit (bool; null without URL lists or without a URL); word_density (float32, words that belong to a
-        listed word or phrase ÷ words; null without word lists); score (float32, P(nsfw) of the classifier; null
-        without a model). Word lists of one language apply to documents of that language, and to those whose
-        language is null.
+        id; word_density (float32, words that belong to a listed word or phrase ÷ words; null without word lists); score
+        (float32, P(nsfw) of the classifier; null without a model). Word lists of one language apply to documents of
+        that language, and to those whose language is null.
 
     Raises:
         FileNotFoundError, ValueError: a list that is missing, empty or not UTF-8; a model without label `nsfw`.
     """
     n = len(documents)
     texts = [text or "" for text in documents["text"].to_pylist()]
-    hits, densities, scores = pa.nulls(n, pa.bool_()), pa.nulls(n, pa.float32()), pa.nulls(n, pa.float32())
-    if config.url_lists:
-        urls = url_list(config.url_lists)
-        hits = pa.array([urls.hit(url) if url else None for url in documents["url"].to_pylist()], pa.bool_())
+    densities, scores = pa.nulls(n, pa.float32()), pa.nulls(n, pa.float32())
     if config.word_lists:
         languages = documents["language"].to_pylist()
         words = word_lists(config.word_lists)
@@ -70,55 +60,7 @@ def annotate(documents: pa.Table, config: NsfwConfig, model: Path | None) -> pa.
         classifier = Classifier(model, config.classifier.max_characters)
         values = classifier.scores(texts)[:, classifier.column(NSFW)]
         scores = pa.array(values, pa.float32(), mask=np.isnan(values))
-    return pa.table([documents["id"], hits, densities, scores], schema=SCHEMA)
-
-
-@dataclass(frozen=True)
-class UrlList:
-    """Hosts, URL prefixes, URL parts and expressions that mark a URL."""
-
-    hosts: frozenset[str]
-    """Host names without `www.`; each covers its subdomains."""
-    prefixes: frozenset[str]
-    """`host/path` starts."""
-    parts: frozenset[str]
-    """Words that mark a URL where they stand between other characters than letters and digits."""
-    expressions: tuple[re.Pattern[str], ...]
-    """Regular expressions searched in host and path."""
-
-    def hit(self, url: str) -> bool:
-        """Whether a URL is listed: by its host or a parent domain, a prefix, a part, or an expression."""
-        host, rest = _split_url(url)
-        labels = host.split(".")
-        if any(".".join(labels[i:]) in self.hosts for i in range(len(labels))):
-            return True
-        address = host + rest
-        if self.prefixes and any(p in self.prefixes for p in _path_starts(address)):
-            return True
-        if self.parts and not self.parts.isdisjoint(re.split(r"[\W_]+", unquote(address))):
-            return True
-        return any(expression.search(address) for expression in self.expressions)
-
-
-def _split_url(url: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(url if "://" in url else "//" + url)
-        host = (parts.hostname or "").rstrip(".")
-    except ValueError:  # A malformed port or IPv6 address: its text can still be searched.
-        return "", url.lower()
-    if not host.isascii():
-        with contextlib.suppress(UnicodeError):  # an impossible international name stays as it is written
-            host = host.encode("idna").decode("ascii")
-    rest = parts.path + ("?" + parts.query if parts.query else "")
-    return host.removeprefix("www."), rest.lower()
-
-
-def _path_starts(address: str) -> Iterator[str]:
-    """`host/a/b?c` → host/a/b?c, host/a/b, host/a: what a listed URL may be a whole-segment start of."""
-    yield address.rstrip("/")
-    ends = [m.start() for m in re.finditer(r"[/?]", address)]
-    for end in reversed(ends):
-        yield address[:end]
+    return pa.table([documents["id"], densities, scores], schema=SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -213,15 +155,6 @@ def phrases(lines: Iterable[str]) -> Phrases:
     )
 
 
-def url_list(paths: tuple[str, ...]) -> UrlList:
-    """Read URL lists: files or folders, plain or gzip, one entry a line.
-
-    An entry is a host (`example.com`), a URL start (`example.com/path`), a regular expression (it holds one of
-    ``()[]|*^$\\``), or a word that stands alone in a URL. `#` starts a comment line.
-    """
-    return _read_urls(_stamps(paths))
-
-
 def word_lists(paths: tuple[str, ...]) -> WordLists:
     """Read word lists: files or folders, plain or gzip, one word or phrase a line.
 
@@ -264,37 +197,6 @@ def _lines(path: str) -> list[str]:
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"the list {path} is a damaged gzip file: {error}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-@functools.lru_cache(maxsize=2)
-def _read_urls(stamps: _Stamps) -> UrlList:
-    hosts: set[str] = set()
-    prefixes: set[str] = set()
-    parts: set[str] = set()
-    expressions: list[re.Pattern[str]] = []
-    for path, _, _ in stamps:
-        for number, line in enumerate(_lines(path), 1):
-            entry = line.lower()
-            if entry.startswith("#"):
-                continue
-            if _HOST.fullmatch(entry):
-                hosts.add(entry.rstrip(".").removeprefix("www."))
-            elif _EXPRESSION.search(entry):
-                try:
-                    expressions.append(re.compile(entry))
-                except re.error as error:
-                    raise ValueError(
-                        f"{path}, line {number}: {line!r} is no regular expression: {error}"
-                    ) from None
-            elif "/" in entry:
-                host, rest = _split_url(entry)
-                if rest.strip("/"):
-                    prefixes.add((host + rest).rstrip("/"))
-                elif host:
-                    hosts.add(host)
-            else:
-                parts.add(entry)
-    return UrlList(frozenset(hosts), frozenset(prefixes), frozenset(parts), tuple(expressions))
 
 
 @functools.lru_cache(maxsize=2)

@@ -86,11 +86,29 @@ def language(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     return {"documents": len(table)}
 
 
+def url_lists(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """The index of the URL lists."""
+    from data_pipeline.annotate import url_lists as index
+
+    cache = Path(config.url.cache).expanduser() if config.url.cache is not None else None
+    return index.build(config.url.lists, config.url.soft_lists, run_dir / "models" / "url_lists", cache)
+
+
+def url(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """URL signals of each document."""
+    from data_pipeline.annotate import url as annotator
+
+    documents = read_shard(run_dir, shard, ["id", "url"])
+    lists = run_dir / "models" / "url_lists" if config.url.lists or config.url.soft_lists else None
+    write_table(annotator.annotate(documents, lists), shard_path(run_dir, "signals/url", shard))
+    return {"documents": len(documents)}
+
+
 def nsfw(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     """NSFW signals of each document."""
     from data_pipeline.annotate import nsfw as annotator
 
-    documents = with_languages(run_dir, shard, ["id", "url", "language", "text"])
+    documents = with_languages(run_dir, shard, ["id", "language", "text"])
     model = model_path(run_dir, config.nsfw.classifier, "nsfw")
     write_table(annotator.annotate(documents, config.nsfw, model), shard_path(run_dir, "signals/nsfw", shard))
     return {"documents": len(documents)}
@@ -119,6 +137,7 @@ def stages(context: Context) -> Iterator[Stage]:
         depends=("read",),
         code=("analysis", *(f"annotate/{name}.py" for name in (*heuristics.SIDECARS, "heuristics"))),
     )
+    yield from _urls(context)
     yield from _nsfw(context)
     yield from _quality(context)
 
@@ -153,6 +172,33 @@ def _languages(context: Context) -> Iterator[Stage]:
         )
 
 
+def _urls(context: Context) -> Iterator[Stage]:
+    config = context.config.url
+    own = [name for name in (*config.lists, *config.soft_lists) if name != "datatrove"]
+    if config.lists or config.soft_lists:
+        yield Stage(
+            "url_lists",
+            url_lists,
+            1,
+            outputs=("models/url_lists",),
+            code=("annotate/url_lists.py", "annotate/lists.py", "domains.py"),
+            config=[config.lists, config.soft_lists],
+            inputs=fingerprint.of_paths(own),
+            libraries=("datatrove", "tld"),
+        )
+    else:
+        context.not_run.append("url.listed: no lists; set url.lists=[datatrove, FILE, DIR]")
+    yield Stage(
+        "url",
+        url,
+        context.shards,
+        outputs=("signals/url",),
+        depends=("read", "url_lists"),
+        code=("annotate/url.py", "annotate/url_lists.py", "domains.py"),
+        libraries=("tld",),
+    )
+
+
 def _nsfw(context: Context) -> Iterator[Stage]:
     config, plain = context.config.nsfw, edge.to_dict
     if config.classifier.model is None and config.classifier.train is not None:
@@ -165,7 +211,7 @@ def _nsfw(context: Context) -> Iterator[Stage]:
             config=[plain(config.classifier), context.config.seed],
             inputs=given_files(config.classifier),
         )
-    lists = fingerprint.of_paths([*config.url_lists, *config.word_lists])
+    lists = fingerprint.of_paths(list(config.word_lists))
     yield Stage(
         "nsfw",
         nsfw,
@@ -180,8 +226,6 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         context.not_run.append(
             "nsfw.score: no model; set nsfw.classifier.model=FILE.bin or nsfw.classifier.train=offline|FILE.jsonl"
         )
-    if not config.url_lists:
-        context.not_run.append("nsfw.url_hit: no lists; set nsfw.url_lists=[FILE|DIR]")
     if not config.word_lists:
         context.not_run.append("nsfw.word_density: no lists; set nsfw.word_lists=[FILE|DIR]")
 

@@ -66,7 +66,7 @@ def stages(context: Context) -> Iterator[Stage]:
         decide,
         context.shards,
         outputs=("decisions/a",),
-        depends=("signals", "copies", "language", "nsfw", "quality"),
+        depends=("signals", "copies", "language", "url", "nsfw", "quality"),
         code=("policy.py",),
         config=context.filters,
     )

@@ -65,50 +65,6 @@ def test_models_annotate_row_by_row(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def url_lists(tmp_path: Path) -> NsfwConfig:
-    folder = tmp_path / "urls"
-    (folder / "adult").mkdir(parents=True)
-    (folder / "LICENSE").write_text("bad.example")
-    (folder / "adult" / "domains").write_text("# a comment\nwww.Bad.example\n1.2.3.4\nmünchen.example\n")
-    (folder / "urls.txt.gz").write_bytes(gzip.compress(b"host.example/members\n"))
-    single = tmp_path / "parts.txt"
-    single.write_text("porn\n(^|[-_/])xx[0-9]+($|[-_/])\n")
-    return NsfwConfig(url_lists=(str(folder), str(single)))
-
-
-@pytest.mark.parametrize(
-    ("url", "hit"),
-    [
-        ("http://bad.example/", True),
-        ("https://WWW.bad.example:8080/x", True),
-        ("https://a.b.bad.example/x?y", True),
-        ("bad.example/no-scheme", True),
-        ("http://notbad.example/", False),
-        ("http://1.2.3.4/x", True),
-        ("http://5.1.2.3.4.com/", False),
-        ("http://host.example/members/1", True),
-        ("http://host.example/members?id=1", True),
-        ("http://host.example/membership", False),
-        ("http://x.example/free-PORN/1", True),
-        ("http://x.example/a%20porn%20b", True),
-        ("http://pornography.example/", False),
-        ("http://x.example/gallery/xx12/", True),
-        ("http://x.example/gallery/axx12/", False),
-        ("http://[broken", False),
-        ("http://xn--mnchen-3ya.example/", False),
-    ],
-)
-def test_urls_are_hit_by_host_parent_prefix_part_and_expression(
-    url_lists: NsfwConfig, url: str, hit: bool
-) -> None:
-    assert nsfw.annotate(documents("x", urls=[url]), url_lists, None)["url_hit"].to_pylist() == [hit]
-
-
-def test_a_document_without_url_has_no_hit(url_lists: NsfwConfig) -> None:
-    assert nsfw.annotate(documents("x"), url_lists, None)["url_hit"].to_pylist() == [None]
-
-
-@pytest.fixture
 def words(tmp_path: Path) -> NsfwConfig:
     folder = tmp_path / "words"
     folder.mkdir()
@@ -154,15 +110,11 @@ def test_bad_lists_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bytes.txt").write_bytes(b"ok\n\xff\xfe\n")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"words\n" * 100)[:20])
-    (tmp_path / "expression.txt").write_text("fine.example\n(broken\n")
     for name, message in (
         ("absent", "does not exist"),
         ("empty", "holds no list"),
         ("bytes.txt", "is not UTF-8"),
         ("cut.gz", "damaged gzip"),
-        ("expression.txt", "line 2: '.broken' is no regular expression"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            nsfw.annotate(
-                documents("x", urls=["http://a.b"]), NsfwConfig(url_lists=(str(tmp_path / name),)), None
-            )
+            nsfw.annotate(documents("x"), NsfwConfig(word_lists=(str(tmp_path / name),)), None)
