@@ -104,9 +104,8 @@ def build(names: tuple[str, ...], soft: tuple[str, ...], output: Path, cache: Pa
         made = _build(names, soft, output)
         if kept is not None:
             _keep(made, kept)
-    elif not output.is_dir():
-        with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-            shutil.copytree(kept, Path(scratch) / "index").replace(output)
+    else:
+        _appear(shutil.copytree(kept, _scratch(output)), output)
     index = Index.load(output)
     words = (index.words, index.cased_words, index.subwords, index.soft_words, index.cased_soft_words)
     return {"entries": len(index.keys), "words": sum(map(len, words)), "expressions": len(index.expressions)}
@@ -145,18 +144,25 @@ def _build(names: tuple[str, ...], soft: tuple[str, ...], output: Path) -> Path:
         "cased_soft_words",
         "expressions",
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-        folder = Path(scratch) / "index"
-        folder.mkdir()
-        np.save(folder / "keys.npy", keys[first])
-        np.save(folder / "codes.npy", codes[first])
-        kept = {name: getattr(builder, name) for name in tables} | {"kinds": sorted(builder.kinds)}
-        (folder / "index.json").write_bytes(orjson.dumps(kept))
-        if output.is_dir():
-            shutil.rmtree(output)
-        folder.replace(output)
-    return output
+    folder = _scratch(output)
+    folder.mkdir(parents=True)
+    np.save(folder / "keys.npy", keys[first])
+    np.save(folder / "codes.npy", codes[first])
+    kept = {name: getattr(builder, name) for name in tables} | {"kinds": sorted(builder.kinds)}
+    (folder / "index.json").write_bytes(orjson.dumps(kept))
+    return _appear(folder, output)
+
+
+def _scratch(output: Path) -> Path:
+    """A name beside `output` for what is not finished; what a killed process left under it is removed."""
+    folder = output.with_name(f".{output.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _appear(folder: Path, output: Path) -> Path:
+    shutil.rmtree(output, ignore_errors=True)
+    return folder.replace(output)
 
 
 def _add_file(builder: _Builder, path: Path) -> None:
