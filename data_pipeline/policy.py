@@ -96,6 +96,10 @@ def verdicts(run_dir: Path, shard: int, config: FilterConfig, documents: pa.Tabl
     tables = {}
     for sidecar, columns in wanted.items():
         path = shard_path(run_dir, f"signals/{sidecar}", shard)
+        if not path.is_file():
+            raise ValueError(
+                f"{path} does not exist: this run has not computed the signals `{sidecar}`; run `arriero data` again"
+            )
         tables[sidecar] = read_table(path, columns)
         if not tables[sidecar]["id"].equals(documents["id"]):
             raise ValueError(
@@ -103,12 +107,16 @@ def verdicts(run_dir: Path, shard: int, config: FilterConfig, documents: pa.Tabl
             )
     for name, rule in rules.items():
         sidecar, column = rule.signal.split(".")
-        values = tables[sidecar][column]
-        failed, null = _failed(rule, values)
-        if rule.languages is not None:
-            applies = np.array([x is None or x in rule.languages for x in spoken], bool)
-            failed, null = failed & applies, null & applies
-        yield Verdict(name, rule, values, failed, null)
+        yield judge(name, rule, tables[sidecar][column], spoken)
+
+
+def judge(name: str, rule: RuleConfig, values: pa.ChunkedArray, spoken: list[str | None]) -> Verdict:
+    """The verdict of one rule on documents with these values and languages."""
+    failed, null = _failed(rule, values)
+    if rule.languages is not None:
+        applies = np.array([x is None or x in rule.languages for x in spoken], bool)
+        failed, null = failed & applies, null & applies
+    return Verdict(name, rule, values, failed, null)
 
 
 def dropped_before(run_dir: Path, shard: int, documents: pa.Table) -> np.ndarray:
@@ -149,7 +157,7 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
             counts[f"not run: {verdict.name}"] = missing
         chosen = np.flatnonzero(verdict.failed & keep)
         rules[chosen] = verdict.name
-        details[chosen] = [_short(v) for v in verdict.values.take(pa.array(chosen)).to_pylist()]
+        details[chosen] = [shown(v) for v in verdict.values.take(pa.array(chosen)).to_pylist()]
         keep[chosen] = False
     table = pa.table(
         [
@@ -179,7 +187,8 @@ def _failed(rule: RuleConfig, values: pa.ChunkedArray) -> tuple[np.ndarray, np.n
     return failed & ~null, null
 
 
-def _short(value: object) -> str:
+def shown(value: object) -> str:
+    """A signal's value as a person reads it."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

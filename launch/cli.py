@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "data_pipeline.classify.train",
         "train a quality, NSFW or language classifier and measure it",
     ),
+    "whatif": ("data_pipeline.whatif", "what other thresholds, or another policy, would keep"),
     "trace": ("data_pipeline.lineage", "where a document went, by id, URL or text"),
     "train": ("pretrain.train", "one training run in this process group (start it with torchrun)"),
     "launch": (

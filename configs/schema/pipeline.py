@@ -53,6 +53,8 @@ class RecipeConfig:
     """Field or column that holds the URL, for JSONL and Parquet."""
     max_record_bytes: int = 64 * 2**20
     """Largest raw record, bytes; a larger one is set aside and counted."""
+    max_window_bytes: int = 128 * 2**20
+    """Largest window of a compressed file, bytes; `zstd --long=31` needs 2147483648."""
     max_source_bytes: int | None = None
     """Stop after this many bytes of files of each kind of the `python` reader, spread over packages; null: no limit."""
     documents: Literal["code", "prose"] = "code"
@@ -179,6 +181,11 @@ class DedupConfig:
     """Rows of a band."""
     jaccard: float = 0.8
     """Exact Jaccard similarity of shingle sets from which a candidate pair is a duplicate."""
+    index: tuple[str, ...] = ()
+    """Output folders of earlier runs: what duplicates a document that they kept is dropped, with that document's id."""
+    memory_mb: int = 1024
+    """Memory that one task of MinHash deduplication may use for data that grows with the corpus, MiB; beyond it, it works
+    in pieces or from disk. Never changes the output."""
     semantic: bool = False
     """Drop near neighbours within clusters of embeddings (SemDeDup)."""
     semantic_dim: int = 256
@@ -362,3 +369,21 @@ class TraceRun:
     """Text that the document contains."""
     limit: int = 20
     """Matches shown at the most."""
+
+
+@dataclass(frozen=True)
+class WhatifRun:
+    """`arriero whatif`: what other thresholds, or another policy, would keep."""
+
+    output: str
+    """Directory of a data run whose signals are there."""
+    filter: FilterConfig | None = None
+    """A policy to put beside the run's own, from the group `filter`; null: only the run's own."""
+    rule: str | None = None
+    """Rule whose threshold is varied; null: a line for each rule."""
+    at: tuple[float, ...] = ()
+    """Thresholds to try for `rule`; empty: around the present one."""
+    source: str | None = None
+    """Only documents of this source; null: every source."""
+    samples: int = 2
+    """Documents shown at each threshold that change sides."""

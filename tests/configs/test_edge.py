@@ -18,6 +18,7 @@ CONFIGS = {
     "tokenizer": pipeline.TokenizerRun,
     "classify": pipeline.ClassifyRun,
     "trace": pipeline.TraceRun,
+    "whatif": pipeline.WhatifRun,
     "train": train.TrainRun,
     "launch": train.LaunchRun,
     "evaluate": train.EvaluateRun,
