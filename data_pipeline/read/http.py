@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
-_STATUS = re.compile(rb"^HTTP/\d(?:\.\d)?\s+(\d{3})")
+from isal import igzip_lib
+
+from data_pipeline.read.streams import INFLATE_ERROR
+
+_STATUS = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
 _MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|div|p|a|table)\b", re.I)
+
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+EXPAND_BYTES = 256 * 1024
+MAX_ENCODINGS = 4
+"""Content encodings of one body at the most; each may hide a bomb of its own."""
 
 
 @dataclass(frozen=True)
@@ -23,34 +33,47 @@ class Response:
     """Character set of the header."""
     body: bytes
     """Decoded body."""
+    truncated: bool = False
+    """The encoded body breaks off; what could be decoded is there."""
 
 
-def parse(data: bytes, limit: int) -> Response:
-    """Parse a response.
+def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> Response:
+    """Parse a response that lies between two positions of a buffer.
 
     Raises:
         ValueError: the content encoding is damaged, unknown, or expands beyond `limit` bytes.
     """
-    status = _STATUS.match(data)
+    stop = len(data) if stop is None else stop
+    status = _STATUS.match(data, begin, stop)
     if status is None:
-        return Response(0, "", None, data)
-    split = re.search(rb"\r?\n\r?\n", data)
-    head, body = (data[: split.start()], data[split.end() :]) if split else (data, b"")
+        return Response(0, "", None, data[begin:stop])
+    end, size = data.find(b"\r\n\r\n", begin, stop), 4
+    if end < 0 or data.find(b"\n\n", begin, end) >= 0:
+        split = _HEAD_END.search(data, begin, stop)
+        end, size = (split.start(), split.end() - split.start()) if split else (stop, 0)
     headers: dict[str, str] = {}
-    for line in head.split(b"\n")[1:]:
-        name, _, value = line.decode("latin-1").partition(":")
+    for line in data[begin:end].decode("latin-1").split("\n")[1:]:
+        name, _, value = line.partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
+    body = data[end + size : stop]
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body = dechunk(body)
-    for encoding in reversed([e.strip().lower() for e in headers.get("content-encoding", "").split(",")]):
-        body = decode(body, encoding, limit)
+    truncated = False
+    if encodings := headers.get("content-encoding"):
+        names = [e.strip().lower() for e in encodings.split(",")]
+        if len(names) > MAX_ENCODINGS:
+            raise ValueError(f"{len(names)} content encodings, one inside the other")
+        for encoding in reversed(names):
+            body, whole = decode(body, encoding, limit)
+            truncated |= not whole
     kind = headers.get("content-type", "")
     charset = _CHARSET.search(kind)
     return Response(
         int(status.group(1)),
         kind.split(";")[0].strip().lower(),
-        charset.group(1) if charset else None,
+        charset.group(1)[:40] if charset else None,
         body,
+        truncated,
     )
 
 
@@ -71,44 +94,73 @@ def dechunk(body: bytes) -> bytes:
         at += 2 if body[at : at + 2] == b"\r\n" else 1 if body[at : at + 1] == b"\n" else 0
 
 
-def decode(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo a content encoding; bodies that are already plain are unchanged."""
+def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
+    """Undo a content encoding: the body, and whether it was whole. Bodies that are already plain are unchanged.
+
+    Raises:
+        ValueError: it is damaged, unknown, or expands beyond `limit` bytes.
+    """
     if encoding in ("", "identity", "none", "utf-8") or not body:
-        return body
+        return body, True
     if encoding in ("gzip", "x-gzip"):
-        return _inflate(body, 31, limit) if body.startswith(b"\x1f\x8b") else body
+        return _inflate(body, igzip_lib.DECOMP_GZIP, limit) if body.startswith(b"\x1f\x8b") else (body, True)
+    if _MARKUP.search(body, 0, 1024):
+        return body, True
     if encoding == "deflate":
         try:
-            return _inflate(body, 15, limit)
+            return _inflate(body, igzip_lib.DECOMP_ZLIB, limit)
         except ValueError:
-            return _inflate(body, -15, limit)
+            return _inflate(body, igzip_lib.DECOMP_DEFLATE, limit)
     if encoding == "br":
         import brotli
 
-        if _MARKUP.search(body[:1024]):
-            return body
+        decoder = brotli.Decompressor()
+        return _expand(
+            lambda data, room: decoder.process(data, output_buffer_limit=room),
+            decoder.is_finished,
+            body,
+            "brotli",
+            limit,
+            brotli.error,
+        )
+    if encoding == "zstd":
+        from backports import zstd
+
+        frame = zstd.ZstdDecompressor(None, {zstd.DecompressionParameter.window_log_max: 27})
+        return _expand(frame.decompress, lambda: frame.eof, body, "zstd", limit, zstd.ZstdError)
+    raise ValueError(f"unknown content encoding `{encoding[:40]}`")
+
+
+def _inflate(body: bytes, flag: int, limit: int) -> tuple[bytes, bool]:
+    member = igzip_lib.IgzipDecompressor(flag=flag)
+    return _expand(member.decompress, lambda: member.eof, body, "compressed", limit, INFLATE_ERROR)
+
+
+def _expand(
+    step: Callable[[bytes, int], bytes],
+    over: Callable[[], bool],
+    body: bytes,
+    name: str,
+    limit: int,
+    error_type: type[Exception],
+) -> tuple[bytes, bool]:
+    """A whole body, in steps, so that a bomb ends at `limit` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    data = body
+    while not over():
         try:
-            decoder = brotli.Decompressor()
-            plain = decoder.process(body, output_buffer_limit=limit + 1)
-        except brotli.error as error:
-            raise ValueError(f"damaged brotli body: {error}") from error
-        if len(plain) > limit:
-            raise ValueError(f"a brotli body of more than {limit} bytes")
-        return bytes(plain)
-    if _MARKUP.search(body[:1024]):
-        return body
-    raise ValueError(f"unknown content encoding `{encoding}`")
-
-
-def _inflate(body: bytes, window: int, limit: int) -> bytes:
-    decoder = zlib.decompressobj(window)
-    try:
-        plain = decoder.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise ValueError(f"damaged compressed body: {error}") from error
-    if len(plain) > limit:
-        raise ValueError(f"a compressed body of more than {limit} bytes")
-    return plain
+            part = step(data, EXPAND_BYTES)
+        except error_type as error:
+            raise ValueError(f"damaged {name} body: {error}") from error
+        data = b""
+        if not part:
+            break
+        size += len(part)
+        if size > limit:
+            raise ValueError(f"a {name} body of more than {limit} bytes")
+        parts.append(part)
+    return b"".join(parts), over()
 
 
 def kind_of(content_type: str, body: bytes) -> str | None:

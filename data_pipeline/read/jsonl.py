@@ -2,83 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
+import xxhash
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Unit, excerpt
-from data_pipeline.read.streams import DAMAGE, compression, open_stream
+from data_pipeline.read.members import Broken, Stream
 
 KNOWN_KEYS = ("language", "lang", "licence", "license", "date", "group")
+MAX_FIELD = 1000
+"""Characters of a field beside the text; longer ones are left out."""
+MAX_URL = 8000
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8}){0,3}")
+"""A language tag. Languages may name folders, so nothing else passes."""
 
 
 def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
-    """Records of a JSONL file, or of the lines that start in the unit's byte range of it."""
-    path = Path(file)
-    begin = unit.begin if compression(path) is None else 0
-    end = unit.end if compression(path) is None else None
-    number, offset = -1, begin
+    """Records of a JSONL file, or of the lines that start in the unit's byte range of it (compressed: its members)."""
     try:
-        with open_stream(path) as stream:
-            for number, (offset, line, complete) in enumerate(
-                lines(stream, begin, end, recipe.max_record_bytes)
-            ):
-                if not complete:
-                    yield SetAside(
-                        file,
-                        number,
-                        offset,
-                        f"line longer than {recipe.max_record_bytes} bytes",
-                        "raise `recipe.max_record_bytes` to read it",
-                        excerpt(line),
-                    )
-                elif line.strip():
-                    yield parse(line, file, number, offset, recipe)
-    except DAMAGE as error:
-        yield SetAside(
-            file,
-            number + 1,
-            offset,
-            f"damaged stream after this offset: {error}",
-            "a readable file; what follows is lost",
-        )
-
-
-def lines(
-    stream: IO[bytes], begin: int, end: int | None, limit: int, block_bytes: int = 2**20
-) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset, line, whole) of each line that starts in [begin, end).
-
-    A line longer than `limit` bytes is skipped without being held; its first kilobyte is given with `whole` false.
-    """
-    offset = begin
-    if begin:
-        # The line that reaches over `begin` belongs to the part before, unless it starts exactly there.
-        stream.seek(begin - 1)
+        stream = Stream(file, unit.begin, unit.end, past_end=True, memory=recipe.max_window_bytes)
+    except OSError as error:
+        yield SetAside(file, 0, 0, f"not readable: {error}", "a readable file")
+        return
+    limit, number = recipe.max_record_bytes, 0
+    try:
+        if unit.begin:
+            _skip_first_line(stream)
         while True:
-            rest = stream.readline(block_bytes)
-            offset += len(rest)
-            if not rest or rest.endswith(b"\n"):
-                break
-        offset -= 1
-    while end is None or offset < end:
-        line = stream.readline(limit + 1)
-        if not line:
-            return
-        size = len(line)
-        whole = size <= limit or (line.endswith(b"\n") and size == limit + 1)
-        if not whole:
-            line = line[:1024]
-            while rest := stream.readline(block_bytes):
-                size += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-        yield offset, line, whole
-        offset += size
+            offset = stream.position
+            # A line belongs to the part in which its line feed's successor lies: begin < start ≤ end.
+            if stream.end_position is not None and offset > stream.end_position:
+                return
+            try:
+                line = stream.line(limit + 1)
+                if not line:
+                    return
+                if len(line) > limit and not line.endswith(b"\n"):
+                    shown = excerpt(line)
+                    del line
+                    _skip_line(stream)
+                    expected = "raise `recipe.max_record_bytes` to read it"
+                    yield SetAside(file, number, offset, f"line longer than {limit} bytes", expected, shown)
+                elif not line.isspace():
+                    yield parse(line, file, number, offset, recipe)
+            except Broken as broken:
+                expected = (
+                    "a readable file; reading goes on at the next member"
+                    if stream.codec
+                    else "a readable file"
+                )
+                yield SetAside(file, number, offset, f"damaged after this offset: {broken}", expected)
+                if stream.codec is None:
+                    return
+                stream.resume(stream.member)
+            number += 1
+    finally:
+        stream.close()
+
+
+def _skip_first_line(stream: Stream) -> None:
+    """The line that reaches over the beginning of a part belongs to the part before."""
+    with contextlib.suppress(Broken):  # it is reported where it begins
+        _skip_line(stream)
+
+
+def _skip_line(stream: Stream) -> None:
+    """Pass over the rest of a line without holding it."""
+    while (rest := stream.line(2**20)) and not rest.endswith(b"\n"):
+        pass
 
 
 def parse(line: bytes, file: str, number: int, offset: int, recipe: RecipeConfig) -> Item:
@@ -125,11 +122,14 @@ def from_row(
 
     def known(*names: str) -> str | None:
         found = next((row[n] for n in names if isinstance(row.get(n), str) and row[n]), None)
-        return repair(found)[0] if found else None
+        return repair(found)[0] if found and len(found) <= MAX_FIELD else None
 
-    url = repair(url)[0] if isinstance(url, str) and url else None
+    url = repair(url)[0] if isinstance(url, str) and 0 < len(url) <= MAX_URL else None
+    language = known("language", "lang")
+    if language is not None and LANGUAGE.fullmatch(language) is None:
+        language = None
     used = {recipe.text_key, recipe.id_key, recipe.url_key, *KNOWN_KEYS}
-    given_text = "" if given is None else repair(str(given))[0]
+    given_text = "" if given is None else _given(given)
     return Record(
         file=file,
         number=number,
@@ -139,7 +139,7 @@ def from_row(
         given=given_text or url or "",
         url=url,
         charset="utf-8",
-        language=known("language", "lang"),
+        language=language,
         licence=known("licence", "license"),
         date=known("date"),
         group=known("group"),
@@ -148,14 +148,24 @@ def from_row(
             repair(str(k))[0]: repair(v)[0] if isinstance(v, str) else v
             for k, v in row.items()
             if k not in used
+            and len(str(k)) <= MAX_FIELD
             and (
                 isinstance(v, (bool, float))
                 or (isinstance(v, int) and abs(v) < 2**63)
-                or (isinstance(v, str) and len(v) <= 1000)
+                or (isinstance(v, str) and len(v) <= MAX_FIELD)
             )
         }
         | ({"given_id": given_text} if given_text else {}),
     )
+
+
+def _given(value: Any) -> str:
+    """An id as text; a long one is told apart by its hash."""
+    try:
+        text = repair(str(value))[0]
+    except (ValueError, RecursionError):  # a number of too many digits, a deep list
+        text = repr(type(value))
+    return text if len(text) <= MAX_FIELD else f"{text[:100]}…{xxhash.xxh3_128_hexdigest(text.encode())}"
 
 
 def repair(text: str) -> tuple[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
@@ -14,6 +13,8 @@ from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Unit, excerpt
 from data_pipeline.read.streams import DAMAGE, blocks, open_stream
 
+HEAD_BYTES = 2**20
+"""Bytes before the first page that are looked at."""
 _PAGE, _PAGE_END = b"<page>", b"</page>"
 _REDIRECT = re.compile(r"\s*#\s*\w+\s*:?\s*\[\[")
 
@@ -23,7 +24,7 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     number, position, found = 0, 0, False
     site = Site()
     try:
-        with open_stream(Path(file)) as stream:
+        with open_stream(file, recipe.max_window_bytes) as stream:
             for offset, data, reason in pages(stream, recipe.max_record_bytes):
                 position = offset
                 if reason == "head":
@@ -75,6 +76,9 @@ def pages(stream: IO[bytes], limit: int) -> Iterator[tuple[int, bytes, str | Non
             if not inside:
                 at = buffer.find(_PAGE)
                 if at < 0:
+                    if not headed and len(buffer) > HEAD_BYTES:
+                        yield start, buffer[:HEAD_BYTES], "head"
+                        headed = True
                     if headed:
                         drop = max(len(buffer) - len(_PAGE), 0)
                         buffer, start = buffer[drop:], start + drop

@@ -1,33 +1,40 @@
-"""Parquet: one document a row, read by row groups."""
+"""Parquet: one document a row, read by row groups, in bounded memory whatever the rows hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema.pipeline import RecipeConfig
-from data_pipeline.read import Item, SetAside, Unit
+from data_pipeline.read import Item, SetAside, Unit, storage
 from data_pipeline.read.jsonl import KNOWN_KEYS, from_row
 
 BATCH_ROWS = 1000
+BATCH_BYTES = 16 * 2**20
+"""Bytes of a batch, by what the file says about its rows."""
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
+LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 2**22}
+"""What a damaged footer may make the library allocate."""
 
 
 def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     """Records of a Parquet file, or of the unit's row groups of it; offsets are row numbers."""
     number = 0
     try:
-        with pq.ParquetFile(file) as parquet:
-            names = parquet.schema_arrow.names
+        with storage.open_binary(file) as raw, open_parquet(raw) as parquet:
+            schema = parquet.schema_arrow
             wanted = {recipe.text_key, recipe.id_key, recipe.url_key, *KNOWN_KEYS}
-            if recipe.text_key not in names:
+            columns = [n for n in dict.fromkeys(schema.names) if n in wanted and schema.names.count(n) == 1]
+            if recipe.text_key not in columns:
                 yield SetAside(
                     file,
                     0,
                     0,
                     f"no column `{recipe.text_key}`",
-                    f"a column of text; columns found: {', '.join(names)[:200]}; set `recipe.text_key`",
+                    f"a column of text; columns found: {', '.join(schema.names)[:200]}; set `recipe.text_key`",
                 )
                 return
             stop = parquet.num_row_groups if unit.end is None else unit.end
@@ -35,29 +42,59 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
             for group in range(unit.begin, stop):
                 after = number + parquet.metadata.row_group(group).num_rows
                 try:
-                    for batch in parquet.iter_batches(
-                        BATCH_ROWS, row_groups=[group], columns=[n for n in names if n in wanted]
-                    ):
-                        for row in batch.to_pylist():
-                            if len(row[recipe.text_key] or "") > recipe.max_record_bytes:
-                                yield SetAside(
-                                    file,
-                                    number,
-                                    number,
-                                    f"text longer than {recipe.max_record_bytes} bytes",
-                                    "raise `recipe.max_record_bytes` to read it",
-                                )
-                            else:
-                                yield from_row(row, file, number, number, recipe, "")
-                            number += 1
-                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    for row in _rows(parquet, group, columns, recipe):
+                        yield _item(row, file, number, recipe)
+                        number += 1
+                except DAMAGE as error:
                     yield SetAside(
                         file,
                         number,
                         number,
-                        f"damaged row group {group}: {error}",
+                        f"damaged row group {group}: {str(error)[:300]}",
                         f"readable rows up to {after}; the rest of the row group is lost",
                     )
-                    number = after
-    except (pa.ArrowException, OSError) as error:
-        yield SetAside(file, number, 0, f"not readable as Parquet: {error}", "a Parquet file")
+                number = after
+    except DAMAGE as error:
+        yield SetAside(file, number, 0, f"not readable as Parquet: {str(error)[:300]}", "a Parquet file")
+
+
+def open_parquet(raw: Any) -> pq.ParquetFile:
+    """A Parquet file whose columns are streamed instead of read whole."""
+    # Text stays as a dictionary where the file stores one: a long string that a thousand rows share is held once.
+    names = pq.read_schema(raw).names
+    raw.seek(0)
+    return pq.ParquetFile(raw, buffer_size=2**20, read_dictionary=names, **LIMITS)
+
+
+def _rows(
+    parquet: pq.ParquetFile, group: int, columns: list[str], recipe: RecipeConfig
+) -> Iterator[dict[str, Any]]:
+    """Rows of a row group; the text as bytes where it is text, so that one bad row is one bad row."""
+    described = parquet.metadata.row_group(group)
+    per_row = described.total_byte_size // max(described.num_rows, 1) + 1
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // per_row))
+    for batch in parquet.iter_batches(rows, row_groups=[group], columns=columns):
+        arrays = [_binary(batch.column(name)) if name in columns else None for name in columns]
+        for i in range(batch.num_rows):
+            yield {name: a[i].as_py() for name, a in zip(columns, arrays, strict=True) if a is not None}
+
+
+def _binary(array: pa.Array) -> pa.Array:
+    """Strings as bytes, without a look at whether they are UTF-8."""
+    if isinstance(array, pa.DictionaryArray):
+        return pa.DictionaryArray.from_arrays(array.indices, _binary(array.dictionary))
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return array.view(pa.binary() if pa.types.is_string(array.type) else pa.large_binary())
+    return array
+
+
+def _item(row: dict[str, Any], file: str, number: int, recipe: RecipeConfig) -> Item:
+    text = row[recipe.text_key]
+    if isinstance(text, bytes) and len(text) > recipe.max_record_bytes:
+        expected = "raise `recipe.max_record_bytes` to read it"
+        return SetAside(file, number, number, f"text longer than {recipe.max_record_bytes} bytes", expected)
+    try:
+        decoded = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
+    except UnicodeDecodeError as error:
+        return SetAside(file, number, number, f"invalid UTF-8 at byte {error.start} of a field", "UTF-8")
+    return from_row(decoded, file, number, number, recipe, "")

@@ -3,60 +3,192 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import lzma
-import zlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, Protocol, cast
 
-import zstandard
+import lz4.frame
+from backports import zstd
+from isal import igzip_lib
 
-MAGIC = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
-"""What decompressors raise on damaged input (bz2 and gzip raise OSError)."""
+from data_pipeline.read import storage
 
-
-def compression(path: Path) -> str | None:
-    """`gzip`, `bz2`, `xz`, `zstd`, or None."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    # A zstd file may begin with a skippable frame that holds a dictionary or an index.
-    if len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F:
-        return "zstd"
-    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+DAMAGE = (EOFError, OSError, ValueError)
+"""What reading a damaged file raises."""
+FEED = 64 * 1024
+"""Compressed bytes given to a decompressor at once."""
+BLOCK = 256 * 1024
+"""Decompressed bytes taken from it at once: bounds what a decompression bomb can make at a time."""
+MEMORY = 128 * 2**20
+"""Bytes that a decompressor may hold; a file chooses its window, and the standard tools refuse more than this too."""
 
 
-def open_stream(path: Path) -> IO[bytes]:
+INFLATE_ERROR = cast(type[Exception], igzip_lib.IsalError)
+
+
+class Decompressor(Protocol):
+    """One member (gzip), stream (bz2, xz) or frame (zstd, lz4): the interface of `bz2.BZ2Decompressor`."""
+
+    eof: bool
+    needs_input: bool
+    unused_data: bytes | None
+
+    def decompress(self, data: Any, max_length: int = -1) -> bytes:
+        """Up to `max_length` further bytes."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A compression whose files are sequences of members, each of which can be entered by itself."""
+
+    name: str
+    magic: re.Pattern[bytes]
+    """How a member starts."""
+    make: Callable[[int], Decompressor]
+    """Decompressor of one member that holds at most so many bytes."""
+    errors: tuple[type[Exception], ...]
+    """What it raises."""
+
+
+def _zstd(memory: int, dictionary: zstd.ZstdDict | None = None) -> Decompressor:
+    options = {int(zstd.DecompressionParameter.window_log_max): memory.bit_length() - 1}
+    return cast(Decompressor, zstd.ZstdDecompressor(dictionary, options))
+
+
+CODECS = (
+    Codec(
+        "gzip",
+        re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
+        lambda memory: cast(Decompressor, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)),
+        (INFLATE_ERROR, EOFError),
+    ),
+    Codec(
+        "bz2",
+        re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+        lambda memory: cast(Decompressor, bz2.BZ2Decompressor()),
+        (OSError, ValueError, EOFError),
+    ),
+    Codec(
+        "xz",
+        re.compile(rb"\xfd7zXZ\x00\x00"),
+        lambda memory: cast(Decompressor, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)),
+        (lzma.LZMAError, EOFError),
+    ),
+    # A zstd or lz4 file may begin with a skippable frame that holds a dictionary or an index.
+    Codec(
+        "zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _zstd, (zstd.ZstdError, EOFError)
+    ),
+    Codec(
+        "lz4",
+        re.compile(rb"\x04\x22\x4d\x18"),
+        lambda memory: cast(Decompressor, lz4.frame.LZ4FrameDecompressor()),
+        (RuntimeError, EOFError, ValueError),
+    ),
+)
+ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
+"""Skippable frame of a `.warc.zst` that holds the dictionary of all its frames."""
+
+
+def codec_of(start: bytes) -> Codec | None:
+    """The compression of a file that starts with these bytes."""
+    return next((codec for codec in CODECS if codec.magic.match(start)), None)
+
+
+def with_dictionary(codec: Codec, start: bytes, file: IO[bytes]) -> Codec:
+    """The codec with the dictionary that a `.warc.zst` carries in its first frame, where there is one."""
+    if codec.name != "zstd" or not start.startswith(ZSTD_DICTIONARY):
+        return codec
+    at = file.tell()
+    file.seek(4)
+    size = int.from_bytes(file.read(4), "little")
+    stored = file.read(min(size, 16 * 2**20))
+    file.seek(at)
+    if stored.startswith(b"\x28\xb5\x2f\xfd"):
+        stored = _zstd(MEMORY).decompress(stored, 16 * 2**20)
+    dictionary = zstd.ZstdDict(stored, is_raw=False)
+    return Codec(codec.name, codec.magic, lambda memory: _zstd(memory, dictionary), codec.errors)
+
+
+def compression(name: str | Path) -> str | None:
+    """`gzip`, `bz2`, `xz`, `zstd`, `lz4`, or None."""
+    with storage.open_binary(name) as file:
+        codec = codec_of(file.read(16))
+    return codec.name if codec else None
+
+
+class _Expanded(io.RawIOBase):
+    """The decompressed bytes of a file, all its members one after the other."""
+
+    def __init__(self, file: IO[bytes], codec: Codec, memory: int) -> None:
+        self._file, self._codec, self._memory = file, codec, memory
+        self._decompressor: Decompressor | None = None
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        """Decompress into a buffer; 0 at the end; OSError where the file is damaged."""
+        while True:
+            if self._decompressor is None:
+                self._rest = self._rest.lstrip(b"\0")
+                while not self._rest and (block := self._file.read(FEED)):
+                    self._rest = block.lstrip(b"\0")  # zeros pad some files to a block size
+                if not self._rest:
+                    return 0
+                self._decompressor = self._codec.make(self._memory)
+            if self._decompressor.needs_input and not self._rest:
+                self._rest = self._file.read(FEED)
+                if not self._rest:
+                    raise EOFError(f"the file ends inside a {self._codec.name} member")
+            try:
+                block = self._decompressor.decompress(
+                    self._rest if self._decompressor.needs_input else b"", len(buffer)
+                )
+            except self._codec.errors as error:
+                raise OSError(f"damaged {self._codec.name} data: {error}") from error
+            self._rest = b""
+            if self._decompressor.eof:
+                self._rest, self._decompressor = self._decompressor.unused_data or b"", None
+            if block:
+                buffer[: len(block)] = block
+                return len(block)
+
+
+def open_stream(name: str | Path, memory: int = MEMORY) -> IO[bytes]:
     """The decompressed bytes of a file. Damage appears as one of `DAMAGE` while reading."""
-    kind = compression(path)
-    if kind == "gzip":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if kind == "bz2":
-        return cast(IO[bytes], bz2.open(path, "rb"))
-    if kind == "xz":
-        return cast(IO[bytes], lzma.open(path, "rb"))
-    if kind == "zstd":
-        # Frames written by `zstd --long` need a window larger than the library's default of 128 MiB.
-        decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
-        reader = decompressor.stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader), 2**20))
-    return path.open("rb")
+    file = storage.open_binary(name)
+    start = file.read(16)
+    file.seek(0)
+    codec = codec_of(start)
+    if codec is None:
+        return file
+    return cast(
+        IO[bytes], io.BufferedReader(_Expanded(file, with_dictionary(codec, start, file), memory), BLOCK)
+    )
 
 
-def head(path: Path, size: int) -> bytes:
-    """The first decompressed bytes of a file; fewer, or none, where it is damaged."""
+def expand(start: bytes, size: int) -> bytes:
+    """The first decompressed bytes of a file that starts with these; fewer, or none, where it is damaged."""
+    codec = codec_of(start)
+    if codec is None:
+        return start[:size]
     data = b""
     try:
-        with open_stream(path) as stream:
-            while len(data) < size and (block := stream.read(size - len(data))):
-                data += block
+        file = io.BytesIO(start)
+        stream = io.BufferedReader(_Expanded(file, with_dictionary(codec, start, file), MEMORY), size)
+        while len(data) < size and (block := stream.read1(size - len(data))):
+            data += block
     except DAMAGE:
         pass  # Whoever reads the file meets the same damage and reports it with its place.
     return data

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from configs.schema.pipeline import RecipeConfig
-from data_pipeline.read import Item, Record, SetAside, Unit, excerpt
+from data_pipeline.read import Item, Record, SetAside, Unit, excerpt, storage
 from data_pipeline.read.streams import DAMAGE, open_stream
 
 
 def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     """The file as one record."""
     try:
-        with open_stream(Path(file)) as stream:
+        with open_stream(file, recipe.max_window_bytes) as stream:
             payload = stream.read(recipe.max_record_bytes + 1)
     except DAMAGE as error:
         yield SetAside(file, 0, 0, f"not readable: {error}", "a readable file")
@@ -28,7 +27,7 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
             excerpt(payload),
         )
         return
-    name = Path(file).name
+    name = storage.base_name(file)
     html = recipe.extract == "html" or (recipe.extract == "auto" and unit.kind == "html")
     # The name stands for the document, not the folder it happens to lie in: moving the input keeps the ids.
     yield Record(

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
-import os
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import fingerprint
-from data_pipeline.read import Kind, Unit, excerpt, python
-from data_pipeline.read.members import splits_by_record
-from data_pipeline.read.streams import MAGIC, compression, head
+from data_pipeline.read import Kind, Unit, excerpt, parquet, python, storage, warc
+from data_pipeline.read.members import has_members, starts_record
+from data_pipeline.read.streams import codec_of, expand
 
 MIN_UNIT_BYTES = 1 * 2**20
-UNITS_WANTED = 16
-"""Small inputs are cut into about so many units, so that a second core has something to do."""
+UNITS_WANTED = 64
+"""Inputs are cut into about so many units where units are not too small then, so that many workers have something to
+do. The number of workers itself must not count: the output would depend on it."""
+PROBES = 16
+"""Remote files looked at in parallel."""
 MAX_FILES = 2000
 """Files of one unit at the most."""
 _NAMES = re.compile(
-    r"\.(warc|arc|wet|wat|jsonl|ndjson|json|parquet|txt|text|md|rst|html?|xml)(?:\.(?:gz|bz2|xz|zst))?$", re.I
+    r"\.(warc|arc|wet|wat|jsonl|ndjson|json|parquet|txt|text|md|rst|html?|xml)(?:\.(?:gz|bz2|xz|zst|lz4))?$",
+    re.I,
 )
 _KIND_OF_NAME: dict[str, Kind] = {
     "warc": "warc",
@@ -81,77 +82,65 @@ def plan(sources: list[Source], unit_bytes: int) -> Plan:
             found = _python_units(source, unit_bytes, len(units))
             hashes.append([source.name, fingerprint.of([u.files for u in found], [u.bytes for u in found])])
         else:
-            files = find(source.input)
-            kinds: list[tuple[Path, Kind]] = []
-            for file in files:
-                kind, reason = kind_of(file, source.recipe)
+            listed = storage.find(source.input)
+            unknown += [(source.name, name, why) for name, why in listed.left_out]
+            kinds: list[tuple[str, Kind, storage.Head]] = []
+            for file, head in zip(listed.files, _heads(listed.files), strict=True):
+                if isinstance(head, OSError):
+                    unknown.append((source.name, file, f"it cannot be read: {head.strerror or head}"))
+                    continue
+                kind, reason = kind_of(file, head, source.recipe)
                 if kind is None:
-                    unknown.append((source.name, str(file), reason))
+                    unknown.append((source.name, file, reason))
                 else:
-                    kinds.append((file, kind))
+                    kinds.append((file, kind, head))
             if not kinds:
                 example = next(f"{f}: {r}" for n, f, r in unknown if n == source.name)
                 raise ValueError(
                     f"input {source.input} of source `{source.name}` holds nothing that can be read "
-                    f"({len(files)} files; {example})"
+                    f"({len(listed.files)} files; {example})"
                 )
             found = _file_units(source, kinds, unit_bytes, len(units))
-            hashes.append([source.name, [[str(f), fingerprint.of_input(f)] for f, _ in kinds]])
+            hashes.append([source.name, [[f, head.version] for f, _, head in kinds]])
         units += found
     return Plan(tuple(units), tuple(unknown), fingerprint.of(hashes))
 
 
-def find(pattern: str) -> list[Path]:
-    """Files of a file, folder (searched to the bottom, hidden names left out) or glob, sorted by name."""
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        files = _below(path)
-        if not files:
-            raise ValueError(f"input {pattern} is an empty folder; expected files to read")
-    elif path.exists():
-        files = [path]
-    else:
-        files = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207
-        if not files:
-            raise ValueError(f"input {pattern} matches no file; expected a file, a folder or a glob")
-    for file in files:
+def _heads(files: tuple[str, ...]) -> list[storage.Head | OSError]:
+    """What each file starts with, or why it cannot be read."""
+
+    def look(file: str) -> storage.Head | OSError:
         try:
-            file.open("rb").close()
+            return storage.head(file)
         except OSError as error:
-            raise ValueError(
-                f"input {file} cannot be read: {error.strerror}; check its permissions"
-            ) from error
-    return sorted(p.resolve() for p in files)
+            return error
+
+    if not any(map(storage.is_remote, files)):
+        return [look(file) for file in files]
+    with ThreadPoolExecutor(PROBES) as pool:
+        return list(pool.map(look, files))
 
 
-def _below(folder: Path) -> list[Path]:
-    """Files of a folder, to the bottom; ValueError for a folder in it that cannot be listed."""
-
-    def refuse(error: OSError) -> None:
-        raise ValueError(
-            f"input folder {error.filename} cannot be read: {error.strerror}; check its permissions"
-        )
-
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    return [file for file in files if file.is_file()]
-
-
-def kind_of(file: Path, recipe: RecipeConfig) -> tuple[Kind | None, str]:
+def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind | None, str]:
     """Reader of a file by its first bytes, then by its name; None and what was found where there is none."""
-    if file.stat().st_size == 0:
+    if not head.size:
         return None, "an empty file"
     if recipe.reader not in ("auto", "python"):
         return recipe.reader, ""  # type: ignore[return-value]
-    start = head(file, 4096)
-    named = _NAMES.search(file.name)
+    start = expand(head.start, 4096)
+    name = storage.base_name(file)
+    named = _NAMES.search(name)
     by_name = _KIND_OF_NAME.get(named.group(1).lower()) if named else None
     if start.startswith((b"WARC/", b"filedesc://")):
         return "warc", ""
     if start.startswith(b"PAR1"):
         return "parquet", ""
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return None, "a zip archive; unpack it"
+    if start[257:262] == b"ustar":
+        return None, "a tar archive; unpack it"
+    if codec_of(start) is not None and codec_of(head.start) is not None:
+        return None, "compressed twice; unpack it"
     stripped = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if stripped.startswith(b"<mediawiki"):
         return "wikitext", ""
@@ -166,26 +155,29 @@ def kind_of(file: Path, recipe: RecipeConfig) -> tuple[Kind | None, str]:
     if by_name is not None:
         return by_name, ""
     if not start:
-        return None, "a compressed file without contents" if compression(file) else "an empty file"
-    if b"\0" in start or any(start.startswith(m) for m in MAGIC):
+        return None, "a compressed file without contents, or damaged at its start"
+    if b"\0" in start or codec_of(start) is not None:
         return None, f"a binary file ({excerpt(start, 16)})"
-    if not file.suffix:
+    suffix = Path(name).suffix
+    if not suffix:
         return "text", ""
-    return None, f"an unknown name `{file.suffix}`; set `recipe.reader` to read it"
+    return None, f"an unknown name `{excerpt(suffix, 20)}`; set `recipe.reader` to read it"
 
 
-def _file_units(source: Source, files: list[tuple[Path, Kind]], unit_bytes: int, first: int) -> list[Unit]:
-    sizes = {f: f.stat().st_size for f, _ in files}
+def _file_units(
+    source: Source, files: list[tuple[str, Kind, storage.Head]], unit_bytes: int, first: int
+) -> list[Unit]:
+    sizes = {f: head.size for f, _, head in files}
     target = min(unit_bytes, max(MIN_UNIT_BYTES, sum(sizes.values()) // UNITS_WANTED))
     units: list[Unit] = []
-    gathered: list[Path] = []
+    gathered: list[str] = []
     gathered_kind: Kind = "text"
 
     def add(
-        kind: Kind, members: list[Path], part: int, parts: int, begin: int, end: int | None, size: int
+        kind: Kind, members: list[str], part: int, parts: int, begin: int, end: int | None, size: int
     ) -> None:
-        shown = str(members[0]) if len(members) == 1 else str(members[0].parent)
-        names = tuple(str(m) for m in members)
+        shown = members[0] if len(members) == 1 else members[0].rsplit("/", 1)[0]
+        names = tuple(members)
         units.append(Unit(first + len(units), source.name, kind, names, shown, part, parts, begin, end, size))
 
     def flush() -> None:
@@ -193,9 +185,9 @@ def _file_units(source: Source, files: list[tuple[Path, Kind]], unit_bytes: int,
             add(gathered_kind, list(gathered), 0, 1, 0, None, sum(sizes[f] for f in gathered))
             gathered.clear()
 
-    for file, kind in files:
+    for file, kind, head in files:
         size = sizes[file]
-        cuts = _cuts(file, kind, size, target) if size > target else [0]
+        cuts = _cuts(file, kind, head, target) if size > target else [0]
         if len(cuts) > 1:
             flush()
             ends: list[int | None] = [*cuts[1:], None]
@@ -214,18 +206,25 @@ def _file_units(source: Source, files: list[tuple[Path, Kind]], unit_bytes: int,
     return units
 
 
-def _cuts(file: Path, kind: Kind, size: int, target: int) -> list[int]:
+def _cuts(file: str, kind: Kind, head: storage.Head, target: int) -> list[int]:
     """Where the parts of a file begin: bytes, or row groups of Parquet."""
-    parts = max(1, round(size / target))
+    parts = max(1, round(head.size / target))
+    even = sorted({head.size * i // parts for i in range(parts)})
+    plain = codec_of(head.start) is None
     if kind == "parquet":
         try:
-            groups = pq.ParquetFile(file).num_row_groups
-        except (pa.ArrowException, OSError):
+            with storage.open_binary(file) as raw:
+                groups = parquet.open_parquet(raw).num_row_groups
+        except parquet.DAMAGE:
             return [0]  # the reader reports it
         parts = min(parts, groups)
         return sorted({groups * i // parts for i in range(parts)}) if parts else [0]
-    if (kind == "jsonl" and compression(file) is None) or (kind == "warc" and splits_by_record(file)):
-        return [size * i // parts for i in range(parts)]
+    if kind == "jsonl":
+        return even if plain or has_members(file) else [0]
+    if kind == "warc" and plain:
+        return [0] if storage.is_remote(file) else warc.record_starts(file, target)
+    if kind == "warc":
+        return even if has_members(file, starts_record) else [0]
     return [0]
 
 

@@ -1,21 +1,32 @@
 """WARC (ISO 28500), WET and ARC archives, plain or compressed, damaged ones included.
 
 A record that lies about its length, breaks off, or cannot be decompressed is set aside with its place; reading goes
-on at the next record header (plain files) or the next gzip member.
+on at the next record header (plain files) or the next gzip member or zstd frame.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from configs.schema.pipeline import RecipeConfig
-from data_pipeline.read import Item, Record, SetAside, Skipped, Unit, excerpt, http
-from data_pipeline.read.members import ARC_LINE, Broken, Stream
+from data_pipeline.read import Item, Record, SetAside, Skipped, Unit, excerpt, http, storage
+from data_pipeline.read.members import ARC_LIMIT, ARC_LINE, Broken, Stream, starts_record
 
 HEADER_LIMIT = 256 * 1024
 """Bytes of a record's header block at the most."""
 DOCUMENT_TYPES = ("response", "resource", "conversion")
+_HEADER_END = re.compile(rb"\n\r*\n")
+_BLANK = b"\r\n"
+_START_LIMIT = 2048
+_START = re.compile(
+    rb"\n(?:WARC/\d\.\d|(?:https?|ftp|dns|filedesc):[^\s]{1,1800} [0-9a-fA-F.:]{3,45} \d{12,17} )"
+)
+"""What a record starts with, for finding the next one after damage."""
+
+
+Span = tuple[bytes, int, int]
+"""(buffer, begin, end) of a record's bytes."""
 
 
 class Misread(Exception):
@@ -27,44 +38,59 @@ class Misread(Exception):
 
 
 def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
-    """Records of an archive, or of the gzip members that start in the unit's byte range of it."""
-    stream = Stream(Path(file), unit.begin, unit.end)
+    """Records of an archive, or of the members (plain files: records) that start in the unit's byte range of it."""
+    try:
+        stream = Stream(file, unit.begin, unit.end, starts_record, memory=recipe.max_window_bytes)
+    except OSError as error:
+        yield SetAside(file, 0, 0, f"not readable: {error}", "a readable file")
+        return
     number = -1
     try:
         while True:
             number += 1
             offset, aligned = stream.offset, False
             try:
-                if not _skip_blank(stream):
+                stream.skip_any(_BLANK)
+                if not stream.peek(1):
                     return
                 offset, aligned = stream.offset, stream.at_member
                 item = _record(stream, file, number, offset, recipe)
             except Broken as broken:
                 yield SetAside(file, number, offset, str(broken), "a whole record; reading goes on behind it")
-                stream.resume(offset)
+                _go_on(stream, offset, True)
             except Misread as misread:
                 yield SetAside(file, number, offset, misread.reason, misread.expected, misread.shown)
-                # A record that starts its gzip member ends with it, whatever its header says.
-                if aligned:
-                    stream.resume(offset)
-                else:
-                    _next_header(stream)
+                _go_on(stream, offset, aligned)
             else:
                 yield item
     finally:
         stream.close()
 
 
-def _skip_blank(stream: Stream) -> bool:
-    while (head := stream.peek(1)) in (b"\r", b"\n"):
-        stream.take(1)
-    return bool(head)
+def _go_on(stream: Stream, offset: int, next_member: bool) -> None:
+    """Stand at the next record after damage at `offset`.
+
+    A record that starts its gzip member ends with it, whatever its header says.
+    """
+    if stream.codec is not None and next_member:
+        stream.resume(offset)
+        return
+    if stream.codec is None:
+        stream.resume(offset + 1)
+    try:
+        if stream.find(_START, _START_LIMIT):
+            stream.take(1)
+    except Broken:
+        if stream.codec is None:
+            stream.finish()
+        else:
+            stream.resume(stream.offset)
 
 
 def _record(stream: Stream, file: str, number: int, offset: int, recipe: RecipeConfig) -> Item:
-    first = stream.line(HEADER_LIMIT)
-    if first.startswith(b"WARC/"):
-        return _warc(stream, first, file, number, offset, recipe)
+    if stream.peek(5) == b"WARC/":
+        return _warc(stream, file, number, offset, recipe)
+    first = stream.line(ARC_LIMIT)
     arc = ARC_LINE.match(first.rstrip(b"\r\n"))
     if arc is not None:
         return _arc(stream, arc.groups(), file, number, offset, recipe)
@@ -73,60 +99,42 @@ def _record(stream: Stream, file: str, number: int, offset: int, recipe: RecipeC
     )
 
 
-def _next_header(stream: Stream) -> None:
-    """Stand at the next line that begins a WARC record (or at the end)."""
-    offset = stream.offset
-    try:
-        if stream.find(b"\nWARC/"):
-            stream.take(1)
-    except Broken:
-        stream.resume(offset)
-
-
-def _warc(stream: Stream, version: bytes, file: str, number: int, offset: int, recipe: RecipeConfig) -> Item:
+def _warc(stream: Stream, file: str, number: int, offset: int, recipe: RecipeConfig) -> Item:
+    block = stream.block(_HEADER_END, HEADER_LIMIT)
+    if block is None:
+        shown = excerpt(stream.peek(500))
+        raise Misread(f"a header of more than {HEADER_LIMIT} bytes", "WARC headers", shown)
     headers: dict[str, str] = {}
-    size, name = len(version), ""
-    while line := stream.line(HEADER_LIMIT):
-        size += len(line)
-        if not line.strip(b"\r\n"):
-            break
-        if size > HEADER_LIMIT:
-            raise Misread(f"a header of more than {HEADER_LIMIT} bytes", "WARC headers", excerpt(line))
-        text = line.decode("utf-8", "replace").rstrip("\r\n")
-        if text[0] in " \t" and name:  # a folded line continues the one before
-            headers[name] += " " + text.strip()
+    name = ""
+    for line in block.decode("utf-8", "replace").split("\n")[1:]:
+        if line[:1] in (" ", "\t") and name:  # a folded line continues the one before
+            headers[name] += " " + line.strip()
             continue
-        name, _, value = text.partition(":")
+        name, _, value = line.partition(":")
         name = name.strip().lower()
         headers.setdefault(name, value.strip())
-    if not headers.get("content-length", "").isdigit():
-        found = headers.get("content-length", "none")
-        raise Misread(f"Content-Length: {excerpt(found)}", "a number of bytes")
-    length, kind = int(headers["content-length"]), headers.get("warc-type", "").lower()
+    digits = headers.get("content-length", "none")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise Misread(f"Content-Length: {excerpt(digits)}", "a number of bytes")
+    length, kind = int(digits), headers.get("warc-type", "").lower()
     url = headers.get("warc-target-uri", "").strip("<>")
-    if length > recipe.max_record_bytes:
-        stream.skip(length)
-        return SetAside(
-            file,
-            number,
-            offset,
-            f"a record of {length} bytes",
-            "raise `recipe.max_record_bytes` to read it",
-            url,
-        )
-    body = stream.take(length)
+    body = _body(stream, length, recipe.max_record_bytes)
+    after = stream.position
     if not _ends_here(stream):
-        stream.untake(length)
+        if body is not None and stream.codec is not None:
+            stream.put_back(body[0][body[1] : body[2]] + b"\n" * (stream.position - after))
         raise Misread(
             f"Content-Length {length} does not reach the end of the record",
             "an empty line and the next record",
             url,
         )
+    if body is None:
+        return _too_large(file, number, offset, length, url)
     if kind not in DOCUMENT_TYPES:
-        return Skipped(f"warc-type {kind or 'missing'}")
+        return Skipped(f"warc-type {excerpt(kind, 40) or 'missing'}")
     content_type = headers.get("content-type", "").lower()
     is_http = kind == "response" and (url.startswith("http") or content_type.startswith("application/http"))
-    return _document(
+    item = _document(
         body,
         is_http,
         content_type,
@@ -138,37 +146,50 @@ def _warc(stream: Stream, version: bytes, file: str, number: int, offset: int, r
         recipe,
         headers.get("warc-identified-content-language", "").split(",")[0],
     )
+    if isinstance(item, Record) and "warc-truncated" in headers:
+        item.metadata["truncated"] = excerpt(headers["warc-truncated"], 40) or "unspecified"
+    return item
+
+
+def _body(stream: Stream, length: int, limit: int) -> Span | None:
+    """A record's bytes; null, and passed over, where there are more than `limit`."""
+    if stream.codec is None and stream.position + length > stream.size:
+        missing = stream.position + length - stream.size
+        raise Misread(f"the file ends {missing} bytes before the record does", "a whole record")
+    if length > limit:
+        stream.skip(length)
+        return None
+    if not stream.has(length):
+        raise Misread("the file ends before the record does", "a whole record")
+    return stream.span(length)
+
+
+def _too_large(file: str, number: int, offset: int, length: int, url: str) -> SetAside:
+    expected = "raise `recipe.max_record_bytes` to read it"
+    return SetAside(file, number, offset, f"a record of {length} bytes", expected, excerpt(url))
 
 
 def _ends_here(stream: Stream) -> bool:
-    """Whether blank lines and then a record, the end, or damage (of the next record) follow."""
+    """Whether blank lines and then a record, a new member, the end, or damage (of the next record) follow."""
     try:
-        while (head := stream.peek(1)) in (b"\r", b"\n"):
-            stream.take(1)
-        return not head or stream.peek(5) == b"WARC/"
+        stream.skip_any(_BLANK)
+        following = stream.peek(5)
     except Broken:
         return True
+    return not following or following == b"WARC/" or stream.at_member
 
 
 def _arc(
     stream: Stream, fields: tuple[bytes, ...], file: str, number: int, offset: int, recipe: RecipeConfig
 ) -> Item:
     url, date, length = fields[0].decode("utf-8", "replace"), fields[2].decode(), int(fields[4])
-    if length > recipe.max_record_bytes:
-        stream.skip(length)
-        return SetAside(
-            file,
-            number,
-            offset,
-            f"a record of {length} bytes",
-            "raise `recipe.max_record_bytes` to read it",
-            url,
-        )
-    body = stream.take(length)
+    body = _body(stream, length, recipe.max_record_bytes)
+    if body is None:
+        return _too_large(file, number, offset, length, url)
     if url.startswith("filedesc:"):
         return Skipped("arc version block")
     if not url.startswith(("http:", "https:")):
-        return Skipped("arc record of " + url.split(":", 1)[0])
+        return Skipped("arc record of " + excerpt(url.split(":", 1)[0], 40))
     return _document(
         body,
         True,
@@ -188,23 +209,28 @@ def _date(text: str) -> str | None:
 
 
 def _document(
-    body: bytes, is_http: bool, content_type: str, url: str, date: str | None,
+    span: Span, is_http: bool, content_type: str, url: str, date: str | None,
     file: str, number: int, offset: int, recipe: RecipeConfig, language: str,
 ) -> Item:  # fmt: skip
     try:
-        response = http.parse(body, recipe.max_record_bytes) if is_http else None
+        response = http.parse(span[0], recipe.max_record_bytes, *span[1:]) if is_http else None
     except ValueError as error:
-        return SetAside(file, number, offset, str(error), "a readable HTTP body", url)
-    payload = response.body if response else body
+        return SetAside(file, number, offset, str(error), "a readable HTTP body", excerpt(url))
+    payload = response.body if response else span[0][span[1] : span[2]]
     media = response.content_type if response and response.status else content_type.split(";")[0].strip()
     kind = http.kind_of(media, payload)
     drop = None
     if response and response.status and response.status != 200:
         drop = "extract.http_status"
-    elif not payload.strip():
+    elif not payload or payload.isspace():
         drop = "extract.empty"
     elif kind is None:
         drop = "extract.content_type"
+    metadata: dict[str, object] = {"content_type": excerpt(media)}
+    if response:
+        metadata["status"] = response.status
+        if response.truncated:
+            metadata["truncated"] = "body"
     return Record(
         file=file,
         number=number,
@@ -217,5 +243,26 @@ def _document(
         language=language if len(language) == 2 else None,
         date=date,
         drop=drop,
-        metadata={"content_type": media, **({"status": response.status} if response else {})},
+        metadata=metadata,
     )
+
+
+def record_starts(name: str, target: int) -> list[int]:
+    """Where parts of about `target` bytes of a plain archive may begin: exact starts of records, found by hopping."""
+    cuts = [0]
+    with storage.open_binary(name) as file:
+        at, size = 0, storage.size_of(name)
+        while at < size:
+            file.seek(at)
+            block = file.read(4096)
+            skipped = len(block) - len(block.lstrip(_BLANK))
+            end = _HEADER_END.search(block)
+            length = re.search(
+                rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r*\n", block[: end.end()] if end else b"", re.I
+            )
+            if not block[skipped:].startswith(b"WARC/") or end is None or length is None:
+                break  # damaged, or an ARC: the last part reads on
+            if at + skipped - cuts[-1] >= target:
+                cuts.append(at + skipped)
+            at += end.end() + int(length.group(1))
+    return cuts
