@@ -32,6 +32,7 @@ PRELOAD = [
     "data_pipeline.annotate.heuristics",
     "data_pipeline.policy",
     "data_pipeline.flow",
+    "data_pipeline.dedup.minhash",
 ]
 """Imported once by the process that workers are forked from, instead of once by each worker of each stage."""
 

@@ -279,11 +279,11 @@ def write_shard(run_dir: Path, shard: int, step: str, ids: pa.ChunkedArray, choi
     keep = np.zeros(len(ids), bool)
     keep[choice.row[~choice.dropped]] = True
     out = choice.dropped
-    detail = _scatter(len(ids), choice.row[out], _reasons(choice.representative[out], choice.similarity[out]))
+    detail = scatter(len(ids), choice.row[out], _reasons(choice.representative[out], choice.similarity[out]))
     heads = ~out & (choice.members > 1)
     sizes = pa.array(choice.members[heads].astype(np.int64)).cast(pa.string())
     sizes = pc.binary_join_element_wise(sizes, pa.scalar("documents"), " ")
-    detail = pc.coalesce(detail, _scatter(len(ids), choice.row[heads], sizes))
+    detail = pc.coalesce(detail, scatter(len(ids), choice.row[heads], sizes))
     rules = np.zeros(len(ids), bool)
     rules[choice.row[out]] = True
     rule = pc.if_else(pa.array(rules), pa.scalar(step), pa.scalar(None, pa.string()))
@@ -304,8 +304,8 @@ def _reasons(representative: np.ndarray, similarity: np.ndarray) -> pa.Array:
     return _strings(line)
 
 
-def _scatter(n: int, rows: np.ndarray, values: pa.Array) -> pa.Array:
-    """n strings: values[k] at rows[k] (ascending), null elsewhere."""
+def scatter(n: int, rows: np.ndarray, values: pa.Array) -> pa.Array:
+    """n values: values[k] at rows[k] (ascending), null elsewhere."""
     index = np.zeros(n, np.int64)
     index[rows] = np.arange(len(rows))
     empty = np.ones(n, bool)

@@ -8,7 +8,7 @@ from pathlib import Path
 from configs import edge
 from configs.schema.pipeline import DataRun, DedupConfig
 from data_pipeline import policy
-from data_pipeline.document import read_shard, read_table, shard_count, shard_path, write_table
+from data_pipeline.document import shard_count
 from data_pipeline.flow.context import Context, recipe_of
 from data_pipeline.stage import Stage
 
@@ -27,22 +27,52 @@ def exact(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
 
 
 def sign(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
-    """MinHash signatures of what is kept so far; stored, so that changing policy B does not compute them again."""
-    from data_pipeline.dedup import minhash as dedup
+    """MinHash signatures of what is kept so far."""
+    from data_pipeline.dedup import signatures as dedup
 
-    step = "exact" if config.dedup.exact else "a"
-    documents = read_shard(run_dir, shard, ["id", "text"])
-    keep = read_table(shard_path(run_dir, f"decisions/{step}", shard), ["keep"])["keep"]
-    table = dedup.sign(documents, keep, config.dedup)
-    write_table(table, shard_path(run_dir, "signals/minhash", shard))
-    return {"documents": len(table)}
+    return dedup.sign(run_dir, shard, config.dedup, "minhash")
+
+
+def bands(run_dir: Path, band: int, config: DataRun) -> dict[str, int]:
+    """Documents that agree in a band of their signatures."""
+    from data_pipeline.dedup import bands as dedup
+
+    return dedup.join(run_dir, shard_count(run_dir), band, config.dedup)
+
+
+def clusters(run_dir: Path, task: int, config: DataRun) -> dict[str, int]:
+    """What bands connect."""
+    from data_pipeline.dedup import bands as dedup
+
+    return dedup.cluster(run_dir, shard_count(run_dir), config.dedup)
+
+
+def sets(run_dir: Path, part: int, config: DataRun) -> dict[str, int]:
+    """Shingle sets of candidates."""
+    from data_pipeline.dedup import sets as dedup
+
+    return dedup.gather(run_dir, shard_count(run_dir), part, config.dedup)
+
+
+def verify(run_dir: Path, task: int, config: DataRun) -> dict[str, int]:
+    """Near-duplicates among candidates."""
+    from data_pipeline.dedup import verify as dedup
+
+    return dedup.verify(run_dir, shard_count(run_dir), task, config.dedup)
 
 
 def minhash(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
-    """Near-duplicates."""
+    """Decisions about near-duplicates."""
     from data_pipeline.dedup import minhash as dedup
 
-    return dedup.decide(run_dir, list(range(shard_count(run_dir))), config.dedup)
+    return dedup.decide(run_dir, shard_count(run_dir), shard, config.dedup)
+
+
+def index(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """What later runs deduplicate against."""
+    from data_pipeline.dedup import index as dedup
+
+    return dedup.write(run_dir, shard_count(run_dir), shard, config.dedup)
 
 
 def semantic(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -81,25 +111,7 @@ def stages(context: Context) -> Iterator[Stage]:
             config=[dedup.keep],
         )
     if dedup.minhash:
-        code = ("dedup/minhash.py", "dedup/corpus.py", "dedup/shingles.py")
-        yield Stage(
-            "sign",
-            sign,
-            context.shards,
-            outputs=("signals/minhash",),
-            depends=("decide", "exact"),
-            code=code,
-            config=[dedup.ngram, dedup.permutations, dedup.exact],
-        )
-        yield Stage(
-            "minhash",
-            minhash,
-            1,
-            outputs=("decisions/minhash",),
-            depends=("sign",),
-            code=code,
-            config=plain(dedup),
-        )
+        yield from _minhash(context)
     if dedup.semantic:
         yield Stage(
             "semantic",
@@ -111,3 +123,84 @@ def stages(context: Context) -> Iterator[Stage]:
             config=plain(dedup),
             libraries=("faiss-cpu",),
         )
+
+
+MINHASH_CODE = tuple(
+    f"dedup/{name}.py"
+    for name in (
+        "arrays",
+        "bands",
+        "corpus",
+        "index",
+        "minhash",
+        "sets",
+        "shingles",
+        "signatures",
+        "stored",
+        "verify",
+    )
+)
+
+
+def _minhash(context: Context) -> Iterator[Stage]:
+    from data_pipeline.dedup import index as indexes
+    from data_pipeline.dedup import stored
+
+    config, run_dir, shards = context.config.dedup, context.run_dir, context.shards
+    stored.check(config)
+    found = indexes.check(run_dir, config)
+    # What follows `clusters` shares one fingerprint: sets are removed once they have been used.
+    pairs = [config.jaccard, config.keep, config.memory_mb]
+    yield Stage(
+        "sign",
+        sign,
+        shards,
+        outputs=("minhash/signatures",),
+        depends=("decide", "url", "exact"),
+        code=MINHASH_CODE,
+        config=stored.parameters(config),
+    )
+    yield Stage(
+        "bands",
+        bands,
+        config.bands,
+        outputs=("minhash/edges",),
+        depends=("sign",),
+        code=MINHASH_CODE,
+        config=config.memory_mb,
+        inputs=found,
+    )
+    yield Stage(
+        "clusters",
+        clusters,
+        1,
+        outputs=("minhash/clusters.arrays",),
+        depends=("bands",),
+        code=MINHASH_CODE,
+    )
+    yield Stage(
+        "sets",
+        sets,
+        shards + len(found),
+        outputs=("minhash/sets",),
+        depends=("signals", "quality", "clusters"),
+        code=MINHASH_CODE,
+        config=pairs,
+    )
+    yield Stage(
+        "verify",
+        verify,
+        stored.tasks(shards),
+        outputs=("minhash/verified",),
+        depends=("sets",),
+        code=MINHASH_CODE,
+        config=pairs,
+    )
+    yield Stage(
+        "minhash",
+        minhash,
+        shards,
+        outputs=("decisions/minhash", "signals/minhash"),
+        depends=("verify",),
+        code=MINHASH_CODE,
+    )

@@ -10,7 +10,7 @@ from configs.schema.pipeline import DataRun
 from data_pipeline import fingerprint, kept
 from data_pipeline.document import read_table, shard_count, shard_path
 from data_pipeline.flow.context import Context, recipe_of
-from data_pipeline.flow.deduplicating import steps
+from data_pipeline.flow.deduplicating import MINHASH_CODE, index, steps
 from data_pipeline.stage import Stage
 
 
@@ -61,6 +61,15 @@ def stages(context: Context) -> Iterator[Stage]:
         code=("kept.py", "edits.py", "policy.py"),
         config=[steps(config.dedup), {s.name: s.recipe.filter.edits for s in context.sources}, config.jsonl],
     )
+    if config.dedup.minhash:
+        yield Stage(
+            "index",
+            index,
+            context.shards,
+            outputs=("index",),
+            depends=("sign", "final"),
+            code=MINHASH_CODE,
+        )
     yield Stage(
         "tokenizer",
         tokenizer,

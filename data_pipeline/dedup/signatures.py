@@ -1,0 +1,113 @@
+"""MinHash signatures and LSH band keys of a shard (stage `sign`).
+
+Broder (1997), "On the resemblance and containment of documents"; Leskovec et al., "Mining of Massive Datasets",
+chapter 3. Parameters mean what they mean in datasketch: `permutations` hash functions, the first bands × rows of
+which form the bands.
+
+Shapes: n documents, p permutations, b bands, r rows of a band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from configs.schema.pipeline import DedupConfig
+from data_pipeline.dedup import corpus as corpora
+from data_pipeline.dedup import stored
+from data_pipeline.dedup.shingles import HASHES, I64, U64, mix, scramble, shingle_hashes
+
+# Changing the permutations invalidates stored signatures: they are part of the format.
+_PERMUTATION_SEED = 0x61727269
+_U32 = numba.uint32
+
+
+def _permutations(p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multipliers (odd) and masks, uint32 [p] each, of x → (x ^ mask) · multiplier modulo 2**32."""
+    keys = mix(
+        np.arange(1, 2 * p + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        + np.uint64(_PERMUTATION_SEED)
+    )
+    low = (keys >> np.uint64(32)).astype(np.uint32)
+    return low[0::2] | np.uint32(1), low[1::2].copy()
+
+
+@numba.njit(
+    numba.void(HASHES, I64[::1], _U32[::1], _U32[::1], _U32[:, ::1]),
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _minima(
+    hashes: np.ndarray, ends: np.ndarray, multiplier: np.ndarray, mask: np.ndarray, minima: np.ndarray
+) -> None:
+    p = len(mask)
+    start = 0
+    for k in range(len(ends)):
+        row = minima[k]
+        for s in range(start, ends[k]):
+            x = _U32(hashes[s] >> np.uint64(32))
+            for i in range(p):
+                row[i] = min(row[i], _U32(_U32(x ^ mask[i]) * multiplier[i]))
+        start = ends[k]
+
+
+@numba.njit(numba.void(_U32[:, ::1], I64, I64, U64[:, ::1]), cache=True, nogil=True)
+def _band_keys(minima: np.ndarray, bands: int, rows: int, keys: np.ndarray) -> None:
+    for k in range(len(minima)):
+        for band in range(bands):
+            key = np.uint64(band)
+            for row in range(band * rows, (band + 1) * rows):
+                key = scramble(key * np.uint64(0x9E3779B97F4A7C15) + np.uint64(minima[k, row]))
+            keys[k, band] = key
+
+
+def signatures(texts: Sequence[str | None] | pa.Array, ngram: int, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """MinHash signatures uint32 [n, p], and how many shingles (repeated ones counted) each document has, int64 [n].
+
+    The probability that two documents agree in a column is the Jaccard similarity of their shingle sets. Documents
+    without shingles have a row of 0xFFFFFFFF.
+    """
+    multiplier, mask = _permutations(p)
+    minima = np.full((len(texts), p), 0xFFFFFFFF, np.uint32)
+    counts = np.zeros(len(texts), np.int64)
+    for first, hashes, ends in shingle_hashes(texts, ngram):
+        _minima(hashes, ends, multiplier, mask, minima[first : first + len(ends)])
+        counts[first : first + len(ends)] = np.diff(ends, prepend=0)
+    return minima, counts
+
+
+def band_keys(minima: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """uint64 [n, b]: equal where documents agree in all rows of a band."""
+    keys = np.empty((len(minima), bands), np.uint64)
+    _band_keys(minima, bands, rows, keys)
+    return keys
+
+
+def sign(run_dir: Path, shard: int, config: DedupConfig, step: str) -> dict[str, int]:
+    """Sign the documents of a shard that every decision before `step` kept; see `stored.write` for the file.
+
+    Texts are read a batch at a time; 28 + 12 b + p bytes a document are held.
+
+    Returns:
+        {"signed", "wordless"}: documents with and without shingles.
+    """
+    ids = corpora.shard_ids(run_dir, shard)
+    rows = np.flatnonzero(corpora.kept_before(run_dir, shard, step, ids)).astype(np.uint32)
+    keys = np.empty((len(rows), config.bands), np.uint64)
+    low = np.empty((len(rows), config.permutations), np.uint8)
+    signed = np.zeros(len(rows), bool)
+    for which, texts in corpora.texts_of(run_dir, shard, rows):
+        minima, counts = signatures(texts, config.ngram, config.permutations)
+        keys[which] = band_keys(minima, config.bands, config.rows)
+        low[which] = minima.astype(np.uint8)
+        signed[which] = counts > 0
+    halves = corpora.id_halves(ids.take(pa.array(rows[signed])))
+    stored.write(
+        stored.path(run_dir, shard), config, len(ids), rows[signed], halves, keys[signed], low[signed]
+    )
+    return {"signed": int(signed.sum()), "wordless": int((~signed).sum())}
