@@ -61,6 +61,8 @@ class RecipeConfig:
     """What the `python` reader reads: source files, or documentation (topics, docstrings, descriptions, text files)."""
     language: str | None = None
     """Language of all documents, ISO 639-1, where the source is known to have one; null: detect."""
+    one_per_url: bool = False
+    """Documents of one canonical URL are captures of one page: only the newest stays (`dedup.url`)."""
     filter: FilterConfig = field(default_factory=lambda: FilterConfig(name="none"))
     """Policy A of these documents."""
 
@@ -166,6 +168,8 @@ class QualityConfig:
 class DedupConfig:
     """Exact, fuzzy and semantic deduplication (policy B)."""
 
+    url: bool = True
+    """Drop older captures of one canonical URL, in sources whose recipe says `one_per_url`."""
     exact: bool = True
     """Drop documents whose normalised text is equal."""
     minhash: bool = True

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from data_pipeline import domains
 from data_pipeline.annotate.url_lists import (
@@ -26,6 +27,7 @@ from data_pipeline.annotate.url_lists import (
     key,
     squeeze,
 )
+from data_pipeline.canonical import canonical, is_address
 
 COLUMNS = ("listed", "soft_words", "domain")
 NOT_LISTED = "none"
@@ -36,6 +38,7 @@ SCHEMA = pa.schema(
         ("entry", pa.string()),
         ("soft_words", pa.int32()),
         ("domain", pa.string()),
+        ("key", pa.string()),
     ]
 )
 MAX_CHARACTERS = 4096
@@ -55,7 +58,8 @@ def annotate(documents: pa.Table, lists: Path | None) -> pa.Table:
     Returns:
         id; listed (`LIST.KIND`, such as `datatrove.domain`, or `none`; null without lists or URL); entry (what was found
         in the list; null where nothing); soft_words (different ones in the URL; null without lists or URL); domain
-        (registered domain; null where there is none).
+        (registered domain; null where there is none); key (hash of the canonical URL, 32 hexadecimal digits; null for
+        what is no web address).
     """
     urls = [None if u is None else u[:MAX_CHARACTERS] for u in documents["url"].to_pylist()]
     parts = [None if u is None else domains.split(u) for u in urls]
@@ -74,7 +78,12 @@ def annotate(documents: pa.Table, lists: Path | None) -> pa.Table:
             match = found.get(i) or word or subwords.get(i) or _expression(index, *address)
             listed[i], entries[i] = match if match else (NOT_LISTED, None)
     registered = [None if p is None else domains.registered(p[0]) for p in parts]
-    return pa.table([documents["id"], listed, entries, soft, registered], schema=SCHEMA)
+    keys = [_canonical_hash(u) if is_address(u) else None for u in documents["url"].to_pylist()]
+    return pa.table([documents["id"], listed, entries, soft, registered, keys], schema=SCHEMA)
+
+
+def _canonical_hash(url: str) -> str:
+    return xxhash.xxh3_128_hexdigest(canonical(url).encode("utf-8", "surrogatepass"))
 
 
 def _listed(index: Index, parts: list[tuple[str, str] | None]) -> dict[int, tuple[str, str]]:

@@ -43,7 +43,9 @@ def decide(run_dir: Path, shards: list[int], chosen: Collection[int], config: De
         valid = key.is_valid().to_numpy(zero_copy_only=False).astype(bool)
         compared[documents] = valid
         keys[documents[valid]] = corpora.id_halves(key.drop_null())
-        age[documents] = -_moments(read_table(shard_path(run_dir, "documents", shard), ["date"])["date"].take(rows))
+        age[documents] = -_moments(
+            read_table(shard_path(run_dir, "documents", shard), ["date"])["date"].take(rows)
+        )
     index = np.flatnonzero(compared)
     representative = np.arange(n)
     representative[index] = _newest(keys[index], age[index], index)
@@ -63,6 +65,7 @@ def _newest(keys: np.ndarray, age: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def _moments(dates: pa.ChunkedArray) -> np.ndarray:
     """ISO 8601 dates as numbers in the order of time, to the second; none: before all others."""
+    dates = pc.if_else(pc.match_substring_regex(dates, r"^[0-9]{4}"), dates, None)
     digits = pc.utf8_slice_codeunits(pc.replace_substring_regex(dates, r"[^0-9]", ""), 0, 14)
-    numbers = pc.utf8_rpad(pc.if_else(pc.equal(digits, ""), None, digits), 14, "0").cast(pa.float64())
+    numbers = pc.utf8_rpad(digits, 14, "0").cast(pa.float64())
     return pc.fill_null(numbers, -np.inf).to_numpy().astype(np.float64)

@@ -94,7 +94,7 @@ def url_lists(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     return index.build(config.url.lists, config.url.soft_lists, run_dir / "models" / "url_lists", cache)
 
 
-def url(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+def url_signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     """URL signals of each document."""
     from data_pipeline.annotate import url as annotator
 
@@ -189,12 +189,12 @@ def _urls(context: Context) -> Iterator[Stage]:
     else:
         context.not_run.append("url.listed: no lists; set url.lists=[datatrove, FILE, DIR]")
     yield Stage(
-        "url",
-        url,
+        "url_signals",
+        url_signals,
         context.shards,
         outputs=("signals/url",),
         depends=("read", "url_lists"),
-        code=("annotate/url.py", "annotate/url_lists.py", "domains.py"),
+        code=("annotate/url.py", "annotate/url_lists.py", "canonical.py", "domains.py"),
         libraries=("tld",),
     )
 

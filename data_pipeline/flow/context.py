@@ -39,8 +39,8 @@ class Context:
 
     @property
     def recipes(self) -> dict[str, Any]:
-        """Recipes by source as plain data, without their policies."""
-        return {s.name: edge.to_dict(s.recipe) | {"filter": None} for s in self.sources}
+        """Recipes by source as plain data, as far as reading depends on them: without what decides later."""
+        return {s.name: edge.to_dict(s.recipe) | {"filter": None, "one_per_url": None} for s in self.sources}
 
     @property
     def filters(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from configs import edge
 from configs.schema.pipeline import DataRun, DedupConfig
 from data_pipeline import policy
 from data_pipeline.document import shard_count
+from data_pipeline.flow import addresses
 from data_pipeline.flow.context import Context, recipe_of
 from data_pipeline.stage import Stage
 
@@ -84,7 +85,13 @@ def semantic(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
 
 def steps(dedup: DedupConfig) -> list[str]:
     """Decision steps of a run, in order."""
-    chosen = {"a": True, "exact": dedup.exact, "minhash": dedup.minhash, "semantic": dedup.semantic}
+    chosen = {
+        "a": True,
+        "url": dedup.url,
+        "exact": dedup.exact,
+        "minhash": dedup.minhash,
+        "semantic": dedup.semantic,
+    }
     return [name for name, wanted in chosen.items() if wanted]
 
 
@@ -96,17 +103,19 @@ def stages(context: Context) -> Iterator[Stage]:
         decide,
         context.shards,
         outputs=("decisions/a",),
-        depends=("signals", "copies", "language", "url", "nsfw", "quality"),
+        depends=("signals", "copies", "language", "url_signals", "nsfw", "quality"),
         code=("policy.py",),
         config=context.filters,
     )
+    if dedup.url:
+        yield from addresses.stages(context)
     if dedup.exact:
         yield Stage(
             "exact",
             exact,
             1,
             outputs=("decisions/exact",),
-            depends=("decide",),
+            depends=("decide", "url"),
             code=("dedup/exact.py", "dedup/corpus.py", "analysis"),
             config=[dedup.keep],
         )

@@ -89,6 +89,13 @@ def test_the_entry_that_was_found_is_named(own: Path) -> None:
     assert found["entry"] == ["bad.example", "host.example/members", "porn"]
 
 
+def test_the_key_is_that_of_the_canonical_address() -> None:
+    same = ["http://www.x.example/a/?utm_source=b", "https://X.example/a#c"]
+    found = annotated(None, *same, "https://x.example/b", "python:os.path", None)["key"]
+    assert found[0] == found[1] != found[2]
+    assert found[3:] == [None, None]
+
+
 def test_soft_words_are_counted_once_each(own: Path) -> None:
     found = annotated(own, "http://x.example/teen-hot", "http://x.example/Teen/teen", "http://hotel.example/")
     assert found["soft_words"] == [2, 1, 0]
