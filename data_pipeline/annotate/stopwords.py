@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 DEFAULT = "en"
 """Language of a text whose language is not known."""
 
-UNSPACED = frozenset(("zh", "ja", "th", "lo", "km", "my", "bo", "dz", "yue", "wuu", "hsn", "gan"))
-"""Languages written without spaces between words: their stop words are looked for anywhere in the text."""
+UNSPACED = frozenset(("zh", "ja", "ko", "th", "lo", "km", "my", "bo", "dz", "yue", "wuu", "hsn", "gan"))
+"""Languages without spaces between words, and Korean, whose particles end words: theirs may stand anywhere in the text."""
 
 _SPACED = {
     # Germanic
@@ -147,8 +147,6 @@ _SPACED = {
     "sm": "o le ma i e se lea ona mo ai po ua tagata uma ina",
     "vi": "và của là có không được trong cho một người các với những này để đã khi thì",
     "hmn": "thiab yog txhua tus muaj nyob los sis rau tsis neeg leej lawv cai",
-    # Korean: particles stand at the end of words, so these are words that stand alone.
-    "ko": "수 있는 그 이 등 및 것은 것이 한 또는 모든 있다 대한 더 위해 하는 할 같은 의",
     # Bantu and other African
     "sw": "ya na wa kwa ni katika za la kuwa haki au cha kila mtu hii yake huo si",
     "zu": "ukuthi futhi noma kanye wonke umuntu unelungelo yonke kodwa ngoba uma zonke lokhu kufanele kwakhe lapho ukuba",
@@ -183,6 +181,7 @@ _ANYWHERE = {
     "yue": "嘅 係 唔 喺 有 同 咗 人 呢 我 佢 為 以 都 之 個",
     "wuu": "个 是 勿 辣 有 搭 了 人 迭 我 伊 为 以 也 之 嗰",
     "ja": "の に は を た が で て と し れ さ ある こと する です ます から",
+    "ko": "은 는 이 가 을 를 의 에 로 다 고 하 지 도 한",
     "th": "ที่ และ ใน ของ เป็น ไม่ มี การ ได้ จะ ให้ ว่า จาก กับ คน นี้ หรือ แต่",
     "lo": "ແລະ ໃນ ຂອງ ເປັນ ບໍ່ ມີ ການ ໄດ້ ໃຫ້ ວ່າ ຈາກ ກັບ ຄົນ ນີ້ ຫຼື ທີ່",
     "km": "និង នៅ ជា មាន មិន ក្នុង ដោយ របស់ បាន ការ ដែល នេះ ឬ គ្រប់ ទៅ ពី",
