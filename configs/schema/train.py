@@ -309,6 +309,14 @@ class RunDir:
 
 
 @dataclass(frozen=True)
+class OtherRun:
+    """A run directory, or none."""
+
+    dir: str | None = None
+    """Directory of the run; null: a page about the data alone."""
+
+
+@dataclass(frozen=True)
 class OtherData:
     """A packed dataset other than the run's own."""
 
@@ -398,9 +406,9 @@ class ImportRun:
 class ReportRun:
     """`arriero report`: one self-contained HTML page."""
 
-    run: RunDir
+    run: OtherRun = field(default_factory=OtherRun)
     """The run."""
     data: OtherData = field(default_factory=OtherData)
-    """The packed dataset; the data run that made it is the folder above."""
+    """The packed dataset (the data run that made it is the folder above), or the directory of a data run."""
     output: str | None = None
-    """Path of the page; null: `report.html` in the run directory."""
+    """Path of the page; null: `report.html` in the run directory, or else in that of the data run."""

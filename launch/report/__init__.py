@@ -8,6 +8,7 @@ Examples:
   arriero report run.dir=runs/a                              # runs/a/report.html
   arriero report run.dir=runs/a output=/tmp/a.html
   arriero report run.dir=runs/a data.path=data/web/packed    # where the dataset was moved
+  arriero report data.path=data/web                          # a data run alone: data/web/report.html
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: ReportRun) -> int:
     """Write the page; returns the exit status."""
-    run_dir = Path(config.run.dir)
-    path = Path(config.output) if config.output else run_dir / "report.html"
-    page = render(run_dir, Path(config.data.path) if config.data.path else None)
+    run_dir = Path(config.run.dir) if config.run.dir else None
+    data = Path(config.data.path) if config.data.path else None
+    page = render(run_dir, data)
+    home = run_dir or (
+        data if data is not None and (data / "funnel.json").exists() else (data or Path()).parent
+    )
+    path = Path(config.output) if config.output else home / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -38,15 +43,16 @@ def run(config: ReportRun) -> int:
     return 0
 
 
-def render(run_dir: Path, packed: Path | None = None) -> str:
+def render(run_dir: Path | None, packed: Path | None = None) -> str:
     """The page of a run as one HTML document.
 
     Args:
-        run_dir: the run directory.
-        packed: packed dataset; None: the one in the run's config. The data run is the folder above it.
+        run_dir: the run directory; None: a page of the data alone.
+        packed: packed dataset (the data run is the folder above it), or the directory of a data run; None: the one in
+            the run's config.
 
     Raises:
-        ConfigError: `run_dir` is not a directory.
+        ConfigError: `run_dir` is not a directory, or there is nothing to show.
     """
     from plotly.offline import get_plotlyjs
 
@@ -56,5 +62,6 @@ def render(run_dir: Path, packed: Path | None = None) -> str:
     from launch.report.summary import key_figures, subtitle
 
     record = read(run_dir, packed)
-    name = (record.config.get("run") or {}).get("name") or run_dir.resolve().name
+    home = run_dir or record.data_dir
+    name = (record.config.get("run") or {}).get("name") or (home.resolve().name if home else "data")
     return page(name, subtitle(record), key_figures(record), all_sections(record), get_plotlyjs())

@@ -246,9 +246,10 @@ def histogram(
     x_title: str,
     order: Sequence[str],
     title: Callable[[str], str] = str,
+    unit: str = "documents",
 ) -> go.Figure:
     """Counts in bins that were made earlier, one series a source, stacked; `order` is the bins left to right."""
-    shown = figure(300, x_title, "documents")
+    shown = figure(300, x_title, unit)
     for i, (name, bins) in enumerate(series_by_name.items()):
         shown.add_trace(
             go.Bar(
@@ -261,6 +262,36 @@ def histogram(
         )
     shown.update_layout(barmode="stack", bargap=0.12)
     shown.update_xaxes(type="category")
+    return shown
+
+
+def threshold(tried: Sequence[float], kept: Sequence[int], documents: int, current: float) -> go.Figure:
+    """Share of documents that a policy keeps, over one threshold; the present one is marked."""
+    shown = figure(180, "threshold", "% kept")
+    shares = [100 * k / max(documents, 1) for k in kept]
+    hover = "%{x:.4g}: %{y:.1f} % kept<extra></extra>"
+    shown.add_trace(
+        go.Scatter(
+            x=list(tried),
+            y=shares,
+            mode="lines+markers",
+            line={"color": COLOURS[0], "width": 1.6},
+            marker={"size": 5},
+            hovertemplate=hover,
+        )
+    )
+    now = [(x, y) for x, y in zip(tried, shares, strict=True) if x == current]
+    shown.add_trace(
+        go.Scatter(
+            x=[x for x, _ in now],
+            y=[y for _, y in now],
+            mode="markers",
+            marker={"size": 11, "symbol": "diamond", "color": ACCENT},
+            hovertemplate="now " + hover,
+        )
+    )
+    if len(tried) > 1 and tried[0] > 0 and tried[-1] / tried[0] > 30:
+        shown.update_xaxes(type="log")
     return shown
 
 

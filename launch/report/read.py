@@ -24,7 +24,8 @@ class Record:
     `missing` says in one sentence, by part (`metrics`, `funnel`, …), why a part cannot be shown.
     """
 
-    run_dir: Path
+    run_dir: Path | None
+    """The run; None where the page is about a data run alone."""
     config: Row
     metrics: list[Row]
     """One row a step, the last one written where a step was computed again; sorted by step."""
@@ -40,23 +41,36 @@ class Record:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def read(run_dir: Path, packed: Path | None) -> Record:
+def read(run_dir: Path | None, packed: Path | None) -> Record:
     """Read everything the report shows.
 
     Args:
-        run_dir: the run directory.
-        packed: packed dataset; None: `data.path` of the run's config.
+        run_dir: the run directory; None: the page is about data alone.
+        packed: packed dataset, or the directory of a data run; None: `data.path` of the run's config.
 
     Raises:
-        ConfigError: `run_dir` is not a directory.
+        ConfigError: `run_dir` is not a directory, there is no data run at `packed`, or neither is given.
     """
-    if not run_dir.is_dir():
-        raise ConfigError(f"`run.dir={run_dir}` is not a directory; give the directory of a run")
     missing: dict[str, str] = {}
-    config = _yaml(run_dir / "config.yaml", "config", missing)
-    if packed is None and isinstance(config.get("data"), dict) and config["data"].get("path"):
-        recorded = (config.get("run") or {}).get("dir") or str(run_dir)
-        packed = dataset_of(run_dir, str(recorded), str(config["data"]["path"]))
+    config: Row = {}
+    if packed is not None and (packed / "funnel.json").exists():
+        packed = packed / "packed"
+    if run_dir is None:
+        if packed is None:
+            raise ConfigError("give run.dir=DIR of a run, or data.path=DIR of a data run")
+        if not packed.parent.is_dir() or not any(
+            path.exists() for path in (packed / "manifest.json", packed.parent / "funnel.json")
+        ):
+            raise ConfigError(f"`data.path={packed}`: there is no packed dataset and no data run")
+        for part in ("config", "metrics", "ledger", "evals", "samples"):
+            missing[part] = "The page is about data alone; give run.dir=DIR for a run."
+    else:
+        if not run_dir.is_dir():
+            raise ConfigError(f"`run.dir={run_dir}` is not a directory; give the directory of a run")
+        config = _yaml(run_dir / "config.yaml", "config", missing)
+        if packed is None and isinstance(config.get("data"), dict) and config["data"].get("path"):
+            recorded = (config.get("run") or {}).get("dir") or str(run_dir)
+            packed = dataset_of(run_dir, str(recorded), str(config["data"]["path"]))
     manifest: Row = {}
     funnel: Row = {}
     data_config: Row = {}
@@ -69,6 +83,8 @@ def read(run_dir: Path, packed: Path | None) -> Record:
         data_dir = packed.resolve().parent
         funnel = _json(data_dir / "funnel.json", "funnel", missing)
         data_config = _yaml(data_dir / "config.yaml", "data_config", missing)
+    if run_dir is None:
+        return Record(None, {}, [], [], [], [], {}, packed, manifest, data_dir, funnel, data_config, missing)
     rows = _lines(run_dir / "metrics.jsonl", "metrics", missing)
     by_step = {int(r["step"]): r for r in rows if isinstance(r.get("step"), (int, float))}
     compression = {}

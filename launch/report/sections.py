@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
 from launch.report import charts
 from launch.report.charts import Row
+from launch.report.data import data, thresholds
 from launch.report.page import Section, absent, chart, details, grid, table, text
 from launch.report.read import Record
-
-MOST_FREQUENT = 10
-"""Bars of a histogram that has names and no order, such as that of languages; the others are added up."""
-OTHERS = "others"
+from launch.report.words import duration, number, share, short
 
 
 def all_sections(record: Record) -> list[Section]:
-    """Every section, in reading order."""
+    """Every section, in reading order; those of training only where there is a run."""
+    about_data = [data(record), thresholds(record), mixture(record)]
+    if record.run_dir is None:
+        return [*about_data, configuration(record)]
     return [
         training(record),
         heldout(record),
         samples(record),
-        data(record),
-        mixture(record),
+        *about_data,
         reliability(record),
         configuration(record),
     ]
-
-
-def number(value: object, digits: int = 0) -> str:
-    """A number for people: thousands separated; an em dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "—"
-    return f"{value:,.{digits}f}"
-
-
-def short(value: object) -> str:
-    """A number with three significant digits and a unit prefix: 12.3 M."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "—"
-    for limit, prefix in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{prefix}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: object) -> str:
-    """Seconds for people: 3 h 12 min."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-        return "—"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else f"{hours} h {minutes} min"
-
-
-def share(part: float, whole: float) -> str:
-    """A share in percent."""
-    return f"{100 * part / whole:.1f} %" if whole else "—"
 
 
 def training(record: Record) -> Section:
@@ -181,200 +144,9 @@ def samples(record: Record) -> Section:
         )
     older = len(record.samples) - len(cards)
     more = (
-        f"<p>{older} older samples are in {text(record.run_dir / 'samples.jsonl')}.</p>" if older > 0 else ""
+        f"<p>{older} older samples are in {text(f'{record.run_dir}/samples.jsonl')}.</p>" if older > 0 else ""
     )
     return Section("samples", "Text samples", more + grid(*cards))
-
-
-def data(record: Record) -> Section:
-    """The funnel: what became of every document, by source and rule."""
-    funnel = record.funnel
-    sources = funnel.get("sources")
-    if not isinstance(sources, dict) or not sources:
-        why = record.missing.get("funnel", "funnel.json names no source.")
-        return Section("data", "Data", absent(why))
-    body = "<p>What became of every document that was read; a dropped one counts under the first rule that dropped it.</p>"
-    body += not_run(funnel.get("not_run"))
-    stages = {name: by_stage(row) for name, row in sources.items()}
-    parts = list(dict.fromkeys(stage for row in stages.values() for stage in row))
-    body += chart(
-        charts.stacked(
-            list(sources), {p: [row.get(p, 0) for row in stages.values()] for p in parts}, "documents", True
-        ),
-        "Funnel by source",
-        "Share of the documents read",
-    )
-    body += funnel_table(sources)
-    body += dropped_samples(funnel, sources)
-    body += histograms(funnel.get("histograms"))
-    body += work(funnel)
-    return Section("data", "Data", body)
-
-
-def work(funnel: Row) -> str:
-    """Time of each stage, and the files that no reader took."""
-    body = ""
-    stages = [s for s in funnel.get("stages") or [] if isinstance(s, dict)]
-    if stages:
-        counts = [", ".join(f"{k} {number(v)}" for k, v in (s.get("counts") or {}).items()) for s in stages]
-        rows = [[s.get("name"), duration(s.get("seconds")), c] for s, c in zip(stages, counts, strict=True)]
-        body += details("Stages of the data run", table(["stage", "time", "counts"], rows, numeric_from=9))
-    unknown = [f for f in funnel.get("unknown_files") or [] if isinstance(f, dict)]
-    if unknown:
-        rows = [[f.get("source"), f.get("file"), f.get("found")] for f in unknown[:200]]
-        title = f"Files that no reader takes: {len(unknown):,}" + (
-            ", the first 200" if len(unknown) > 200 else ""
-        )
-        body += details(title, table(["source", "file", "found"], rows, numeric_from=9))
-    return body
-
-
-def not_run(names: Any) -> str:
-    """A warning about stages that did not run, with their reasons."""
-    if not names:
-        return ""
-    entries = names.items() if isinstance(names, dict) else [(n, "") for n in names]
-    items = "".join(
-        f"<li>{text(_entry(name))}{text(': ' + str(why)) if why else ''}</li>" for name, why in entries
-    )
-    return f"<div class=warn><b>Not run.</b> These stages judged no document:<ul>{items}</ul></div>"
-
-
-def _entry(name: Any) -> str:
-    if isinstance(name, dict):
-        return ": ".join(str(v) for v in name.values())
-    return ": ".join(map(str, name)) if isinstance(name, (list, tuple)) else str(name)
-
-
-GROUPS = {
-    "extract": "extraction",
-    "exact": "exact duplicates",
-    "minhash": "near-duplicates",
-    "semantic": "semantic duplicates",
-}
-
-
-def by_stage(row: Row) -> dict[str, int]:
-    """Documents of one source by what happened to them: kept, set aside, or the stage that dropped them."""
-    counts = {"kept": int(row.get("kept") or 0), "set aside at reading": int(row.get("set_aside") or 0)}
-    for rule, n in (row.get("dropped") or {}).items():
-        group = GROUPS.get(str(rule).split(".")[0], "policy")
-        counts[group] = counts.get(group, 0) + int(n)
-    return {name: n for name, n in counts.items() if n or name == "kept"}
-
-
-def funnel_table(sources: Mapping[str, Row]) -> str:
-    """Documents by rule (rows) and source (columns)."""
-    rules: dict[str, int] = {}
-    for row in sources.values():
-        for rule, n in (row.get("dropped") or {}).items():
-            rules[str(rule)] = rules.get(str(rule), 0) + int(n)
-    total = sum(int(r.get("read") or 0) for r in sources.values())
-
-    def line(title: str, values: Sequence[Any]) -> list[object]:
-        known = [int(v or 0) for v in values]
-        return [
-            title,
-            *(number(v) if v else "·" for v in known),
-            number(sum(known)),
-            share(sum(known), total),
-        ]
-
-    rows = [line("read", [r.get("read") for r in sources.values()])]
-    rows.append(line("set aside at reading", [r.get("set_aside") for r in sources.values()]))
-    for rule in sorted(rules, key=lambda r: -rules[r]):
-        rows.append(line(rule, [(r.get("dropped") or {}).get(rule) for r in sources.values()]))
-    rows.append(line("kept", [r.get("kept") for r in sources.values()]))
-    return table(["documents", *sources, "all", "share of read"], rows)
-
-
-def dropped_samples(funnel: Row, sources: Mapping[str, Row]) -> str:
-    """Samples of what each rule dropped."""
-    shown = funnel.get("samples")
-    if not isinstance(shown, dict) or not shown:
-        return "<h3>What the rules dropped</h3>" + absent(
-            "funnel.json holds no samples: no rule dropped a document."
-        )
-    body = "<h3>What the rules dropped</h3>"
-
-    def dropped(rule: str) -> int:
-        return sum(int((r.get("dropped") or {}).get(rule) or 0) for r in sources.values())
-
-    for rule, examples in sorted(shown.items(), key=lambda item: (-dropped(item[0]), str(item[0]))):
-        n = dropped(rule)
-        quotes = "".join(_quote(e) for e in examples or [])
-        body += details(
-            f"{rule}: {number(n)} dropped" if n else str(rule), quotes or absent("No sample was kept.")
-        )
-    return body
-
-
-def _quote(example: Any) -> str:
-    if not isinstance(example, dict):
-        return f"<blockquote><p>{text(example)}</p></blockquote>"
-    body = example.get("excerpt", example.get("text", ""))
-    facts = {k: v for k, v in example.items() if k not in {"excerpt", "text"} and v not in (None, "")}
-    if kept := re.fullmatch(r"([0-9a-f]{32}) ([0-9.]+)", str(facts.get("detail"))):
-        del facts["detail"]
-        facts |= {"like": kept[1], "similarity": kept[2]}
-    cite = " · ".join(f"{k}: {v}" for k, v in facts.items())
-    return f"<blockquote><cite>{text(cite)}</cite><p>{text(body) or '<em>no text</em>'}</p></blockquote>"
-
-
-def histograms(bins_by_name: Any) -> str:
-    """Length and language histograms of the kept documents."""
-    body = "<h3>Kept documents</h3>"
-    if not isinstance(bins_by_name, dict) or not bins_by_name:
-        return body + absent("funnel.json holds no histograms.")
-    cards = []
-    for name, by_source in bins_by_name.items():
-        if not isinstance(by_source, dict) or not by_source:
-            continue
-        if not all(isinstance(v, dict) for v in by_source.values()):
-            by_source = {"all sources": by_source}
-        totals: dict[str, float] = {}
-        for bins in by_source.values():
-            for b, n in bins.items():
-                totals[b] = totals.get(b, 0) + n
-        edges = {b: e for b in totals if (e := _bin_edge(b)) is not None}
-        order = sorted(edges, key=edges.__getitem__) if len(edges) == len(totals) else []
-        note = ""
-        if not order:
-            order = sorted(totals, key=lambda b: -totals[b])
-            if len(order) > MOST_FREQUENT:
-                note = f"The {MOST_FREQUENT} most frequent of {len(order)}"
-                by_source = {s: with_others(bins, order[MOST_FREQUENT:]) for s, bins in by_source.items()}
-                order = [*order[:MOST_FREQUENT], OTHERS]
-        if "zxx" in order:
-            note = " · ".join(filter(None, (note, "zxx: no language, such as code")))
-        sizes = bool(order) and not note and "bytes" in str(name)
-        shown = charts.histogram(by_source, "from … on" if sizes else "", order, binary if sizes else str)
-        cards.append(chart(shown, str(name).capitalize(), note))
-    return body + grid(*cards)
-
-
-def with_others(bins: Mapping[str, float], rare: Sequence[str]) -> dict[str, float]:
-    """The bins with the rare ones added up in one."""
-    shown = {b: n for b, n in bins.items() if b not in rare}
-    return {**shown, OTHERS: sum(bins.get(b, 0) for b in rare)}
-
-
-def binary(edge: str) -> str:
-    """A number of bytes for people: 64 KiB."""
-    value, units = float(edge), iter(("B", "KiB", "MiB", "GiB", "TiB"))
-    unit = next(units)
-    while value >= 1024 and unit != "TiB":
-        value, unit = value / 1024, next(units)
-    return f"{value:g} {unit}"
-
-
-def _bin_edge(name: str) -> float | None:
-    """Lower edge of a bin whose name starts with a number."""
-    head = name.replace(",", "").replace("≥", "").replace("<", "").split("-")[0].split("–")[0].strip()
-    try:
-        return float(head)
-    except ValueError:
-        return None
 
 
 def mixture(record: Record) -> Section:
@@ -444,6 +216,8 @@ def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
     from data_pipeline.packed.format import read_manifest
     from pretrain.data.plan import DataPlan, PlanError
 
+    if record.run_dir is None:
+        return {}, {}, ""
     if not record.config or record.packed is None:
         return (
             {},
@@ -539,10 +313,8 @@ def spent_time(ledger: Sequence[Row]) -> dict[str, float]:
 def configuration(record: Record) -> Section:
     """The resolved configurations, as they were used."""
     body = ""
-    for title, config, part in (
-        ("Training run", record.config, "config"),
-        ("Data run", record.data_config, "data_config"),
-    ):
+    parts = [("Training run", record.config, "config")] if record.run_dir is not None else []
+    for title, config, part in [*parts, ("Data run", record.data_config, "data_config")]:
         if config:
             dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
             body += details(title, f"<pre>{text(dumped)}</pre>")

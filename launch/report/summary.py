@@ -9,7 +9,8 @@ import numpy as np
 from launch.report.charts import column
 from launch.report.page import Figure
 from launch.report.read import Record
-from launch.report.sections import duration, latest, number, short, spent_time
+from launch.report.sections import latest, spent_time
+from launch.report.words import duration, number, share, short
 
 ENDED = {
     "finished": "finished",
@@ -22,6 +23,9 @@ ENDED = {
 
 def subtitle(record: Record) -> str:
     """What was trained, on what, how it stands, and when."""
+    if record.run_dir is None:
+        sources = ", ".join(record.funnel.get("sources") or {})
+        return f"data run {record.data_dir}" + (f" · sources {sources}" if sources else "")
     config = record.config
     model, train = config.get("model") or {}, config.get("train") or {}
     words = []
@@ -45,6 +49,8 @@ def subtitle(record: Record) -> str:
 
 def key_figures(record: Record) -> list[Figure]:
     """The tiles of the header; a figure that is unknown is left out."""
+    if record.run_dir is None:
+        return data_figures(record)
     rows, figures = record.metrics, []
     parameters = count_parameters(record)
     if parameters:
@@ -84,6 +90,26 @@ def key_figures(record: Record) -> list[Figure]:
         figures.append(Figure(f"{100 * spent['goodput']:.1f} %", "goodput", note))
         figures.append(Figure(duration(spent["wall"]), "wall time"))
     return figures
+
+
+def data_figures(record: Record) -> list[Figure]:
+    """The tiles of a page about data alone."""
+    rows = [r for r in (record.funnel.get("sources") or {}).values() if isinstance(r, dict)]
+    total = {k: sum(int(r.get(k) or 0) for r in rows) for k in ("read", "set_aside", "kept", "kept_bytes")}
+    figures = [
+        Figure(number(total["read"]), "documents read", f"{number(total['set_aside'])} set aside"),
+        Figure(number(total["kept"]), "kept", share(total["kept"], total["read"])),
+        Figure(short(total["kept_bytes"]) + "B", "of text kept"),
+    ]
+    tokens = [
+        int((s or {}).get("tokens") or 0)
+        for s in (record.manifest.get("streams") or {}).values()
+        if isinstance(s, dict)
+    ]
+    if tokens:
+        figures.append(Figure(short(sum(tokens)), "tokens packed"))
+    seconds = [float(s.get("seconds") or 0) for s in record.funnel.get("stages") or [] if isinstance(s, dict)]
+    return [*figures, Figure(duration(sum(seconds)), "in the stages")] if seconds else figures
 
 
 def count_parameters(record: Record) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import json
+import pydoc_data.topics
 import re
 import shutil
 import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +21,10 @@ from example_report import HOSTILE, lines, metrics_row, write_run
 from configs.edge import ConfigError
 from launch import report
 from launch.report import charts
+from launch.report.data import _quote, by_stage, histograms
 from launch.report.read import read
-from launch.report.sections import _quote, by_stage, duration, histograms, latest, short
+from launch.report.sections import latest
+from launch.report.words import duration, short
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SECTIONS = {
@@ -27,6 +32,7 @@ SECTIONS = {
     "heldout": "Held-out loss",
     "samples": "Text samples",
     "data": "Data",
+    "thresholds": "Thresholds",
     "mixture": "Mixture",
     "reliability": "Reliability",
     "configuration": "Configuration",
@@ -82,13 +88,10 @@ addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: run tests/install_browser.sh")
-@pytest.mark.parametrize("width", [1600, 420])
-def test_the_page_in_a_browser(run_dir: Path, width: int, tmp_path: Path) -> None:
-    """Real Chromium: every chart is drawn, nothing overflows, nothing is asked of a network, no error is logged."""
-    frame = tmp_path / "frame.html"
-    frame.write_text(MEASURE % ((run_dir / "report.html").as_uri(), width))
+def in_browser(page: Path, width: int, scratch: Path) -> dict[str, Any]:
+    """What real Chromium makes of a page; it must log no error."""
+    frame = scratch / "frame.html"
+    frame.write_text(MEASURE % (page.as_uri(), width))
     command = [
         str(CHROMIUM),
         "--headless=new",
@@ -98,7 +101,7 @@ def test_the_page_in_a_browser(run_dir: Path, width: int, tmp_path: Path) -> Non
         "--allow-file-access-from-files",
         "--enable-logging=stderr",
         "--virtual-time-budget=20000",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={scratch / 'profile'}",
         "--window-size=1700,14100",
         "--dump-dom",
         frame.as_uri(),
@@ -106,13 +109,67 @@ def test_the_page_in_a_browser(run_dir: Path, width: int, tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     dumped = re.search(r"FOUND(.*)END", done.stdout, re.DOTALL)
     assert dumped, done.stdout[-2000:] + done.stderr[-2000:]
-    found = json.loads(html.unescape(dumped[1]))
-    assert found["sections"] == [[anchor, title] for anchor, title in SECTIONS.items()] and found["links"]
-    assert found["charts"] >= 14 and found["drawn"] == found["charts"] and found["empty"] == 0
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return json.loads(html.unescape(dumped[1]))
+
+
+def assert_sound(found: dict[str, Any], width: int, sections: dict[str, str], charts_at_least: int) -> None:
+    """Every chart is drawn, nothing overflows, nothing is asked of a network."""
+    assert found["sections"] == [[anchor, title] for anchor, title in sections.items()] and found["links"]
+    assert found["charts"] >= charts_at_least and found["drawn"] == found["charts"] and found["empty"] == 0
     assert found["width"] == width and found["scrolls"] == width and found["wide"] == []
     assert found["requests"] == [] and not found["hacked"]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert console == []
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: run tests/install_browser.sh")
+@pytest.mark.parametrize("width", [1600, 420])
+def test_the_page_in_a_browser(run_dir: Path, width: int, tmp_path: Path) -> None:
+    assert_sound(in_browser(run_dir / "report.html", width, tmp_path), width, SECTIONS, 14)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real data run: pages of two sites in two lengths, duplicates, a hostile address."""
+    folder = tmp_path_factory.mktemp("data")
+    topics = [" ".join(text.split()) for _, text in sorted(pydoc_data.topics.topics.items())][:60]
+    rows = [{"url": f"http://site{i % 2}.org/{i}", "text": t} for i, t in enumerate(topics)]
+    rows += [{"url": f"http://copy.org/{HOSTILE}{i}", "text": topics[3]} for i in range(5)]
+    rows += [{"url": f"http://short.org/{i}", "text": f"{HOSTILE} number {i}"} for i in range(9)]
+    (folder / "in.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    words = ["recipe=web", f"input={folder / 'in.jsonl'}", f"output={folder / 'out'}", "executor.workers=1"]
+    command = [sys.executable, "-m", "data_pipeline.run", *words, "stop_after=final"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return folder / "out"
+
+
+def test_a_page_about_a_data_run_alone(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([f"data.path={data_dir}"]) == 0
+    content = (data_dir / "report.html").read_text()
+    text = Page(content).text
+    funnel = json.loads((data_dir / "funnel.json").read_text())
+    row = funnel["sources"]["web"]
+    assert HOSTILE not in content and "number 3" in text
+    assert f"{row['read']} set aside" not in text and "74" in text and "documents read" in text
+    assert "site0.org" in text and "Sizes of clusters" in text and "exact: 5 dropped" in text
+    # The curve's present point is what the run itself decided before deduplication.
+    kept = sum(n for rule, n in row["dropped"].items() if rule in ("exact", "minhash", "url")) + row["kept"]
+    assert f"web: {100 * kept / 74:.1f} % of 74 documents with text" in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: run tests/install_browser.sh")
+def test_the_page_about_data_in_a_browser(data_dir: Path, tmp_path: Path) -> None:
+    assert report.main([f"data.path={data_dir}", f"output={tmp_path / 'page.html'}"]) == 0
+    sections = {k: v for k, v in SECTIONS.items() if k in ("data", "thresholds", "mixture", "configuration")}
+    assert_sound(in_browser(tmp_path / "page.html", 1200, tmp_path), 1200, sections, 5)
+
+
+def test_nothing_to_report_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give run\.dir=DIR of a run"):
+        report.main([])
+    with pytest.raises(ConfigError, match="there is no packed dataset and no data run"):
+        report.main([f"data.path={tmp_path / 'nowhere/packed'}"])
 
 
 def test_the_page_is_one_file_with_everything_in_it(run_dir: Path) -> None:
