@@ -9,6 +9,7 @@ cases. Scripts written without spaces are cut into characters. Time is linear in
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from functools import cache
 
 import numpy as np
@@ -16,6 +17,7 @@ from numba import int64, njit, uint32, uint64
 
 from data_pipeline.analysis.characters import (
     AFFIX,
+    ALPHA,
     DIGIT,
     HOST,
     ICON,
@@ -25,6 +27,7 @@ from data_pipeline.analysis.characters import (
     QUOTE,
     SPACE,
     STOP_BEFORE,
+    SYMBOLIC,
     UNSPACED,
     UPPER_LETTER,
     WORD,
@@ -32,6 +35,9 @@ from data_pipeline.analysis.characters import (
 )
 from data_pipeline.analysis.english import UNITS, exceptions
 
+COUNTS = ("lexical", "lexical_chars", "alpha", "stop_words")
+"""Columns of `count`: words that hold more than symbols, their characters, words that hold a letter, different stop words."""
+MAX_STOP_WORD = 24
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -267,12 +273,12 @@ def _is_address(cps, flags, a, b):  # type: ignore[no-untyped-def]
     return 0
 
 
-_ARRAYS = "int64(uint32[::1], uint32[::1], uint64[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)"
-
-
-@njit(
-    "int64(uint32[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)", cache=True, nogil=True
+_ARRAYS = (
+    "int64(uint32[::1], uint32[::1], uint64[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)"
 )
+
+
+@njit("int64(uint32[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)", cache=True, nogil=True)
 def _emit(cps, a, b, start, length, hashes, n):  # type: ignore[no-untyped-def]
     start[n] = a
     length[n] = b - a
@@ -457,6 +463,83 @@ def find(cps, flags, rules, a, b, start, length, hashes, n):  # type: ignore[no-
         if n < 0:
             return -1
     return n
+
+
+@njit(
+    "int64(uint32[::1], int64[::1], uint32[::1], uint64[::1], int32[::1], int32[::1], uint64[::1], int64[::1])",
+    cache=True,
+    nogil=True,
+)
+def find_all(cps, bounds, flags, rules, start, length, hashes, words):  # type: ignore[no-untyped-def]
+    """Words of all documents of a batch; `words` (int64 [d + 1], written) says where those of each begin."""
+    n = int64(0)
+    words[0] = 0
+    for d in range(len(bounds) - 1):
+        n = find(cps, flags, rules, bounds[d], bounds[d + 1], start, length, hashes, n)
+        if n < 0:
+            return -1
+        words[d + 1] = n
+    return n
+
+
+@njit(
+    "void(uint32[::1], uint32[::1], int32[::1], int32[::1], uint64[::1], int64[::1], uint64[:, ::1], int32[::1], "
+    "int64[:, ::1])",
+    cache=True,
+    nogil=True,
+)
+def count(cps, flags, start, length, hashes, words, stops, languages, out):  # type: ignore[no-untyped-def]
+    """Count words into `out` [d, len(COUNTS)].
+
+    Args:
+        stops: hash table of stop words as `stop_words` makes it; languages: int32 [d], number of the language of each
+            document in it, -1 for none.
+    """
+    size = stops.shape[1]
+    seen = np.full(size, -1, np.int64)
+    for d in range(len(words) - 1):
+        lexical = chars = alpha = found = 0
+        language = uint64(languages[d] + 1)
+        for w in range(words[d], words[d + 1]):
+            i = int64(start[w])
+            holds_letter, holds_word = False, False
+            for k in range(i, i + length[w]):
+                f = flags[cps[k]]
+                holds_word = holds_word or f & SYMBOLIC == 0
+                if f & ALPHA:
+                    holds_letter = holds_word = True
+                    break
+            alpha += holds_letter
+            if holds_word:
+                lexical += 1
+                chars += length[w]
+            if language > 0 and length[w] <= MAX_STOP_WORD:
+                key = mix(hashes[w] + language)
+                slot = int64(key) & (size - 1)
+                while stops[0, slot] != uint64(0):
+                    if stops[0, slot] == key:
+                        if seen[slot] != d:
+                            seen[slot] = d
+                            found += 1
+                        break
+                    slot = (slot + 1) & (size - 1)
+        out[d, 0], out[d, 1], out[d, 2], out[d, 3] = lexical, chars, alpha, found
+
+
+def stop_words(listed: Sequence[Collection[str]]) -> np.ndarray:
+    """Hash table of the stop words of some languages, by their place in the list: uint64 [1, slots]."""
+    size = 16
+    while size < 2 * sum(map(len, listed)):
+        size *= 2
+    table = np.zeros((1, size), np.uint64)
+    for language, words in enumerate(listed):
+        for word in sorted(words):
+            key = int(mix(np.uint64((hash_word(word) + language + 1) % 2**64)))
+            slot = key & (size - 1)
+            while int(table[0, slot]) not in (0, key):
+                slot = (slot + 1) & (size - 1)
+            table[0, slot] = key
+    return table
 
 
 def code_points(text: str) -> np.ndarray:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import xxhash
-
-from data_pipeline.analysis import Analysis
+from data_pipeline.analysis import Batch, content_hash
 
 COLUMNS = ("content_hash",)
 
 
-def signals(document: Analysis) -> dict[str, str]:
+def signals(batch: Batch) -> dict[str, list[str]]:
     """`content_hash`: xxh3-128 of the normalised text, 32 hexadecimal digits."""
-    return {"content_hash": xxhash.xxh3_128_hexdigest(document.normalised.encode("utf-8", "surrogatepass"))}
+    return {"content_hash": [content_hash(text) for text in batch.texts]}

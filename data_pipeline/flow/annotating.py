@@ -133,9 +133,12 @@ def stages(context: Context) -> Iterator[Stage]:
         "signals",
         signals,
         context.shards,
-        outputs=tuple(f"signals/{name}" for name in heuristics.SIDECARS),
+        outputs=(
+            *(f"signals/{name}" for name in heuristics.SIDECARS),
+            *(f"edits/{name}" for name in heuristics.EDITS),
+        ),
         depends=("read",),
-        code=("analysis", *(f"annotate/{name}.py" for name in (*heuristics.SIDECARS, "heuristics"))),
+        code=("analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
     )
     yield from _urls(context)
     yield from _nsfw(context)

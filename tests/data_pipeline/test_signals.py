@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,91 +11,10 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import FilterConfig, RecipeConfig, RuleConfig
 from data_pipeline import policy
-from data_pipeline.analysis import Analysis, content_hash, sentences, words
-from data_pipeline.annotate import c4, gopher, heuristics, stats
+from data_pipeline.annotate import heuristics
 from data_pipeline.document import Document, ShardWriter, document_id, read_table, shard_path, write_table
 from data_pipeline.extract import html, wikitext
 from data_pipeline.extract.charset import decode
-
-
-def reference_top(found: list[str], n: int) -> int:
-    grams = Counter(" ".join(found[i : i + n]) for i in range(len(found) - n + 1))
-    gram, count = grams.most_common(1)[0]
-    return len(gram) * count
-
-
-def reference_duplicates(found: list[str], n: int) -> int:
-    seen, chars, i = set(), 0, 0
-    while i < len(found) - n + 1:
-        gram = tuple(found[i : i + n])
-        if gram in seen:
-            chars += len("".join(gram))
-            i += n
-        else:
-            seen.add(gram)
-            i += 1
-    return chars
-
-
-def test_n_gram_values_equal_a_plain_count() -> None:
-    draw = random.Random(3)
-    for length in (2, 5, 11, 60, 400):
-        for vocabulary in (2, 6, 60):
-            text = " ".join(draw.choice("abcdefgh") * (draw.randrange(vocabulary) + 1) for _ in range(length))
-            document = Analysis(text)
-            values = gopher.signals(document)
-            for n in gopher.TOP_N_GRAMS:
-                if length >= n:
-                    assert values[f"top_{n}_gram"] == pytest.approx(
-                        reference_top(document.words, n) / len(text)
-                    )
-            for n in gopher.DUPLICATE_N_GRAMS:
-                assert values[f"dup_{n}_gram"] == pytest.approx(
-                    reference_duplicates(document.words, n) / len(text)
-                )
-
-
-@pytest.mark.parametrize("text", ["", " ", "\n\n", "a", "。", "\ufffd", "{", "x" * 5000])
-def test_signals_of_odd_texts_are_complete_and_finite(text: str) -> None:
-    document = Analysis(text)
-    for module in (gopher, c4, stats):
-        values = module.signals(document)
-        assert set(values) == set(module.COLUMNS)
-        assert np.isfinite(list(values.values())).all()
-
-
-def test_c4_rules() -> None:
-    lines = (
-        "A good sentence stands here. And one more!",
-        "no end",
-        "Too short.",
-        "Please enable JavaScript to go on.",
-        "Lorem ipsum dolor sit amet.",
-        "This has a { in it.",
-        "We have a privacy policy here.",
-    )
-    text = "\n".join(lines)
-    values = c4.signals(Analysis(text))
-    assert (
-        values["no_terminal_punctuation"]
-        == values["short_lines"]
-        == values["javascript_lines"]
-        == pytest.approx(1 / 7)
-    )
-    assert values["policy_lines"] == pytest.approx(1 / 7)
-    assert (
-        values["lorem_ipsum"] == 1
-        and values["curly_brackets"] == 1
-        and values["kept_lines"] == pytest.approx(3 / 7)
-    )
-    assert values["n_sentences"] == 4
-
-
-def test_words_and_hashes() -> None:
-    assert Analysis("It's 3.14, isn't it... 你好").lexical == ["It's", "3.14", "isn't", "it", "你", "好"]
-    assert words("The cat").tolist() == words("the  CAT!").tolist()
-    assert content_hash("Ａ b\n c") == content_hash("a B c") != content_hash("a b d")
-    assert [sentences(s) for s in ("One. Two? Three", "None", "“Said.” He left.")] == [3, 1, 2]
 
 
 def test_ids_tell_source_given_and_payload_apart() -> None:
