@@ -192,12 +192,21 @@ class DedupConfig:
     in pieces or from disk. Never changes the output."""
     semantic: bool = False
     """Drop near neighbours within clusters of embeddings (SemDeDup)."""
-    semantic_dim: int = 256
-    """Width of the default embedding (hashed TF-IDF, random projection)."""
+    embedder: str = "hashed"
+    """`hashed`: latent semantic analysis fitted on the documents themselves, without downloads; else the name or folder
+    of a sentence-transformers model."""
+    semantic_dim: int = 128
+    """Width of the `hashed` embedding."""
     semantic_clusters: int | None = None
     """k of k-means; null: square root of the number of documents."""
-    semantic_similarity: float = 0.95
-    """Cosine similarity from which the worse of two neighbours is dropped."""
+    semantic_similarity: float = 0.8
+    """Cosine similarity from which two documents of a cluster are neighbours."""
+    semantic_coverage: float = 0.8
+    """Share of a document's pairs of nearby word stems that its neighbour must hold for it to be dropped; 0: the
+    cosine alone decides, as in SemDeDup, which needs a neural embedder and a similarity of about 0.95."""
+    semantic_keep: Literal["quality", "longest", "first", "centroid"] | None = None
+    """Which of two neighbours stays; `centroid`: the one farther from the centroid of its cluster, SemDeDup's choice;
+    null: as `keep`."""
     keep: Literal["quality", "longest", "first"] = "quality"
     """Which document of a duplicate cluster stays: the highest quality score, the longest text, or the earliest date;
     ties: longer text, then smaller id."""
@@ -251,7 +260,7 @@ class PackConfig:
 class ExecutorConfig:
     """Where the stages run."""
 
-    kind: Literal["local", "slurm"] = "local"
+    kind: Literal["local", "slurm", "ray"] = "local"
     """datatrove's executor."""
     workers: int = 0
     """Processes at a time; 0: the number of cores. Never changes the output."""
@@ -260,9 +269,11 @@ class ExecutorConfig:
     time: str = "24:00:00"
     """Slurm time limit of a task."""
     mem_gb: int = 4
-    """Slurm memory of a task, GB."""
+    """Memory of a task on Slurm, and on a Ray cluster, GB."""
     poll_seconds: float = 2.0
     """Seconds between looks at the job queue."""
+    address: str | None = None
+    """Address of a Ray cluster, such as `auto`; null: a Ray of this machine's own, for the time of the run."""
 
 
 @dataclass(frozen=True)

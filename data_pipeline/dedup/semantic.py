@@ -1,46 +1,70 @@
 """Semantic deduplication: near neighbours within clusters of embeddings (SemDeDup, Abbas et al., 2023).
 
-The default embedding needs no model: hashed TF-IDF of words and word pairs, sent through a fixed random sign
-projection (Achlioptas, 2003), which keeps cosines up to about 1/sqrt(dim). It finds documents with the same vocabulary
-in another order or with other details; it does not find paraphrases.
+Embeddings propose, coverage confirms: of two neighbours in a cluster the less preferred is dropped where their cosine
+reaches `semantic_similarity` and, unless `semantic_coverage` is 0, that share of its pairs of nearby word stems also
+stands in the one that stays (`dedup.coverage`). The first finds documents about the same thing, the second keeps apart
+those that merely share a topic. With a neural embedder a coverage of 0 gives the paper's method.
 
-Embeddings are sums of integers, so they are equal on every machine and in every order of summation. k-means runs on
-one thread over documents in order of preference, so its clusters do not depend on shards or workers either.
+In four parts, so that a run can divide them: `prepare` (order of preference, projection), `embed` (a shard),
+`cluster` (k-means), `neighbours` (a part of the clusters); `decide` joins them. Nothing depends on how documents are
+spread over shards, and memory is bounded by one shard's texts, the training sample of k-means and one cluster.
 
-Shapes: n documents, f features, d embedding width, k clusters.
+Shapes: n documents, d embedding width, k clusters.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
-import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import corpus as corpora
+from data_pipeline.dedup import coverage, embed
+from data_pipeline.dedup.arrays import Arrays
+from data_pipeline.dedup.arrays import write as write_arrays
 from data_pipeline.dedup.corpus import Corpus
-from data_pipeline.dedup.shingles import mix, shingle_hashes
+from data_pipeline.dedup.shingles import mix
+from data_pipeline.document import shard_path, write_table
 
 STEP = "semantic"
-FEATURES = 1 << 16
-_PROJECTION_SEED = 0x5E4D
+FOLDER = "semantic"
+HASHED = "hashed"
+LARGEST_CLUSTER = 16_384
+"""Documents of a cluster; a larger one is divided again."""
+FITTED = 1 << 16
+"""Characters of a document of the sample that the projection is fitted on."""
+CHECKED = 64
+"""Nearest documents whose coverage is looked at, for each document."""
 _TRAINING_POINTS_PER_CLUSTER = 256
 _ITERATIONS = 10
 _BLOCK = 1024
-# Weights are rounded to multiples of 1/4096 before they are summed: exact in int64, finer than the projection's noise.
-_SCALE = 4096
+NEIGHBOUR = np.dtype(
+    [("document", "<i8"), ("representative", "<i8"), ("similarity", "<f4"), ("coverage", "<f4")]
+)
 
 
 def check(config: DedupConfig) -> None:
     """Raise ConfigError for parameters that cannot be used."""
+    if config.embedder != HASHED and importlib.util.find_spec("sentence_transformers") is None:
+        raise ConfigError(
+            f"`dedup.embedder` is {config.embedder!r}, which needs the package `sentence-transformers`: "
+            f"pip install 'arriero[semantic]', or write dedup.embedder={HASHED}"
+        )
     if config.semantic_dim < 8:
         raise ConfigError(f"`dedup.semantic_dim` must be at least 8, but it is {config.semantic_dim}")
     if not 0 < config.semantic_similarity <= 1:
         raise ConfigError(
             f"`dedup.semantic_similarity` must lie in (0, 1], but it is {config.semantic_similarity}"
+        )
+    if not 0 <= config.semantic_coverage <= 1:
+        raise ConfigError(
+            f"`dedup.semantic_coverage` must lie in [0, 1], but it is {config.semantic_coverage}"
         )
     if config.semantic_clusters is not None and config.semantic_clusters < 1:
         raise ConfigError(
@@ -48,107 +72,154 @@ def check(config: DedupConfig) -> None:
         )
 
 
-def decide(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, int]:
-    """Drop documents whose embedding is near that of a preferred one of their cluster; write `decisions/semantic`.
+def run(run_dir: Path, shards: list[int], config: DedupConfig, parts: int = 1) -> dict[str, int]:
+    """All parts one after the other, in one process; the counts of `decide`."""
+    prepare(run_dir, shards, config)
+    for shard in shards:
+        embed_shard(run_dir, shard, config)
+    cluster(run_dir, config)
+    for part in range(parts):
+        neighbours(run_dir, part, parts, config)
+    return decide(run_dir, config)
 
-    Embeddings lie in a memory-mapped file under `run_dir/scratch`, removed at the end. Documents without words stay.
 
-    Returns:
-        Counts of `corpus.write`, and "k", the number of clusters of the k-means.
-    """
+def prepare(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, int]:
+    """Order of preference of the documents that are left, and the fitted projection of the default embedder."""
     check(config)
-    corpus = corpora.load(run_dir, shards, STEP, config.keep)
-    scratch = run_dir / "scratch" / STEP
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        embedded = embed(corpus, config.semantic_dim, scratch)
-        k = config.semantic_clusters or max(1, math.isqrt(len(corpus)))
-        cluster = assign_clusters(embedded, k)
-        representative, similarity = near_neighbours(embedded, cluster, config.semantic_similarity)
-        del embedded
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if not any(scratch.parent.iterdir()):
-            scratch.parent.rmdir()
-    return corpora.write(corpus, STEP, representative, similarity) | {"k": int(cluster.max(initial=-1)) + 1}
+    keep: Literal["quality", "longest", "first"] = config.keep
+    if config.semantic_keep not in (None, "centroid"):
+        keep = config.semantic_keep  # type: ignore[assignment]
+    corpus = corpora.load(run_dir, shards, STEP, keep)
+    numbers = np.array(corpus.shards, np.int64)
+    write_arrays(
+        run_dir / FOLDER / "documents.arrays",
+        {"shards": numbers, "shard": corpus.shard, "row": corpus.row, "id": corpus.id},
+    )
+    if config.embedder == HASHED:
+        # By id, so that the sample is the same however documents are spread over shards.
+        chosen = np.zeros(len(corpus), bool)
+        chosen[np.argsort(mix(corpus.id[:, 0] ^ corpus.id[:, 1]), kind="stable")[: embed.SAMPLE]] = True
+        order = np.flatnonzero(chosen)
+        texts: dict[int, str] = {}
+        for documents, batch in corpus.texts(chosen):
+            texts.update(zip(documents.tolist(), (text[:FITTED] for text in batch), strict=True))
+        model = embed.fit((texts[i] for i in order.tolist()), config.semantic_dim)
+        model.save(run_dir / FOLDER / "projection.npz")
+    return {"documents": len(corpus)}
 
 
-def embed(corpus: Corpus, dim: int, scratch: Path) -> np.ndarray:
-    """Embeddings float32 [n, d] of unit length (memory-mapped); zero for documents without words."""
-    n = len(corpus)
-    offsets = np.zeros(n + 1, np.int64)
-    sizes = np.zeros(n, np.int64)
-    document_frequency = np.zeros(FEATURES, np.int64)
-    position = 0
-    path = scratch / "terms"
-    with path.open("wb") as file:
-        for documents, texts in corpus.texts():
-            for i, (features, counts) in zip(documents.tolist(), term_counts(texts), strict=True):
-                document_frequency[features] += 1
-                offsets[i], sizes[i] = position, len(features)
-                file.write(np.stack([features, np.minimum(counts, 65535)]).astype(np.uint16).tobytes())
-                position += len(features)
-    # Smoothed inverse document frequency: ln((1 + n) / (1 + df)) + 1, never zero.
-    inverse = np.log((1 + n) / (1 + document_frequency)) + 1
-    signs = projection(dim)
-    embedded = np.memmap(scratch / "embeddings", np.float32, "w+", shape=(max(n, 1), dim))
-    terms = np.memmap(path, np.uint16, "r") if position else np.zeros(0, np.uint16)
-    for i in range(n):
-        start, size = 2 * offsets[i], sizes[i]
-        if not size:
+def embed_shard(run_dir: Path, shard: int, config: DedupConfig) -> dict[str, int]:
+    """Embeddings (float16 [rows, d]) and coverage sketches of a shard's documents that are left, in row order."""
+    corpus = _corpus(run_dir)
+    chosen = dict(corpus.by_shard()).get(shard, np.zeros(0, np.int64))
+    vectors: list[np.ndarray] = []
+    sketches: list[np.ndarray] = []
+    levels: list[int] = []
+    model = embed.Projection.load(run_dir / FOLDER / "projection.npz") if config.embedder == HASHED else None
+    for _, column in corpora.texts_of(run_dir, shard, corpus.row[chosen]):
+        texts = [text or "" for text in column.to_pylist()]
+        if model is None:
+            vectors += list(embed.encode(config.embedder, texts).astype(np.float16))
+        else:
+            vectors += [model.embed(text).astype(np.float16) for text in texts]
+        for text in texts if config.semantic_coverage > 0 else ():
+            found, level = coverage.sketch(text)
+            sketches.append(found)
+            levels.append(level)
+    write_arrays(
+        run_dir / FOLDER / "vectors" / f"{shard:05d}.arrays",
+        {
+            "vectors": np.stack(vectors) if vectors else np.zeros((0, config.semantic_dim), np.float16),
+            "grams": np.concatenate([np.zeros(0, np.uint32), *sketches]),
+            "ends": np.cumsum([0, *map(len, sketches)]).astype(np.int64),
+            "levels": np.array(levels, np.uint8),
+        },
+    )
+    return {"documents": len(vectors)}
+
+
+class _Vectors:
+    """Embeddings and sketches of any documents, from the files of their shards."""
+
+    def __init__(self, run_dir: Path, corpus: Corpus) -> None:
+        self._files = [
+            Arrays(run_dir / FOLDER / "vectors" / f"{shard:05d}.arrays") for shard in corpus.shards
+        ]
+        self._shard = corpus.shard
+        self.position = np.zeros(len(corpus), np.int64)
+        for _, chosen in corpus.by_shard():
+            self.position[chosen] = np.arange(len(chosen))
+        self._maps: dict[int, np.ndarray] = {}
+        widths = {f.shape("vectors")[1] for f in self._files if f.shape("vectors")[0]}
+        self.width = max(widths, default=8)
+
+    def read(self, chosen: np.ndarray) -> np.ndarray:
+        """float32 [m, d]."""
+        found = np.zeros((len(chosen), self.width), np.float32)
+        for shard in np.unique(self._shard[chosen]).tolist():
+            mask = self._shard[chosen] == shard
+            if shard not in self._maps:
+                self._maps[shard] = self._files[shard].map("vectors")
+            found[mask] = self._maps[shard][self.position[chosen[mask]]]
+        return found
+
+    def sketches(self, chosen: np.ndarray) -> list[tuple[np.ndarray, int]]:
+        """Sketch and level of each."""
+        found: list[tuple[np.ndarray, int]] = [(np.zeros(0, np.uint32), 0)] * len(chosen)
+        for shard in np.unique(self._shard[chosen]).tolist():
+            file = self._files[shard]
+            grams, ends, levels = file.map("grams"), file.read("ends"), file.read("levels")
+            for at in np.flatnonzero(self._shard[chosen] == shard).tolist():
+                row = self.position[chosen[at]]
+                found[at] = (np.array(grams[ends[row] : ends[row + 1]]), int(levels[row]))
+        return found
+
+
+def _corpus(run_dir: Path) -> Corpus:
+    file = Arrays(run_dir / FOLDER / "documents.arrays")
+    return Corpus(
+        run_dir, tuple(file.read("shards").tolist()), file.read("shard"), file.read("row"), file.read("id")
+    )
+
+
+def cluster(run_dir: Path, config: DedupConfig) -> dict[str, int]:
+    """Cluster of each document by spherical k-means (faiss); clusters beyond LARGEST_CLUSTER are divided again."""
+    corpus = _corpus(run_dir)
+    vectors = _Vectors(run_dir, corpus)
+    every = np.arange(len(corpus))
+    k = config.semantic_clusters or max(1, math.isqrt(len(corpus)))
+    labels = _k_means(vectors, every, k)
+    pending, found, count = _members(every, labels), np.zeros(len(corpus), np.int64), 0
+    while pending:
+        members = pending.pop()
+        if len(members) > LARGEST_CLUSTER:
+            parts = _members(members, _k_means(vectors, members, -(-2 * len(members) // LARGEST_CLUSTER)))
+            if max(map(len, parts)) > 0.9 * len(members):
+                # Nothing to tell them apart by: neighbours in the order of preference stay together.
+                parts = np.array_split(members, -(-len(members) // LARGEST_CLUSTER))
+            pending += parts[::-1]
             continue
-        features, counts = terms[start : start + size], terms[start + size : start + 2 * size]
-        weights = np.rint(_SCALE * (1 + np.log(counts.astype(np.float64))) * inverse[features]).astype(
-            np.int64
-        )
-        total = _signed_sum(weights, signs[features])
-        length = math.sqrt(float((total.astype(np.float64) ** 2).sum()))
-        embedded[i] = total / length if length else 0
-    return embedded[:n]
+        found[members] = count
+        count += 1
+    write_arrays(run_dir / FOLDER / "clusters.arrays", {"cluster": found}, {"k": count})
+    return {"documents": len(corpus), "k": count}
 
 
-def _signed_sum(weights: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """weights int64 [f] times signs int8 [f, d], exactly, as float64 [d].
-
-    Products of integers below 2**53 are exact in float64 in any order of summation, so BLAS may be used.
-    """
-    return weights.astype(np.float64) @ signs.astype(np.float64)
-
-
-def projection(dim: int) -> np.ndarray:
-    """The fixed random signs, int8 [f, d]."""
-    words = -(-dim // 64)
-    keys = mix(np.arange(FEATURES * words, dtype=np.uint64) + (np.uint64(_PROJECTION_SEED) << np.uint64(40)))
-    bits = np.unpackbits(keys.astype("<u8").view(np.uint8).reshape(FEATURES, words * 8), axis=1)[:, :dim]
-    return (bits.astype(np.int8) << 1) - np.int8(1)
+def _members(documents: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Documents of each label, the last label first."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.flatnonzero(np.diff(labels[order])) + 1
+    return [documents[part] for part in np.split(order, ends)][::-1] if len(documents) else []
 
 
-def term_counts(texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Hashed words and word pairs of each text: (features int64 ascending, counts int64)."""
-    found: list[list[np.ndarray]] = [[] for _ in texts]
-    for ngram in (1, 2):
-        for first, hashes, ends in shingle_hashes(texts, ngram):
-            for k, part in enumerate(np.split(hashes, ends[:-1]), first):
-                found[k].append((part >> np.uint64(48)).astype(np.int64))
-    terms = []
-    for parts in found:
-        features, counts = np.unique(np.concatenate(parts), return_counts=True)
-        terms.append((features, counts))
-    return terms
-
-
-def assign_clusters(embedded: np.ndarray, k: int) -> np.ndarray:
-    """Cluster of each document, int64 [n], by spherical k-means (faiss) on a fixed choice of at most 256 · k documents.
-
-    Fewer documents than clusters: as many clusters as documents.
-    """
+def _k_means(vectors: _Vectors, documents: np.ndarray, k: int) -> np.ndarray:
+    """Label of each document, trained on a fixed choice of at most 256 · k of them."""
     import faiss
 
-    n, dim = embedded.shape
-    if n == 0:
-        return np.zeros(0, np.int64)
+    n = len(documents)
     k = min(k, n)
+    if k < 2:
+        return np.zeros(n, np.int64)
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(
         1
@@ -157,57 +228,165 @@ def assign_clusters(embedded: np.ndarray, k: int) -> np.ndarray:
         wanted = min(n, k * _TRAINING_POINTS_PER_CLUSTER)
         chosen = np.sort(np.argsort(mix(np.arange(1, n + 1, dtype=np.uint64)), kind="stable")[:wanted])
         kmeans = faiss.Kmeans(
-            dim, k, niter=_ITERATIONS, seed=1234, spherical=True, min_points_per_centroid=1,
+            vectors.width, k, niter=_ITERATIONS, seed=1234, spherical=True, min_points_per_centroid=1,
             max_points_per_centroid=_TRAINING_POINTS_PER_CLUSTER,
         )  # fmt: skip
-        kmeans.train(np.ascontiguousarray(embedded[chosen]))
-        cluster = np.zeros(n, np.int64)
+        kmeans.train(vectors.read(documents[chosen]))
+        labels = np.zeros(n, np.int64)
         for low in range(0, n, 1 << 14):
-            _, nearest = kmeans.index.search(np.ascontiguousarray(embedded[low : low + (1 << 14)]), 1)
-            cluster[low : low + (1 << 14)] = nearest[:, 0]
+            _, nearest = kmeans.index.search(vectors.read(documents[low : low + (1 << 14)]), 1)
+            labels[low : low + (1 << 14)] = nearest[:, 0]
     finally:
         faiss.omp_set_num_threads(threads)
-    return cluster
+    return labels
+
+
+def neighbours(run_dir: Path, part: int, parts: int, config: DedupConfig) -> dict[str, int]:
+    """Who is dropped in favour of whom, in part `part` of `parts` of the clusters."""
+    corpus = _corpus(run_dir)
+    vectors = _Vectors(run_dir, corpus)
+    file = Arrays(run_dir / FOLDER / "clusters.arrays")
+    labels, k = file.read("cluster"), int(file.meta["k"])
+    sizes = np.bincount(labels, minlength=k)
+    # Shared out by documents: part p has the clusters that end in its share of them.
+    owner = (np.cumsum(sizes) * parts - 1) // max(len(corpus), 1)
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(sizes)
+    rows = [np.zeros(0, NEIGHBOUR)]
+    for number in np.flatnonzero((np.minimum(owner, parts - 1) == part) & (sizes > 1)).tolist():
+        members = order[ends[number] - sizes[number] : ends[number]]
+        embedded = vectors.read(members)
+        if config.semantic_keep == "centroid":
+            # The paper keeps what lies farthest from the centroid: the least typical.
+            ranked = np.argsort(embedded @ embedded.mean(axis=0), kind="stable")
+            members, embedded = members[ranked], embedded[ranked]
+        sketches = vectors.sketches(members) if config.semantic_coverage > 0 else None
+        found = near_neighbours(embedded, sketches, config.semantic_similarity, config.semantic_coverage)
+        found["document"], found["representative"] = (
+            members[found["document"]],
+            members[found["representative"]],
+        )
+        rows.append(found)
+    neighbour = np.concatenate(rows)
+    write_arrays(
+        run_dir / FOLDER / "neighbours" / f"{part:05d}.arrays",
+        {name: np.ascontiguousarray(neighbour[name]) for name in NEIGHBOUR.names or ()},
+    )
+    return {"dropped": len(neighbour)}
 
 
 def near_neighbours(
-    embedded: np.ndarray, cluster: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Within each cluster, in order of preference, drop what is near a document that stays.
+    embedded: np.ndarray,
+    sketches: list[tuple[np.ndarray, int]] | None,
+    similarity: float,
+    covered: float = 0.0,
+) -> np.ndarray:
+    """Go through documents in order of preference and drop what is near one that stays.
 
-    Memory is one block of documents against another, whatever the size of a cluster.
+    Args:
+        embedded: float32 [n, d], of unit length or zero.
+        sketches: for the coverage, or None where cosines alone decide.
+        similarity: cosine from which two documents are neighbours.
+        covered: coverage from which the less preferred of two neighbours is dropped.
 
     Returns:
-        representative int64 [n] (itself where it stays) and similarity float32 [n].
+        NEIGHBOUR rows of the dropped, by position in `embedded`; coverage is NaN where it does not decide.
     """
-    n = len(cluster)
+    n = len(embedded)
+    rows: list[tuple[int, int, float, float]] = []
+    stays = np.zeros(n, bool)
+    kept = np.zeros(0, np.int64)
+    for low in range(0, n, _BLOCK):
+        block = np.arange(low, min(n, low + _BLOCK))
+        before = _pairs(embedded, block, kept, similarity)
+        within = _pairs(embedded, block, block, similarity)
+        for i in block.tolist():
+            other, cosine = before[i - low]
+            own, close = within[i - low]
+            alive = (own < i) & stays[own]
+            other, cosine = np.concatenate([other, own[alive]]), np.concatenate([cosine, close[alive]])
+            # Nearest first; equals in order of preference.
+            order = np.lexsort((other, -cosine))[:CHECKED]
+            found = _first(i, other[order], cosine[order], sketches, covered)
+            if found is None:
+                stays[i] = True
+            else:
+                rows.append(found)
+        kept = np.concatenate([kept, block[stays[block]]])
+    return np.array(rows, NEIGHBOUR)
+
+
+def _pairs(
+    embedded: np.ndarray, block: np.ndarray, others: np.ndarray, similarity: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each document of a block, those of `others` at least that similar, and the cosines."""
+    near: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []) for _ in block]
+    for low in range(0, len(others), 4 * _BLOCK):
+        part = others[low : low + 4 * _BLOCK]
+        cosines = embedded[block] @ embedded[part].T
+        at, which = np.nonzero(cosines >= similarity)
+        ends = np.searchsorted(at, np.arange(1, len(block) + 1))
+        start = 0
+        for i, end in enumerate(ends.tolist()):
+            if end > start:
+                near[i][0].append(part[which[start:end]])
+                near[i][1].append(cosines[i, which[start:end]])
+            start = end
+    none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return [(np.concatenate(a), np.concatenate(b)) if a else none for a, b in near]
+
+
+def _first(
+    i: int,
+    others: np.ndarray,
+    cosines: np.ndarray,
+    sketches: list[tuple[np.ndarray, int]] | None,
+    covered: float,
+) -> tuple[int, int, float, float] | None:
+    for other, cosine in zip(others.tolist(), cosines.tolist(), strict=True):
+        if sketches is None or covered <= 0:
+            return i, other, cosine, math.nan
+        share = coverage.containment(*sketches[i], *sketches[other])
+        if share >= covered:
+            return i, other, cosine, share
+    return None
+
+
+def decide(run_dir: Path, config: DedupConfig) -> dict[str, int]:
+    """Join what `neighbours` found: write `decisions/semantic` and, with the cosines, `signals/semantic`.
+
+    The similarity of a dropped document is its coverage, or its cosine where coverage does not decide.
+
+    Returns:
+        Counts of `corpus.write`, and "k", the number of clusters.
+    """
+    corpus = _corpus(run_dir)
+    n = len(corpus)
     representative = np.arange(n)
-    similarity = np.ones(n, np.float32)
-    order = np.argsort(cluster, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1) if n else []:
-        stays: list[np.ndarray] = []
-        for low in range(0, len(members), _BLOCK):
-            block = members[low : low + _BLOCK]
-            vectors = np.asarray(embedded[block])
-            best = np.full(len(block), -1.0, np.float32)
-            nearest = np.full(len(block), -1, np.int64)
-            for kept in stays:
-                cosines = vectors @ np.asarray(embedded[kept]).T
-                at = cosines.argmax(axis=1)
-                value = cosines[np.arange(len(block)), at]
-                closer = value > best
-                best[closer], nearest[closer] = value[closer], kept[at[closer]]
-            own = vectors @ vectors.T
-            alive = np.zeros(len(block), bool)
-            for i in range(len(block)):
-                if alive[:i].any():
-                    j = int(np.where(alive[:i], own[i, :i], -2.0).argmax())
-                    if own[i, j] > best[i]:
-                        best[i], nearest[i] = own[i, j], block[j]
-                alive[i] = best[i] < threshold
-            dropped = ~alive
-            representative[block[dropped]] = nearest[dropped]
-            similarity[block[dropped]] = np.minimum(best[dropped], 1.0)
-            if alive.any():
-                stays.append(block[alive])
-    return representative, similarity
+    cosine, share = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+    for path in sorted((run_dir / FOLDER / "neighbours").glob("*.arrays")):
+        file = Arrays(path)
+        found = file.read("document")
+        representative[found] = file.read("representative")
+        cosine[found], share[found] = file.read("similarity"), file.read("coverage")
+    clusters = Arrays(run_dir / FOLDER / "clusters.arrays")
+    labels = clusters.read("cluster")
+    documents = dict(corpus.by_shard())
+    for shard in corpus.shards:
+        ids = corpora.shard_ids(run_dir, shard)
+        chosen = documents.get(shard, np.zeros(0, np.int64))
+        rows = corpus.row[chosen]
+
+        def column(values: np.ndarray, rows: np.ndarray = rows, size: int = len(ids)) -> pa.Array:
+            absent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+            return corpora.scatter(size, rows, pa.array(values, mask=absent))
+
+        table = pa.table(
+            [ids, column(labels[chosen]), column(cosine[chosen]), column(share[chosen])],
+            names=["id", "cluster", "similarity", "coverage"],
+        )
+        write_table(table, shard_path(run_dir, "signals/semantic", shard))
+    similarity = np.where(np.isnan(share), cosine, share)
+    return corpora.write(corpus, STEP, representative, np.nan_to_num(similarity, nan=1.0)) | {
+        "k": int(clusters.meta["k"])
+    }

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs import edge
 from configs.schema.pipeline import DataRun, DedupConfig
 from data_pipeline import policy
 from data_pipeline.document import shard_count
-from data_pipeline.flow import addresses
+from data_pipeline.flow import addresses, embedding
 from data_pipeline.flow.context import Context, recipe_of
 from data_pipeline.stage import Stage
 
@@ -76,13 +75,6 @@ def index(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     return dedup.write(run_dir, shard_count(run_dir), shard, config.dedup)
 
 
-def semantic(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
-    """Semantic duplicates."""
-    from data_pipeline.dedup import semantic as dedup
-
-    return dedup.decide(run_dir, list(range(shard_count(run_dir))), config.dedup)
-
-
 def steps(dedup: DedupConfig) -> list[str]:
     """Decision steps of a run, in order."""
     chosen = {
@@ -97,7 +89,7 @@ def steps(dedup: DedupConfig) -> list[str]:
 
 def stages(context: Context) -> Iterator[Stage]:
     """The stages of deciding."""
-    dedup, plain = context.config.dedup, edge.to_dict
+    dedup = context.config.dedup
     yield Stage(
         "decide",
         decide,
@@ -122,16 +114,7 @@ def stages(context: Context) -> Iterator[Stage]:
     if dedup.minhash:
         yield from _minhash(context)
     if dedup.semantic:
-        yield Stage(
-            "semantic",
-            semantic,
-            1,
-            outputs=("decisions/semantic",),
-            depends=("decide", "exact", "minhash"),
-            code=("dedup/semantic.py", "dedup/corpus.py", "dedup/shingles.py"),
-            config=plain(dedup),
-            libraries=("faiss-cpu",),
-        )
+        yield from embedding.stages(context)
 
 
 MINHASH_CODE = tuple(
