@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,20 +14,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.edge import ConfigError
-from configs.schema.pipeline import FilterConfig, RuleConfig
-from data_pipeline.annotate import url
+from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
+from data_pipeline.annotate import language, url
 from data_pipeline.annotate.heuristics import SIDECARS
 from data_pipeline.document import DECISION_SCHEMA, read_shard, read_table, shard_path, write_table
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     **{name: columns for name, (_, columns) in SIDECARS.items()},
-    "language": ("language", "score"),
+    "language": language.COLUMNS,
     "url": url.COLUMNS,
     "nsfw": ("word_density", "score"),
     "quality": ("score",),
 }
 """Signals that policies may look at, by sidecar."""
 COPY_RULE = "identity.copy"
+OTHER = "other"
+"""Stands for the languages that bounds do not list."""
+TEXT_SIGNALS = ("language.language", "language.second", "language.script", "hashes.content_hash", "url.listed", "url.domain")
+"""Signals that are strings."""
 
 
 def check(config: FilterConfig) -> None:
@@ -44,13 +49,27 @@ def check(config: FilterConfig) -> None:
             close = difflib.get_close_matches(rule.signal, known, n=1, cutoff=0.4)
             hint = f"did you mean `{close[0]}`?" if close else f"signals: {', '.join(known)}"
             raise ConfigError(f"{where}: there is no signal `{rule.signal}`; {hint}")
-        is_text = rule.signal in ("language.language", "hashes.content_hash", "url.listed", "url.domain")
+        is_text = rule.signal in TEXT_SIGNALS
         if is_text and (rule.allow is None or rule.min is not None or rule.max is not None):
             raise ConfigError(f"{where}: `{rule.signal}` is a string; give `allow`, not `min` or `max`")
         if not is_text and (rule.allow is not None or (rule.min is None and rule.max is None)):
             raise ConfigError(f"{where}: `{rule.signal}` is a number; give `min` or `max`, not `allow`")
         if rule.min is not None and rule.max is not None and rule.min > rule.max:
             raise ConfigError(f"{where}: min {rule.min} is above max {rule.max}, so nothing could be kept")
+        if is_text and any(b is not None for b in rule.by_language.values()):
+            raise ConfigError(f"{where}: `{rule.signal}` is a string, so `by_language` can only be null")
+        for code, bounds in with_bounds(config, name, rule).by_language.items():
+            low, high = (
+                (getattr(bounds, k) if getattr(bounds, k, None) is not None else getattr(rule, k)) for k in ("min", "max")
+            )
+            if low is not None and high is not None and low > high:
+                raise ConfigError(f"{where}, language `{code}`: min {low} is above max {high}")
+    for code, rules in config.bounds.items():
+        for name in rules:
+            if name not in config.rules:
+                close = difflib.get_close_matches(name, list(config.rules), n=1, cutoff=0.4)
+                hint = f"did you mean `{close[0]}`?" if close else f"rules: {', '.join(config.rules)}"
+                raise ConfigError(f"filter `{config.name}`, bounds of `{code}`: there is no rule `{name}`; {hint}")
 
 
 def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray:
@@ -107,12 +126,37 @@ def verdicts(run_dir: Path, shard: int, config: FilterConfig, documents: pa.Tabl
             )
     for name, rule in rules.items():
         sidecar, column = rule.signal.split(".")
-        yield judge(name, rule, tables[sidecar][column], spoken)
+        yield judge(name, with_bounds(config, name, rule), tables[sidecar][column], spoken)
+
+
+def with_bounds(config: FilterConfig, name: str, rule: RuleConfig) -> RuleConfig:
+    """A rule of a policy with the bounds that the policy has for it by language."""
+    if not config.bounds:
+        return rule
+    found = {
+        code: rules.get(name, BoundsConfig())
+        for code, rules in config.bounds.items()
+        if code != OTHER or name in rules
+    }
+    return dataclasses.replace(rule, by_language=found | rule.by_language)
 
 
 def judge(name: str, rule: RuleConfig, values: pa.ChunkedArray, spoken: list[str | None]) -> Verdict:
     """The verdict of one rule on documents with these values and languages."""
     failed, null = _failed(rule, values)
+    if rule.by_language:
+        other = rule.by_language.get(OTHER, BoundsConfig())
+        codes = np.array([x or "" for x in spoken], np.str_)
+        for code in set(spoken) - {None}:
+            bounds = rule.by_language.get(str(code), other)
+            theirs = codes == code
+            if bounds is None:
+                failed, null = failed & ~theirs, null & ~theirs
+            elif bounds.min is not None or bounds.max is not None:
+                low = rule.min if bounds.min is None else bounds.min
+                high = rule.max if bounds.max is None else bounds.max
+                own = dataclasses.replace(rule, min=low, max=high)
+                failed = np.where(theirs, _failed(own, values)[0], failed)
     if rule.languages is not None:
         applies = np.array([x is None or x in rule.languages for x in spoken], bool)
         failed, null = failed & applies, null & applies

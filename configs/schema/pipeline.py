@@ -7,6 +7,16 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class BoundsConfig:
+    """Bounds of a rule for documents of one language."""
+
+    min: float | None = None
+    """Smallest value that is kept; null: that of the rule."""
+    max: float | None = None
+    """Largest value that is kept; null: that of the rule."""
+
+
+@dataclass(frozen=True)
 class RuleConfig:
     """One threshold of a policy: the document is dropped when its signal lies outside [min, max]."""
 
@@ -20,6 +30,9 @@ class RuleConfig:
     """Values that are kept, for signals that are strings; null: any."""
     languages: tuple[str, ...] | None = None
     """The rule looks only at documents of these languages, and at those whose language is not known; null: at all."""
+    by_language: dict[str, BoundsConfig | None] = field(default_factory=dict)
+    """Other bounds for documents of a language (null: the rule does not look at them); `other` is every language that is
+    known and not listed."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,10 @@ class FilterConfig:
     """Name of the policy, shown in the funnel."""
     rules: dict[str, RuleConfig | None] = field(default_factory=dict)
     """Rules in the order in which they are tried; the first that fails names the drop; null disables one."""
+    bounds: dict[str, dict[str, BoundsConfig | None]] = field(default_factory=dict)
+    """Other bounds by language and rule, such as those of the group `bounds`; null: the rule does not look at documents of
+    the language; a language that is listed without a rule keeps the rule's own bounds; `other` is every language that is
+    known and not listed. What a rule says itself in `by_language` comes first."""
     edits: tuple[str, ...] = ()
     """Sets of proposed edits that are applied to kept documents (`edits/NAME`), such as `privacy`; where two
     replacements overlap, the set named first wins."""

@@ -17,10 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.schema.pipeline import ClassifierConfig
-from data_pipeline.annotate import codes, scripts
+from data_pipeline.annotate import codes, scripts, sentences
 from data_pipeline.classify.fasttext import Classifier
 
-COLUMNS = ("language", "score", "second", "second_score", "script", "script_share", "script_ok")
+COLUMNS = (
+    "language",
+    "score",
+    "second",
+    "second_score",
+    "script",
+    "script_share",
+    "script_ok",
+    "n_sentences",
+)
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -31,6 +40,7 @@ SCHEMA = pa.schema(
         ("script", pa.string()),
         ("script_share", pa.float32()),
         ("script_ok", pa.float32()),
+        ("n_sentences", pa.float32()),
     ]
 )
 LEAST_SHARE = 0.2
@@ -50,8 +60,9 @@ def annotate(
         id; language (ISO 639-1, else 639-3; `zxx` is code and other text without language, `und` what the model cannot
         tell) and its score (float32 probability, after calibration, among the languages that the script allows); second,
         second_score: the next likely language; script (ISO 15924) of most letters and its share of them; script_ok: share
-        of the letters that are of a script of the language. Null: empty text; language where there is no model and the
-        script does not tell; script where there is no letter; script_ok where the language's scripts are not known.
+        of the letters that are of a script of the language; n_sentences: ends of sentences, in any script. Null: empty
+        text; language where there is no model and the script does not tell; script where there is no letter; script_ok
+        where the language's scripts are not known.
     """
     texts = documents["text"].cast(pa.large_string())
     identify = Identifier(model, config.max_characters)
@@ -140,6 +151,7 @@ class Identifier:
                 "script": pa.array(names, pa.string()),
                 "script_share": _floats(np.where(letters > 0, share, np.nan)),
                 "script_ok": _floats(_fit_of(first, counts, letters)),
+                "n_sentences": _floats(np.where(empty, np.nan, sentences.count(texts))),
             }
         )
 
