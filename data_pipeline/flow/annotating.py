@@ -21,16 +21,22 @@ from data_pipeline.flow.context import (
 )
 from data_pipeline.stage import Stage
 
+_SCORING = ("classify/fasttext.py", "classify/inference.py", "classify/calibrate.py")
+_LANGUAGE = ("annotate/codes.py", "annotate/scripts.py", "annotate/sentences.py")
+
 
 def signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
-    """Heuristic signals."""
-    return heuristics.annotate(run_dir, shard)
+    """Heuristic signals, and edits of the line rules."""
+    languages = with_languages(run_dir, shard, ["id", "language"])["language"]
+    return heuristics.annotate(run_dir, shard, languages.to_pylist())
 
 
 def _train(config: ClassifierConfig, rows: Any, run_dir: Path, name: str, seed: int) -> dict[str, int]:
-    from data_pipeline.classify import fasttext
+    """Train a classifier; on labelled rows it is calibrated, on rows made up offline there is nothing to calibrate to."""
+    from data_pipeline.classify import train
 
-    return numbers(fasttext.train(rows, config, run_dir / "models" / f"{name}.bin", seed))
+    fraction = 0.0 if config.train == "offline" else train.CALIBRATION_FRACTION
+    return numbers(train.fit(rows, config, run_dir / "models" / f"{name}.bin", seed, fraction)[0])
 
 
 def language_model(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -137,8 +143,8 @@ def stages(context: Context) -> Iterator[Stage]:
             *(f"signals/{name}" for name in heuristics.SIDECARS),
             *(f"edits/{name}" for name in heuristics.EDITS),
         ),
-        depends=("read",),
-        code=("analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
+        depends=("read", "language"),
+        code=("policy.py", "analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
     )
     yield from _urls(context)
     yield from _nsfw(context)
@@ -163,15 +169,15 @@ def _languages(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/language",),
         depends=("read", "language_model"),
-        code=("annotate/language.py", "classify/fasttext.py"),
+        code=("annotate/language.py", *_LANGUAGE, *_SCORING),
         config=[plain(config), {k: r["language"] for k, r in context.recipes.items()}],
         inputs=given_files(config),
     )
     missing = model_path(context.run_dir, config, "language") is None
     if missing and not all(s.recipe.language for s in context.sources):
         context.not_run.append(
-            "language: no model, so rules for some languages judge all documents (English stop words drop German "
-            "pages); set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
+            "language: no model, so only languages with a script of their own are told, and the others judged as English "
+            "(its stop words drop German pages); set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
         )
 
 
@@ -221,7 +227,7 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/nsfw",),
         depends=("read", "language", "nsfw_model"),
-        code=("annotate/nsfw.py", "classify/fasttext.py", "policy.py"),
+        code=("annotate/nsfw.py", "policy.py", *_SCORING),
         config=plain(config),
         inputs=[lists, given_files(config.classifier)],
     )
@@ -270,7 +276,7 @@ def _quality(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/quality",),
         depends=("read", "quality_model"),
-        code=("annotate/quality.py", "classify/fasttext.py"),
+        code=("annotate/quality.py", *_SCORING),
         config=plain(classifier),
         inputs=given_files(classifier),
     )

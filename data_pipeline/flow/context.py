@@ -12,6 +12,7 @@ import pyarrow as pa
 from configs import edge
 from configs.schema.pipeline import ClassifierConfig, DataRun, RecipeConfig
 from data_pipeline import fingerprint, policy
+from data_pipeline.classify import calibrate
 from data_pipeline.document import read_shard
 from data_pipeline.read import Unit
 from data_pipeline.read import units as planning
@@ -98,6 +99,8 @@ def model_path(run_dir: Path, config: ClassifierConfig, name: str, labelled: boo
 def given_files(classifier: ClassifierConfig) -> list[str]:
     """Content hashes of the files that a classifier is made from."""
     named = [classifier.model, None if classifier.train == "offline" else classifier.train]
+    if classifier.model is not None and (beside := calibrate.path_of(Path(classifier.model))).is_file():
+        named.append(str(beside))
     return fingerprint.of_paths([f for f in named if f is not None])
 
 
