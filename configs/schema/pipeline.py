@@ -207,6 +207,22 @@ class DedupConfig:
     memory_mb: int = 1024
     """Memory that one task of MinHash deduplication may use for data that grows with the corpus, MiB; beyond it, it works
     in pieces or from disk. Never changes the output."""
+    lines: Literal["ccnet", "llama3"] | None = None
+    """Take lines out that the corpus repeats, in sources whose policy applies the edits `lines`. `llama3`: those that occur
+    more than `line_count` times in a bucket, every time; `ccnet`: all but the first in a bucket; null: none."""
+    line_unit: Literal["line", "paragraph"] = "line"
+    """What is compared: lines, or paragraphs (lines that no empty line parts)."""
+    line_count: int = 6
+    """Occurrences in a bucket that a line may have, with `llama3`."""
+    line_bucket_documents: int = 30_000_000
+    """Documents of a bucket, about: as many buckets are filled, by a hash of the id, as hold the kept documents."""
+    line_min_characters: int = 200
+    """A document that lost lines, and has fewer characters left, is dropped; white space between lines is not counted."""
+    line_min_share: float = 0.2
+    """A document of which a smaller share of the characters is left is dropped."""
+    line_memory_mb: int = 512
+    """Memory that one task of line deduplication may use for data that grows with the corpus, MiB; beyond it, it works in
+    pieces. Never changes the output."""
     semantic: bool = False
     """Drop near neighbours within clusters of embeddings (SemDeDup)."""
     embedder: str = "hashed"
@@ -218,7 +234,7 @@ class DedupConfig:
     """k of k-means; null: square root of the number of documents."""
     semantic_similarity: float = 0.8
     """Cosine similarity from which two documents of a cluster are neighbours."""
-    semantic_coverage: float = 0.8
+    semantic_coverage: float = 0.85
     """Share of a document's pairs of nearby word stems that its neighbour must hold for it to be dropped; 0: the
     cosine alone decides, as in SemDeDup, which needs a neural embedder and a similarity of about 0.95."""
     semantic_keep: Literal["quality", "longest", "first", "centroid"] | None = None

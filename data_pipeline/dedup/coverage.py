@@ -50,7 +50,8 @@ def sketch(text: str) -> tuple[np.ndarray, int]:
     hashes = words(text, STEM)[0]
     if len(hashes) == 1:
         return hashes.astype(np.uint32), 0
-    found = np.unique(_pairs(hashes, WINDOW))
+    found = np.sort(_pairs(hashes, WINDOW))
+    found = found[np.flatnonzero(np.diff(found, prepend=~found[:1]))]
     level = 0
     while len(found) > MOST:
         level += 1

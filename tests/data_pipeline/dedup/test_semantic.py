@@ -32,7 +32,7 @@ def documents(seed: int, count: int) -> list[tuple[str, str]]:
         base = [sentence(draw, topic) for _ in range(20)]
         rows.append((identifier((n, 0)), ". ".join(" ".join(s) for s in base)))
         if n % 2:
-            revised = [[draw.choice(VOCABULARY) if draw.random() < 0.06 else w for w in s] for s in base[:18]]
+            revised = [[draw.choice(VOCABULARY) if draw.random() < 0.03 else w for w in s] for s in base[:18]]
             revised = revised[9:] + revised[:9]
             rows.append((identifier((n, 1)), ". ".join(" ".join(s) for s in revised)))
     draw.shuffle(rows)
