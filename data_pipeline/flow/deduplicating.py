@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.schema.pipeline import DataRun, DedupConfig
+from configs.schema.pipeline import DataRun
 from data_pipeline import policy
 from data_pipeline.document import shard_count
-from data_pipeline.flow import addresses, embedding
+from data_pipeline.flow import addresses, embedding, lines
 from data_pipeline.flow.context import Context, recipe_of
 from data_pipeline.stage import Stage
 
@@ -75,13 +75,15 @@ def index(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     return dedup.write(run_dir, shard_count(run_dir), shard, config.dedup)
 
 
-def steps(dedup: DedupConfig) -> list[str]:
+def steps(config: DataRun) -> list[str]:
     """Decision steps of a run, in order."""
+    dedup = config.dedup
     chosen = {
         "a": True,
         "url": dedup.url,
         "exact": dedup.exact,
         "minhash": dedup.minhash,
+        "lines": lines.wanted(config),
         "semantic": dedup.semantic,
     }
     return [name for name, wanted in chosen.items() if wanted]
@@ -113,6 +115,8 @@ def stages(context: Context) -> Iterator[Stage]:
         )
     if dedup.minhash:
         yield from _minhash(context)
+    if lines.wanted(context.config):
+        yield from lines.stages(context, ("url", "exact", "minhash"))
     if dedup.semantic:
         yield from embedding.stages(context)
 

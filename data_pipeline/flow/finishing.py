@@ -9,6 +9,7 @@ from configs import edge
 from configs.schema.pipeline import DataRun
 from data_pipeline import fingerprint, kept
 from data_pipeline.document import read_table, shard_count, shard_path
+from data_pipeline.flow import lines
 from data_pipeline.flow.context import Context, recipe_of
 from data_pipeline.flow.deduplicating import MINHASH_CODE, index, steps
 from data_pipeline.stage import Stage
@@ -17,7 +18,8 @@ from data_pipeline.stage import Stage
 def final(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     """Join the decisions, apply the edits, write the kept documents."""
     _, recipe = recipe_of(run_dir, shard, config)
-    return kept.finish(run_dir, shard, steps(config.dedup), recipe.filter.edits, config.jsonl)
+    names = lines.applied(recipe.filter.edits, config)
+    return kept.finish(run_dir, shard, steps(config), names, config.jsonl)
 
 
 def tokenizer(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -57,9 +59,9 @@ def stages(context: Context) -> Iterator[Stage]:
         final,
         context.shards,
         outputs=("decisions/final", "kept"),
-        depends=("decide", *steps(config.dedup)),
+        depends=("decide", *steps(config)),
         code=("kept.py", "edits.py", "policy.py"),
-        config=[steps(config.dedup), {s.name: s.recipe.filter.edits for s in context.sources}, config.jsonl],
+        config=[steps(config), {s.name: s.recipe.filter.edits for s in context.sources}, config.jsonl],
     )
     if config.dedup.minhash:
         yield Stage(
