@@ -14,7 +14,7 @@ _ASKING = "who what when where why how there that this these those"
 _NOT = "ca could do does did had may might must need ought sha should wo would"
 _NOT_ONLY = "ai are is was were have has dare"
 _HAVE = "could might must should would"
-_HOMOGRAPHS = frozenset("ill its hell shell shed were well whore".split())
+_HOMOGRAPHS = ("ill", "its", "hell", "shell", "shed", "were", "well", "whore")
 """Words that would be contractions without their apostrophe, but are words of their own."""
 
 _CUT = {
@@ -61,13 +61,17 @@ _WHOLE = (
     "(*_*) (¬_¬) ಠ_ಠ ಠ︵ಠ (ಠ_ಠ) ¯\\(ツ)/¯ (╯°□°）╯︵┻━┻ ><(((*>"
 )
 
-UNITS = (
+_UNITS = (
     "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar "
     "mb MB kb KB gb GB tb TB T G M K % км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг м/с км/ч кПа Па мбар "
     "Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ كم كم² كم³ م م² م³ سم سم² سم³ مم مم² مم³ غرام جرام جم كغ ملغ كوب "
     "$ US$ C$ A$ £ € ¥ ฿ ₽ ﷼ ₴ ₠ ₡ ₢ ₣ ₤ ₥ ₦ ₧ ₨ ₩ ₪ ₫ ₭ ₮ ₯ ₰ ₱ ₲ ₳ ₵ ₶ ₷ ₸ ₹ ₺ ₻ ₼ ₾ ₿"
-).split()
-"""What is split off a number before it."""
+)
+
+
+def units() -> list[str]:
+    """What is split off a number before it."""
+    return _UNITS.split()
 
 
 @cache
@@ -97,11 +101,11 @@ def _contractions() -> Iterator[tuple[str, ...]]:
     yield from (("i", "'m"), ("i", "'m", "a"))
     for word in (*_PERSONS.split(), *_ASKING.split()):
         yield from ((word, "'ll"), (word, "'ll", "'ve"), (word, "'d"), (word, "'d", "'ve"))
-        if word in ("i", "you", "we", "they") or word in _ASKING.split() and word not in ("that", "this"):
+        if word in ("i", "you", "we", "they") or (word in _ASKING.split() and word not in ("that", "this")):
             yield (word, "'ve")
-        if word in ("you", "we", "they") or word in _ASKING.split() and word not in ("that", "this"):
+        if word in ("you", "we", "they") or (word in _ASKING.split() and word not in ("that", "this")):
             yield (word, "'re")
-        if word in ("he", "she", "it") or word in _ASKING.split() and word not in ("these", "those"):
+        if word in ("he", "she", "it") or (word in _ASKING.split() and word not in ("these", "those")):
             yield (word, "'s")
     for verb in (*_NOT.split(), *_NOT_ONLY.split()):
         yield (verb, "n't")

@@ -29,12 +29,64 @@ from data_pipeline.analysis.phrases import (
 from data_pipeline.analysis.word_rules import find, mix
 
 COLUMNS = (
-    "c4_long c4_unterminated c4_short c4_script c4_policy c4_kept c4_kept_chars c4_lorem c4_curly c4_sentences "
-    "fw_lorem fw_curly fw_sentences fw_kept fw_kept_chars "
-    "rw_upper rw_numeric rw_counter rw_single rw_leftover rw_words words filled "
-    "repetitive_lines repetitive_chars covered_chars word_chars"
-).split()
+    "c4_long",
+    "c4_unterminated",
+    "c4_short",
+    "c4_script",
+    "c4_policy",
+    "c4_kept",
+    "c4_kept_chars",
+    "c4_lorem",
+    "c4_curly",
+    "c4_sentences",
+    "fw_lorem",
+    "fw_curly",
+    "fw_sentences",
+    "fw_kept",
+    "fw_kept_chars",
+    "rw_upper",
+    "rw_numeric",
+    "rw_counter",
+    "rw_single",
+    "rw_leftover",
+    "rw_words",
+    "words",
+    "filled",
+    "repetitive_lines",
+    "repetitive_chars",
+    "covered_chars",
+    "word_chars",
+)
 """Columns of `judge`: lines that each rule drops (the first that applies counts), and what is left of the text."""
+(
+    C4_LONG,
+    C4_UNTERMINATED,
+    C4_SHORT,
+    C4_SCRIPT,
+    C4_POLICY,
+    C4_KEPT,
+    C4_KEPT_CHARS,
+    C4_LOREM,
+    C4_CURLY,
+    C4_SENTENCES,
+    FW_LOREM,
+    FW_CURLY,
+    FW_SENTENCES,
+    FW_KEPT,
+    FW_KEPT_CHARS,
+    RW_UPPER,
+    RW_NUMERIC,
+    RW_COUNTER,
+    RW_SINGLE,
+    RW_LEFTOVER,
+    RW_WORDS,
+    WORDS,
+    FILLED,
+    REPETITIVE_LINES,
+    REPETITIVE_CHARS,
+    COVERED_CHARS,
+    WORD_CHARS,
+) = range(len(COLUMNS))
 C4, FINEWEB, REFINEDWEB, LLAMA3 = 0, 1, 2, 3
 """Sets of proposed edits."""
 MAX_WORD = 1000
@@ -50,13 +102,13 @@ for _c in "lLjJtTpPcCuU{[":
 
 
 @njit(uint64(uint64, uint64), cache=True, nogil=True)
-def extend(key, word):  # type: ignore[no-untyped-def]
+def extend(key, word):
     """Hash of a phrase that goes on with a word."""
     return mix(key * _PRIME + word)
 
 
 @njit(uint32(uint32), cache=True, nogil=True)
-def _lower(c):  # type: ignore[no-untyped-def]
+def _lower(c):
     """Lower case, for comparison with ASCII phrases: of other letters only the Kelvin sign becomes one."""
     if 0x41 <= c <= 0x5A:
         return c + uint32(32)
@@ -74,7 +126,7 @@ def hash_folded(word: str) -> int:
 
 
 @njit("int64(uint32[::1], int64[::1], uint32[::1], int32[:, ::1], int64[::1])", cache=True, nogil=True)
-def split(cps, bounds, flags, lines, of):  # type: ignore[no-untyped-def]
+def split(cps, bounds, flags, lines, of):
     """Lines as `str.splitlines` finds them: beginning, end, beginning of what follows; their number.
 
     Args:
@@ -102,7 +154,7 @@ def split(cps, bounds, flags, lines, of):  # type: ignore[no-untyped-def]
 
 
 @njit("void(int32[:, ::1], int64, int32[::1], int64, int32[::1])", cache=True, nogil=True)
-def number(lines, n_lines, start, n_words, line_of):  # type: ignore[no-untyped-def]
+def number(lines, n_lines, start, n_words, line_of):
     """Number of the line of each word, into `line_of`."""
     line = 0
     for w in range(n_words):
@@ -112,7 +164,7 @@ def number(lines, n_lines, start, n_words, line_of):  # type: ignore[no-untyped-
 
 
 @njit("int64(uint32[::1], uint32[::1], int64, int64, int64)", cache=True, nogil=True)
-def _citation(cps, flags, i, b, at):  # type: ignore[no-untyped-def]
+def _citation(cps, flags, i, b, at):
     """Characters of `[12]`, `[]`, `[edit]` or `[citation needed]` at `i`, or 0."""
     k = i + 1
     while k < b and flags[cps[k]] & DECIMAL:
@@ -131,7 +183,7 @@ def _citation(cps, flags, i, b, at):  # type: ignore[no-untyped-def]
 
 
 @njit("int64(uint32[::1], uint32[::1], int64, int64, uint32[::1], int64[:, ::1])", cache=True, nogil=True)
-def _notices(cps, flags, a, b, text, phrases):  # type: ignore[no-untyped-def]
+def _notices(cps, flags, a, b, text, phrases):
     """Bits of what the characters `a` to `b` hold."""
     bits = 0
     for i in range(a, b):
@@ -157,7 +209,7 @@ def _notices(cps, flags, a, b, text, phrases):  # type: ignore[no-untyped-def]
 
 
 @njit("boolean(uint32[::1], int64, int64)", cache=True, nogil=True)
-def _is_terminated(cps, a, b):  # type: ignore[no-untyped-def]
+def _is_terminated(cps, a, b):
     """Whether a line ends with `. ? ! " '` and not with three dots."""
     if b <= a:
         return False
@@ -170,7 +222,7 @@ def _is_terminated(cps, a, b):  # type: ignore[no-untyped-def]
 @njit(
     "int64(uint32[::1], uint32[::1], int32[::1], int32[::1], int64, int64, boolean)", cache=True, nogil=True
 )
-def sentences(cps, flags, start, length, first, last, space):  # type: ignore[no-untyped-def]
+def sentences(cps, flags, start, length, first, last, space):
     """Sentences of the words `first` to `last`: one ends with marks, and the next begins with what is none.
 
     `space`: more than one space stands behind them, which counts as one more word.
@@ -190,7 +242,7 @@ def sentences(cps, flags, start, length, first, last, space):  # type: ignore[no
 
 
 @njit("int64(int32[:, ::1], int64, int64, int64, int64, int64, int64)", cache=True, nogil=True)
-def _propose(spans, n, kind, document, a, b, text):  # type: ignore[no-untyped-def]
+def _propose(spans, n, kind, document, a, b, text):
     """Add a span; beyond the end of the array it is only counted."""
     if b <= a:
         return n
@@ -204,7 +256,7 @@ def _propose(spans, n, kind, document, a, b, text):  # type: ignore[no-untyped-d
     cache=True,
     nogil=True,
 )
-def _keep(cps, spans, n, kind, document, begin, previous, a, b):  # type: ignore[no-untyped-def]
+def _keep(cps, spans, n, kind, document, begin, previous, a, b):
     """Delete what lies between the piece that was kept before, which ended at `previous`, and the one from `a` on.
 
     Pieces that are kept stand in lines of their own: of what lies between one line feed stays, or is put there.
@@ -228,7 +280,7 @@ def _keep(cps, spans, n, kind, document, begin, previous, a, b):  # type: ignore
     cache=True,
     nogil=True,
 )
-def _leftover(cps, flags, table, a, b, words, found):  # type: ignore[no-untyped-def]
+def _leftover(cps, flags, table, a, b, words, found):
     """Judge a line of at most ten words by RefinedWeb's patterns: COUNTED, another bit, or 0.
 
     `found[0]` is then the beginning and the end of the phrase.
@@ -271,11 +323,9 @@ def _leftover(cps, flags, table, a, b, words, found):  # type: ignore[no-untyped
             bits = int64(table[1, slot])
             if bits & COUNTED and j == k:
                 counted += 1
-            if (
-                bits & ANYWHERE
-                or (bits & BEGIN and k == 0)
-                or (bits & END and j == n - 1 and (k > 0 or n <= 3))
-            ):
+            # "Read more" and "Read more..." lead away; a sentence may end with "to read more."
+            leads = bits & END and j == n - 1 and not _is_terminated(cps, a, b)
+            if bits & ANYWHERE or (bits & BEGIN and k == 0) or leads:
                 found[0, 0], found[0, 1] = found[k + 1, 0], found[j + 1, 1]
                 return bits & (ANYWHERE | BEGIN | END)
     if counted and n <= 6:
@@ -293,7 +343,7 @@ def _leftover(cps, flags, table, a, b, words, found):  # type: ignore[no-untyped
     cache=True,
     nogil=True,
 )
-def judge(  # type: ignore[no-untyped-def]
+def judge(
     cps, bounds, flags, rules, lines, of, start, length, words, covered, text, phrases, leftovers, out, spans
 ):
     """Count into `out` [d, len(COLUMNS)], propose edits in `spans`; the number of edits, which may exceed the array.
@@ -321,7 +371,7 @@ def judge(  # type: ignore[no-untyped-def]
             while b > a and flags[cps[b - 1]] & SPACE:
                 b -= 1
             if a == b:
-                row[0 + 1] += 1
+                row[C4_UNTERMINATED] += 1
                 continue
             pieces = longest = upper = decimal = letters = marks = 0
             i = a
@@ -340,13 +390,13 @@ def judge(  # type: ignore[no-untyped-def]
                 longest = max(longest, i - begin_piece)
                 while i < b and flags[cps[i]] & SPACE:
                     i += 1
-            row[22] += 1
-            row[21] += pieces
+            row[FILLED] += 1
+            row[WORDS] += pieces
 
             # C4, and FineWeb's use of it without the rule on terminal punctuation.
             bits = _notices(cps, flags, a, b, text, phrases)
             ended, count, size = False, 0, b - a
-            if longest <= MAX_WORD and pieces >= MIN_WORDS or bits & CITATION:
+            if (longest <= MAX_WORD and pieces >= MIN_WORDS) or bits & CITATION:
                 if bits & CITATION:
                     rest = np.empty(b - a, np.uint32)
                     size, i = 0, a
@@ -375,34 +425,34 @@ def judge(  # type: ignore[no-untyped-def]
             else:
                 ended = _is_terminated(cps, a, b)
             if longest > MAX_WORD:
-                row[0] += 1
+                row[C4_LONG] += 1
             else:
                 enough = pieces >= MIN_WORDS
                 if not ended:
-                    row[1] += 1
+                    row[C4_UNTERMINATED] += 1
                 elif not enough:
-                    row[2] += 1
+                    row[C4_SHORT] += 1
                 if enough:
                     lorem, script = bits & LOREM != 0, bits & SCRIPT != 0
-                    row[10] += lorem
-                    row[7] += ended and lorem
+                    row[FW_LOREM] += lorem
+                    row[C4_LOREM] += ended and lorem
                     if script:
-                        row[3] += ended
+                        row[C4_SCRIPT] += ended
                     else:
-                        row[11] += bits & CURLY != 0
-                        row[8] += ended and bits & CURLY != 0
+                        row[FW_CURLY] += bits & CURLY != 0
+                        row[C4_CURLY] += ended and bits & CURLY != 0
                         if bits & POLICY:
-                            row[4] += ended
+                            row[C4_POLICY] += ended
                         else:
-                            row[12] += count
-                            row[13] += 1
-                            row[14] += size
+                            row[FW_SENTENCES] += count
+                            row[FW_KEPT] += 1
+                            row[FW_KEPT_CHARS] += size
                             n = _keep(cps, spans, n, FINEWEB, d, begin, fw_end, a, b)
                             fw_end = b
                             if ended:
-                                row[9] += count
-                                row[5] += 1
-                                row[6] += size
+                                row[C4_SENTENCES] += count
+                                row[C4_KEPT] += 1
+                                row[C4_KEPT_CHARS] += size
                                 n = _keep(cps, spans, n, C4, d, begin, c4_end, a, b)
                                 c4_end = b
                             if bits & CITATION:
@@ -419,17 +469,17 @@ def judge(  # type: ignore[no-untyped-def]
             kind = -1
             cut_a, cut_b = int64(lines[line, 0]), following
             if upper * 2 > marks:
-                kind = 15
+                kind = RW_UPPER
             elif letters == 0 and decimal > 0:
-                kind = 16
+                kind = RW_NUMERIC
             else:
                 left = _leftover(cps, flags, leftovers, a, b, pieces, found) if pieces <= SHORT_LINE else 0
                 if left & COUNTED:
-                    kind = 17
+                    kind = RW_COUNTER
                 elif pieces == 1:
-                    kind = 18
+                    kind = RW_SINGLE
                 elif left:
-                    kind = 19
+                    kind = RW_LEFTOVER
                     if found[0, 0] > a or found[0, 1] < b:
                         cut_a, cut_b = found[0, 0], found[0, 1]
                         while cut_b < b and flags[cps[cut_b]] & SPACE:
@@ -438,7 +488,7 @@ def judge(  # type: ignore[no-untyped-def]
                             cut_a -= 1
             if kind >= 0:
                 row[kind] += 1
-                row[20] += pieces
+                row[RW_WORDS] += pieces
                 n = _propose(spans, n, REFINEDWEB, d, cut_a - begin, cut_b - begin, 0)
 
             # Llama 3: repetition within a line.
@@ -447,11 +497,11 @@ def judge(  # type: ignore[no-untyped-def]
                 chars += length[k]
                 if covered[k]:
                     inside += length[k]
-            row[26] += chars
-            row[25] += inside
+            row[WORD_CHARS] += chars
+            row[COVERED_CHARS] += inside
             if w - first >= MIN_COVERAGE_WORDS and inside > MAX_COVERAGE * chars:
-                row[23] += 1
-                row[24] += b - a
+                row[REPETITIVE_LINES] += 1
+                row[REPETITIVE_CHARS] += b - a
                 n = _propose(spans, n, LLAMA3, d, int64(lines[line, 0]) - begin, following - begin, 0)
         n = _keep(cps, spans, n, C4, d, begin, c4_end, -1, bounds[d + 1])
         n = _keep(cps, spans, n, FINEWEB, d, begin, fw_end, -1, bounds[d + 1])

@@ -25,21 +25,20 @@ BEGIN, END, ANYWHERE, COUNTED = 1, 2, 4, 8
 """Where a phrase makes a short line a leftover; `COUNTED`: what stands with a number, as in "3 likes"."""
 
 LEFTOVERS = {
-    BEGIN: "sign in|sign up|signin|signup|log in|login|log out|logout|my account|create account|register now|skip to|jump to|"
-    "back to top|go to top|share this|share on|follow us|follow on|tweet this|pin it|print this|email this|posted in|"
-    "filed under|tagged with|tags|categories|related posts|related articles|previous post|next post|previous article|"
+    BEGIN: "sign in|sign up|signin|signup|log in|login|log out|logout|my account|create account|register now|skip to|"
+    "jump to|back to top|go to top|share this|share on|follow us|follow on|tweet this|pin it|print this|email this|"
+    "posted in|filed under|tagged with|related posts|related articles|previous post|next post|previous article|"
     "next article|leave a comment|leave a reply|post a comment|write a comment|add comment|add a comment|reply to|"
-    "click here|tap here|subscribe to|toggle navigation|main menu|all rights reserved|copyright|advertisement|sponsored|"
-    "loading|search for|menu|close menu",
+    "click here|tap here|subscribe to|toggle navigation|main menu|all rights reserved|advertisement|sponsored|close menu",
     END: "read more|read more about|read full article|continue reading|learn more|show more|see more|view more|load more|"
-    "find out more|more info|see all|view all|show all|read on|sign in|log in|sign up|subscribe|reply|share|tweet|"
-    "add to cart|add to basket|buy now|shop now|order now|download now|see details|view details|full story|permalink",
-    ANYWHERE: "items in cart|item in cart|items in your cart|your cart is empty|add to cart|add to wishlist|add to wish list|"
-    "shopping cart|shopping bag|all rights reserved|powered by wordpress|forgot your password|forgot password|"
-    "lost your password|remember me|accept cookies|accept all cookies|cookie settings|subscribe to our newsletter|"
-    "sign up for our newsletter|share on facebook|share on twitter|share on linkedin|share on whatsapp|share via email|"
-    "opens in a new window|opens in new window|opens in new tab|this site uses|enable javascript|skip to content|"
-    "skip to main content",
+    "find out more|more info|see all|view all|show all|sign in|log in|sign up|add to cart|add to basket|buy now|shop now|"
+    "order now|download now|see details|view details|full story|permalink",
+    ANYWHERE: "items in cart|item in cart|items in your cart|your cart is empty|add to cart|add to wishlist|"
+    "add to wish list|shopping cart|shopping bag|all rights reserved|powered by wordpress|forgot your password|"
+    "forgot password|lost your password|remember me|accept cookies|accept all cookies|cookie settings|"
+    "subscribe to our newsletter|sign up for our newsletter|share on facebook|share on twitter|share on linkedin|"
+    "share on whatsapp|share via email|opens in a new window|opens in new window|opens in new tab|this site uses|"
+    "enable javascript|skip to content|skip to main content",
     COUNTED: "like|likes|share|shares|comment|comments|reply|replies|retweet|retweets|repost|reposts|view|views|follower|"
     "followers|following|subscriber|subscribers|post|posts|point|points|vote|votes|upvote|upvotes|rating|ratings|review|"
     "reviews|reaction|reactions|favorite|favorites|favourite|favourites|download|downloads|member|members|reader|readers|"

@@ -12,9 +12,15 @@ from numba import int64, njit, uint64
 from data_pipeline.analysis.characters import SPACE
 from data_pipeline.analysis.word_rules import mix
 
-DUPLICATES = (
-    "lines dup_lines dup_line_chars paragraphs dup_paragraphs dup_paragraph_chars dup_filled_chars".split()
-)
+DUPLICATES = [
+    "lines",
+    "dup_lines",
+    "dup_line_chars",
+    "paragraphs",
+    "dup_paragraphs",
+    "dup_paragraph_chars",
+    "dup_filled_chars",
+]
 """Columns of `duplicates`: pieces between runs of line feeds, between two or more; `filled`: lines that hold more than
 white space."""
 TOP = (2, 3, 4)
@@ -27,7 +33,7 @@ _PRIME = np.uint64(0xD6E8FEB86659FD93)
 
 
 @njit("int64(int64)", cache=True, nogil=True)
-def _slots(n):  # type: ignore[no-untyped-def]
+def _slots(n):
     size = 16
     while size < 2 * n:
         size *= 2
@@ -35,7 +41,7 @@ def _slots(n):  # type: ignore[no-untyped-def]
 
 
 @njit("int64(uint64[::1], int64, int64, uint64)", cache=True, nogil=True)
-def _add(keys, base, size, key):  # type: ignore[no-untyped-def]
+def _add(keys, base, size, key):
     """Add a key to the set at `base`; 1 where it was there."""
     key = key | uint64(1)
     slot = int64(key >> uint64(32)) & (size - 1)
@@ -50,7 +56,7 @@ def _add(keys, base, size, key):  # type: ignore[no-untyped-def]
 
 
 @njit("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])", cache=True, nogil=True)
-def duplicates(cps, bounds, flags, out):  # type: ignore[no-untyped-def]
+def duplicates(cps, bounds, flags, out):
     """Count into `out` [d, len(DUPLICATES)]."""
     keys = np.zeros(1024, np.uint64)
     for d in range(len(bounds) - 1):
@@ -76,7 +82,7 @@ def duplicates(cps, bounds, flags, out):  # type: ignore[no-untyped-def]
             c = cps[i] if i < b else uint64(10)
             if c == 10:
                 # Runs of line feeds separate; at both ends of a text they leave an empty piece.
-                if i > line or (i == line and (i == a or i == b)):
+                if i > line or (i == line and i in (a, b)):
                     if i > line:
                         lines += 1
                         if _add(keys, 0, size, mix(h)):
@@ -122,7 +128,7 @@ def duplicates(cps, bounds, flags, out):  # type: ignore[no-untyped-def]
     cache=True,
     nogil=True,
 )
-def _group(grams, places, n, keys, counts, groups, size):  # type: ignore[no-untyped-def]
+def _group(grams, places, n, keys, counts, groups, size):
     """Count equal n-grams at `n` places; group of each place into `groups`, sizes of groups into `counts`."""
     counts[:size] = 0
     for k in range(n):
@@ -141,7 +147,7 @@ def _group(grams, places, n, keys, counts, groups, size):  # type: ignore[no-unt
     cache=True,
     nogil=True,
 )
-def n_grams(hashes, length, words, line_of, out, covered):  # type: ignore[no-untyped-def]
+def n_grams(hashes, length, words, line_of, out, covered):
     """Characters of repeated n-grams.
 
     Args:

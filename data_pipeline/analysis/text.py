@@ -1,3 +1,4 @@
+# mypy: disable-error-code="assignment"
 """UTF-8 to code points, and what is counted character by character: classes, lines, pieces between white space."""
 
 from __future__ import annotations
@@ -15,9 +16,28 @@ from data_pipeline.analysis.characters import (
 )
 
 COUNTS = (
-    "alnum decimal space non_ascii encoded replaced hashes ellipses newlines spaced alpha_spaced "
-    "lines filled filled_chars longest bullets ellipsis_lines third_longest fw_lines fw_punct fw_short"
-).split()
+    "alnum",
+    "decimal",
+    "space",
+    "non_ascii",
+    "encoded",
+    "replaced",
+    "hashes",
+    "ellipses",
+    "newlines",
+    "spaced",
+    "alpha_spaced",
+    "lines",
+    "filled",
+    "filled_chars",
+    "longest",
+    "bullets",
+    "ellipsis_lines",
+    "third_longest",
+    "fw_lines",
+    "fw_punct",
+    "fw_short",
+)
 """Columns of `count`; `spaced`: pieces between white space, `filled`: lines that hold more than white space, `fw_`: those
 between line feeds alone, with sentence punctuation at the end, of at most 30 characters."""
 SHORT_LINE = 30
@@ -25,7 +45,7 @@ ENCODED_RUN = 120
 
 
 @njit("int64(uint8[::1], int64[::1], uint32[::1], int64[::1])", cache=True, nogil=True)
-def decode(data, offsets, cps, bounds):  # type: ignore[no-untyped-def]
+def decode(data, offsets, cps, bounds):
     """Code points of UTF-8 texts; the number of them. Surrogates pass, anything malformed becomes U+FFFD.
 
     Args:
@@ -63,7 +83,7 @@ def decode(data, offsets, cps, bounds):  # type: ignore[no-untyped-def]
 
 
 @njit("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])", cache=True, nogil=True)
-def count(cps, bounds, flags, out):  # type: ignore[no-untyped-def]
+def count(cps, bounds, flags, out):
     """Count into `out` [d, len(COUNTS)]."""
     for d in range(len(bounds) - 1):
         a, b = bounds[d], bounds[d + 1]
@@ -140,13 +160,9 @@ def count(cps, bounds, flags, out):  # type: ignore[no-untyped-def]
                     fw_short += size <= SHORT_LINE
                 feed, feed_filled = i + 1, False
         row = out[d]
+        # In the order of COUNTS.
         row[0], row[1], row[2], row[3], row[4], row[5] = alnum, decimal, space, non_ascii, encoded, replaced
         row[6], row[7], row[8], row[9], row[10] = hashes, ellipses, newlines, spaced, alpha_spaced
         row[11], row[12], row[13], row[14], row[15] = lines, filled, filled_chars, longest, bullets
-        row[16], row[17], row[18], row[19], row[20] = (
-            ellipsis_lines,
-            max(top_3, int64(0)),
-            fw_lines,
-            fw_punct,
-            fw_short,
-        )
+        row[16], row[17] = ellipsis_lines, max(top_3, int64(0))
+        row[18], row[19], row[20] = fw_lines, fw_punct, fw_short

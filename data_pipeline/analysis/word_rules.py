@@ -33,10 +33,10 @@ from data_pipeline.analysis.characters import (
     WORD,
     table,
 )
-from data_pipeline.analysis.english import UNITS, exceptions
+from data_pipeline.analysis.english import exceptions, units
 
 COUNTS = ("lexical", "lexical_chars", "alpha", "stop_words")
-"""Columns of `count`: words that hold more than symbols, their characters, words that hold a letter, different stop words."""
+"""Columns of `count`: words that hold more than symbols, their characters, words that hold a letter, stop words."""
 MAX_STOP_WORD = 24
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
@@ -56,7 +56,7 @@ _DOT, _ELLIPSIS, _PLUS, _HYPHEN = 0x2E, 0x2026, 0x2B, 0x2D
 
 
 @njit(uint64(uint64), cache=True, nogil=True)
-def mix(x):  # type: ignore[no-untyped-def]
+def mix(x):
     """Finaliser of splitmix64: neighbouring numbers become unrelated hashes."""
     x = (x ^ (x >> _30)) * _MIX_1
     x = (x ^ (x >> _27)) * _MIX_2
@@ -64,7 +64,7 @@ def mix(x):  # type: ignore[no-untyped-def]
 
 
 @njit(uint64(uint32[::1], int64, int64), cache=True, nogil=True)
-def hash_of(cps, a, b):  # type: ignore[no-untyped-def]
+def hash_of(cps, a, b):
     """64-bit hash of the characters `a` to `b`; equal on every machine."""
     h = _OFFSET
     for i in range(a, b):
@@ -73,7 +73,7 @@ def hash_of(cps, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint64[::1], int64, uint64), cache=True, nogil=True)
-def _find(rules, base, key):  # type: ignore[no-untyped-def]
+def _find(rules, base, key):
     """Slot of a key in the table that starts at `base`, or -1."""
     slot = int64(key & uint64(_SLOTS - 1))
     while True:
@@ -86,14 +86,14 @@ def _find(rules, base, key):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint64[::1], uint32[::1], int64, int64), cache=True, nogil=True)
-def _exception(rules, cps, a, b):  # type: ignore[no-untyped-def]
+def _exception(rules, cps, a, b):
     if b - a < 2 or b - a > _LONGEST:
         return -1
     return _find(rules, 0, hash_of(cps, a, b))
 
 
 @njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
-def _prefix(cps, flags, a, b):  # type: ignore[no-untyped-def]
+def _prefix(cps, flags, a, b):
     """Length of the prefix of a piece, or 0."""
     c = cps[a]
     if flags[c] & PREFIX:
@@ -113,7 +113,7 @@ def _prefix(cps, flags, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint64[::1], uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
-def _suffix(rules, cps, flags, a, b):  # type: ignore[no-untyped-def]
+def _suffix(rules, cps, flags, a, b):
     """Length of the suffix of a piece, or 0."""
     if b <= a:
         return 0
@@ -153,7 +153,7 @@ def _suffix(rules, cps, flags, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint32[::1], uint32[::1], int64, int64, int64), cache=True, nogil=True)
-def _infix(cps, flags, a, b, i):  # type: ignore[no-untyped-def]
+def _infix(cps, flags, a, b, i):
     """Length of the infix at `i` of the piece `a` to `b`, or 0."""
     c = cps[i]
     f = flags[c]
@@ -170,9 +170,9 @@ def _infix(cps, flags, a, b, i):  # type: ignore[no-untyped-def]
         if n > 1:
             return n
         return 1 if before & (LOWER_LETTER | QUOTE) and after & (UPPER_LETTER | QUOTE) else 0
-    if (c == _PLUS or c == _HYPHEN or c == 0x2A or c == 0x5E) and before & DIGIT and i + 1 < b:
-        if after & DIGIT or cps[i + 1] == _HYPHEN:
-            return 1
+    between = before & DIGIT and i + 1 < b and (after & DIGIT or cps[i + 1] == _HYPHEN)
+    if between and c in (_PLUS, _HYPHEN, 0x2A, 0x5E):
+        return 1
     if c == 0x2C:
         return 1 if before & LETTER and after & LETTER else 0
     if not before & (LETTER | DIGIT):
@@ -194,7 +194,7 @@ def _infix(cps, flags, a, b, i):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
-def _ends_address(cps, flags, i, b):  # type: ignore[no-untyped-def]
+def _ends_address(cps, flags, i, b):
     """Whether a port, a path or nothing follows the host of an address."""
     if i < b and cps[i] == 0x3A:
         n = 1
@@ -207,7 +207,7 @@ def _ends_address(cps, flags, i, b):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
-def _is_host(cps, flags, a, b):  # type: ignore[no-untyped-def]
+def _is_host(cps, flags, a, b):
     """Whether `a` to `b` is a host with an optional port and path."""
     label, labels, i, quad = a, 0, a, 0
     while i < b:
@@ -251,16 +251,16 @@ def _is_host(cps, flags, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
-def _is_address(cps, flags, a, b):  # type: ignore[no-untyped-def]
+def _is_address(cps, flags, a, b):
     """Whether a piece is a URL, a host name or an e-mail address."""
     if _is_host(cps, flags, a, b):
         return 1
     i = a
     while i < b and (flags[cps[i]] & WORD or cps[i] == _HYPHEN or cps[i] == _DOT or cps[i] == _PLUS):
         i += 1
-    if i - a >= 2 and i + 2 < b and cps[i] == 0x3A and cps[i + 1] == 0x2F and cps[i + 2] == 0x2F:
-        if _is_host(cps, flags, i + 3, b):
-            return 1
+    has_scheme = i - a >= 2 and i + 2 < b and cps[i] == 0x3A and cps[i + 1] == 0x2F and cps[i + 2] == 0x2F
+    if has_scheme and _is_host(cps, flags, i + 3, b):
+        return 1
     # Only the last few of many @ can stand before a host: more are no address, and would take quadratic time.
     tried = 0
     for k in range(b - 2, a, -1):
@@ -279,7 +279,7 @@ _ARRAYS = (
 
 
 @njit("int64(uint32[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)", cache=True, nogil=True)
-def _emit(cps, a, b, start, length, hashes, n):  # type: ignore[no-untyped-def]
+def _emit(cps, a, b, start, length, hashes, n):
     start[n] = a
     length[n] = b - a
     hashes[n] = hash_of(cps, a, b)
@@ -291,11 +291,11 @@ def _emit(cps, a, b, start, length, hashes, n):  # type: ignore[no-untyped-def]
     cache=True,
     nogil=True,
 )
-def _emit_cut(cps, a, b, cuts, start, length, hashes, n):  # type: ignore[no-untyped-def]
+def _emit_cut(cps, a, b, cuts, start, length, hashes, n):
     """Emit the parts of an exception; `cuts` holds their number and, a byte each, where they begin."""
     at = a
     count = int64(cuts & uint64(0xFF))
-    for k in range(count):
+    for _ in range(count):
         cuts >>= uint64(8)
         n = _emit(cps, at, a + int64(cuts & uint64(0xFF)), start, length, hashes, n)
         at = a + int64(cuts & uint64(0xFF))
@@ -307,7 +307,7 @@ def _emit_cut(cps, a, b, cuts, start, length, hashes, n):  # type: ignore[no-unt
     cache=True,
     nogil=True,
 )
-def _join(cps, rules, first, start, length, hashes, n):  # type: ignore[no-untyped-def]
+def _join(cps, rules, first, start, length, hashes, n):
     """Join parts of a piece that together are an exception, such as a colon and a bracket."""
     i = out = first
     while i < n:
@@ -333,7 +333,7 @@ def _join(cps, rules, first, start, length, hashes, n):  # type: ignore[no-untyp
 
 
 @njit(_ARRAYS, cache=True, nogil=True)
-def _cut(cps, flags, rules, a, b, start, length, hashes, n):  # type: ignore[no-untyped-def]
+def _cut(cps, flags, rules, a, b, start, length, hashes, n):
     """Words of a piece without white space; -1 where the arrays are full."""
     first, top = n, len(start)
     while a < b:
@@ -394,7 +394,7 @@ def _cut(cps, flags, rules, a, b, start, length, hashes, n):  # type: ignore[no-
 
 
 @njit(_ARRAYS, cache=True, nogil=True)
-def find(cps, flags, rules, a, b, start, length, hashes, n):  # type: ignore[no-untyped-def]
+def find(cps, flags, rules, a, b, start, length, hashes, n):
     """Words of the characters `a` to `b`, written from place `n` on; the next free place, or -1 where there is none.
 
     Args:
@@ -451,14 +451,14 @@ def find(cps, flags, rules, a, b, start, length, hashes, n):  # type: ignore[no-
             n += 1
             continue
         last = cps[i - 1]
-        if letters == size - 1 and size > 2 and not flags[last] & LETTER:
+        ends = flags[last] & AFFIX or (last == _DOT and size > 1 and flags[cps[i - 2]] & LOWER_LETTER)
+        if ends and letters == size - 1 and size > 2 and not flags[last] & LETTER:
             # A word and one mark behind it, the most frequent piece after plain words.
-            if flags[last] & AFFIX or (last == _DOT and flags[cps[i - 2]] & LOWER_LETTER):
-                h = mix(h)
-                if size - 1 > _LONGEST or _find(rules, 0, h) < 0:
-                    start[n], length[n], hashes[n] = first, size - 1, h
-                    n = _emit(cps, i - 1, i, start, length, hashes, n + 1)
-                    continue
+            h = mix(h)
+            if size - 1 > _LONGEST or _find(rules, 0, h) < 0:
+                start[n], length[n], hashes[n] = first, size - 1, h
+                n = _emit(cps, i - 1, i, start, length, hashes, n + 1)
+                continue
         n = _cut(cps, flags, rules, first, i, start, length, hashes, n)
         if n < 0:
             return -1
@@ -470,7 +470,7 @@ def find(cps, flags, rules, a, b, start, length, hashes, n):  # type: ignore[no-
     cache=True,
     nogil=True,
 )
-def find_all(cps, bounds, flags, rules, start, length, hashes, words):  # type: ignore[no-untyped-def]
+def find_all(cps, bounds, flags, rules, start, length, hashes, words):
     """Words of all documents of a batch; `words` (int64 [d + 1], written) says where those of each begin."""
     n = int64(0)
     words[0] = 0
@@ -488,7 +488,7 @@ def find_all(cps, bounds, flags, rules, start, length, hashes, words):  # type: 
     cache=True,
     nogil=True,
 )
-def count(cps, flags, start, length, hashes, words, stops, languages, out):  # type: ignore[no-untyped-def]
+def count(cps, flags, start, length, hashes, words, stops, languages, out):
     """Count words into `out` [d, len(COUNTS)].
 
     Args:
@@ -565,7 +565,7 @@ def rules() -> np.ndarray:
         if value is not None:
             found[base + _SLOTS + slot] = np.uint64(value)
 
-    for unit in UNITS:
+    for unit in units():
         insert(_UNITS, hash_word(unit), None)
     flags, patterns = table(), []
     start, length, hashes = np.empty(64, np.int32), np.empty(64, np.int32), np.empty(64, np.uint64)

@@ -40,7 +40,12 @@ def signals(batch: Batch, languages: Sequence[str | None] | None = None) -> dict
     every second page); `n_stop_words`: different stop words of the document's language, English where none is known, NaN
     for a language without a list; `dup_*`, `top_*`: repetition, as shares of lines, paragraphs or characters.
     """
-    counts, words, repeated, grams = batch.counts, batch.word_counts(*_stops(batch, languages)), batch.duplicates, batch.n_grams
+    counts, words, repeated, grams = (
+        batch.counts,
+        batch.word_counts(*_stops(batch, languages)),
+        batch.duplicates,
+        batch.n_grams,
+    )
     n_words, n_chars = np.maximum(np.diff(batch.words), 1), np.maximum(batch.n_chars, 1)
     n_lines = np.maximum(counts["lines"], 1)
     found = {
@@ -67,7 +72,7 @@ def _stops(batch: Batch, languages: Sequence[str | None] | None) -> tuple[np.nda
     """(hash table of stop words, number of each document's language in it)."""
     if languages is None:
         return _table((None,)), np.zeros(len(batch), np.int32)
-    different = tuple(sorted({x for x in languages if x is not None})) + (None,)
+    different = (*sorted({x for x in languages if x is not None}), None)
     numbers = {name: i if stopwords.of(name) is not None else -1 for i, name in enumerate(different)}
     return _table(different), np.array([numbers[x] for x in languages], np.int32)
 

@@ -6,7 +6,14 @@ import numpy as np
 
 from data_pipeline.analysis import Batch
 
-COLUMNS = ("upper_lines", "numeric_lines", "counter_lines", "single_word_lines", "leftover_lines", "flagged_words")
+COLUMNS = (
+    "upper_lines",
+    "numeric_lines",
+    "counter_lines",
+    "single_word_lines",
+    "leftover_lines",
+    "flagged_words",
+)
 
 
 def signals(batch: Batch) -> dict[str, np.ndarray]:

@@ -41,6 +41,10 @@ def words(text: str) -> list[str]:
     return [text[a : a + n] for a, n in zip(batch.start.tolist(), batch.length.tolist(), strict=True)]
 
 
+def cut(text: str) -> list[str]:
+    return text.split()
+
+
 def edited(text: str, name: str) -> str:
     _, found = heuristics.annotate_texts(pa.chunked_array([[text]], pa.string()))
     return edits.apply(text, [[edits.Span(**s) for s in found[name][0].as_py()]])
@@ -92,16 +96,16 @@ def noises() -> list[str]:
 
 def test_words_are_cut_by_affix_rules() -> None:
     assert words("Hello, world! It's (see below): don't 5km.") == (
-        "Hello , world ! It 's ( see below ): do n't 5 km .".split()
+        cut("Hello , world ! It 's ( see below ): do n't 5 km .")
     )
     assert words('U.S. and e.g. Mr. Smith\'s well-known "quote."') == (
-        'U.S. and e.g. Mr. Smith \'s well - known " quote . "'.split()
+        cut('U.S. and e.g. Mr. Smith \'s well - known " quote . "')
     )
     assert words("see http://www.example.org/a-b/c.html, or me@my-host.org") == (
-        "see http://www.example.org/a-b/c.html , or me@my-host.org".split()
+        cut("see http://www.example.org/a-b/c.html , or me@my-host.org")
     )
     assert words("$3.50 either/or 1-2 a.b A.B end.Begin wait... wait…") == (
-        "$ 3.50 either / or 1 - 2 a.b A.B end . Begin wait ... wait …".split()
+        cut("$ 3.50 either / or 1 - 2 a.b A.B end . Begin wait ... wait …")
     )
     assert words("I’m can’t 9am :-) 你好") == ["I", "’m", "ca", "n’t", "9", "am", ":-)", "你", "好"]
 
@@ -314,6 +318,7 @@ def test_mc4_third_longest_line(noises: list[str]) -> None:
         ("You have 3 items in cart today", "leftover_lines", "You have 3 today\n"),
         ("The council met on Monday Read more...", "leftover_lines", "The council met on Monday\n"),
         ("The council met on Monday and read more about trees than ever before, it said.", None, None),
+        ("The council would like to learn more.", None, None),
         ("Three likes are better than none.", None, None),
         ("He had 3 likes and was glad.", None, None),
     ],
