@@ -20,7 +20,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import executor, flow, funnel, policy
+from data_pipeline import executor, flow, funnel, policy, progress
 from data_pipeline import stage as staging
 from data_pipeline.read import units as planning
 
@@ -53,6 +53,8 @@ def _run(config: DataRun) -> int:
     run_dir = Path(config.output).expanduser().absolute()
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
+    if not config.dry_run:
+        executor.warm_up(config.executor)
     plan = planning.plan(sources, config.unit_bytes)
     todo, not_run = flow.build(run_dir, config, plan)
     expected = staging.fingerprints(todo)
@@ -87,22 +89,25 @@ def _stages(
         print(f"  not run · {line}")
     states: dict[str, staging.State] = {}
     redone = False
-    for i, stage in enumerate(todo, 1):
-        state = staging.state(run_dir, stage, expected[stage.name])
-        skipped = state.done
-        if not skipped:
-            redone = True
-            state = executor.run(run_dir, stage, config, expected[stage.name])
-        states[stage.name] = state
-        took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"
-        print(f"  {i:>2}/{len(todo)} {stage.name:<15} {took}  {_shown(state)}", flush=True)
-        if stage.name == "final" and not state.counts.get("kept"):
-            account = funnel.account(run_dir, plan, states, not_run)
-            print(funnel.table(account))
-            raise ValueError(
-                f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
-                "each rule dropped"
-            )
+    with progress.Page(run_dir, todo, [u.bytes for u in plan.units]) as page:
+        for i, stage in enumerate(todo, 1):
+            state = staging.state(run_dir, stage, expected[stage.name])
+            skipped = state.done
+            if not skipped:
+                redone = True
+                page.begin(stage)
+                state = executor.run(run_dir, stage, config, expected[stage.name])
+            states[stage.name] = state
+            page.end(stage, state, skipped)
+            took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"
+            print(f"  {i:>2}/{len(todo)} {stage.name:<15} {took}  {_shown(state)}", flush=True)
+            if stage.name == "final" and not state.counts.get("kept"):
+                account = funnel.account(run_dir, plan, states, not_run)
+                print(funnel.table(account))
+                raise ValueError(
+                    f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
+                    "each rule dropped"
+                )
     verb = "made" if redone else "unchanged"
     if "final" not in states:
         print(f"{verb} up to stage {todo[-1].name} in {time.monotonic() - began:.1f} s: {run_dir}")

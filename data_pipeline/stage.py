@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -150,25 +149,18 @@ class StageStep(PipelineStep):
 
     type = "arriero"
 
-    def __init__(
-        self, name: str, function: StageFunction, run_dir: Path, config: DataRun, driver: int | None
-    ) -> None:
+    def __init__(self, name: str, function: StageFunction, run_dir: Path, config: DataRun) -> None:
         super().__init__()
         self.name, self.function, self.run_dir, self.config = name, function, run_dir, config
-        self.driver = driver
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Work on a shard and leave its counts in the stage's log folder."""
-        with working(self.run_dir), contextlib.redirect_stderr(sys.__stderr__):
-            if self.driver is not None and self.driver != os.getpid():
-                die_with(self.driver)
+        with working(self.run_dir):
             counts = {
                 k: v
                 for k, v in (self.function(self.run_dir, rank, self.config) or {}).items()
                 if isinstance(v, int)
             }
-        for name, value in counts.items():
-            self.stat_update(name, value=value)
         write_atomically(
             self.run_dir / "logs" / self.name / "counts" / f"{rank:05d}.json", orjson.dumps(counts)
         )

@@ -62,7 +62,7 @@ def test_full_disk_is_one_error_and_the_run_goes_on_with_room(corpus: Path, smal
     (error,) = failed.stderr.splitlines()
     assert error.startswith("error: stage ") and f"no space left on the disk of {output}" in error
     assert not (output / "packed").exists()
-    subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=512m", str(small_disk)], check=True)
     again = data(corpus, output)
     assert again.returncode == 0 and "unchanged" in again.stdout, again.stderr
     assert (output / "packed" / "manifest.json").is_file()

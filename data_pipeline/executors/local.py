@@ -1,0 +1,232 @@
+"""Tasks on this machine: in this process, or in worker processes that live as long as the run.
+
+`multiprocessing.Pool` waits for ever when a worker is killed, so the driver watches the processes itself: a task whose
+worker died is given to a new one, and a task that keeps killing its worker ends the run with an error.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.local import LocalPipelineExecutor
+
+from data_pipeline.executors.task import Task, exit_reason
+from data_pipeline.stage import Stage, StageStep, die_with
+
+PRELOAD = [
+    "data_pipeline.stage",
+    "data_pipeline.collect",
+    "data_pipeline.read.warc",
+    "data_pipeline.annotate.heuristics",
+    "data_pipeline.policy",
+    "data_pipeline.flow",
+    "data_pipeline.executors.local",
+]
+"""Imported once by the process that workers are forked from, instead of once by each worker."""
+TRIES = 3
+"""Workers that one task may take with it before the run ends."""
+RECYCLE_BYTES = 1 * 2**30
+"""Memory of a worker above which it is replaced between two tasks."""
+
+
+class LocalExecutor(Task, LocalPipelineExecutor):
+    """datatrove's executor with workers that are kept from stage to stage."""
+
+    def run(self) -> None:
+        """Run the tasks that are left.
+
+        Raises:
+            What a task raises.
+            WorkerDied: a task ended its worker process several times.
+        """
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in ranks:
+                self._run_for_rank(rank)
+        elif ranks:
+            try:
+                _pool(self.workers).run(self, ranks)
+            except BaseException:
+                close()
+                raise
+
+
+def run(stage: Stage, step: StageStep, workers: int, logs: Path) -> None:
+    """Run what is left of a stage with so many workers.
+
+    Raises:
+        What a task raises.
+        RuntimeError: a task ended its worker process several times.
+    """
+    try:
+        LocalExecutor([step], tasks=stage.tasks, workers=workers, logging_dir=str(logs)).run()
+    except WorkerDied as error:
+        raise RuntimeError(f"stage {stage.name}: {error}; the task's log is in {logs / 'logs'}") from None
+
+
+def warm_up() -> None:
+    """Start the process that workers are forked from; it imports what they need."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
+
+
+class WorkerDied(RuntimeError):
+    """A task ended its worker process several times."""
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    rank: int | None = None
+
+
+class Pool:
+    """Worker processes, each with one task at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+        self._workers: list[_Worker] = []
+
+    def _start(self) -> _Worker:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, mine)
+        self._workers.append(worker)
+        return worker
+
+    def _stop(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.connection.close()
+        worker.process.kill()
+        worker.process.join()
+
+    def run(self, executor: LocalExecutor, ranks: list[int]) -> None:
+        """Run tasks, in the order of their ranks as far as there are free workers."""
+        job = pickle.dumps(executor)
+        waiting, deaths = deque(ranks), Counter[int]()
+        left = len(ranks)
+        while left:
+            for worker in [w for w in self._workers if w.rank is None]:
+                if waiting:
+                    self._give(worker, job, waiting)
+            while waiting and len(self._workers) < self.size:
+                self._give(self._start(), job, waiting)
+            busy = [w for w in self._workers if w.rank is not None]
+            ready = wait([w.connection for w in busy] + [w.process.sentinel for w in busy])
+            for worker in busy:
+                if worker.connection in ready:
+                    try:
+                        error, size = worker.connection.recv()
+                    except (EOFError, OSError):
+                        self._bury(worker, waiting, deaths)
+                        continue
+                    worker.rank = None
+                    left -= 1
+                    if error is not None:
+                        raise error
+                    if size > RECYCLE_BYTES:
+                        self._stop(worker)
+                elif worker.process.sentinel in ready:
+                    self._bury(worker, waiting, deaths)
+
+    def _give(self, worker: _Worker, job: bytes, waiting: deque[int]) -> None:
+        rank = waiting.popleft()
+        worker.rank = rank
+        with contextlib.suppress(OSError):  # it died since its last task; the next look at it says so
+            worker.connection.send((job, rank))
+
+    def _bury(self, worker: _Worker, waiting: deque[int], deaths: Counter[int]) -> None:
+        rank = worker.rank
+        assert rank is not None
+        worker.process.join(5)
+        reason = exit_reason(worker.process.exitcode)
+        self._stop(worker)
+        deaths[rank] += 1
+        if deaths[rank] >= TRIES:
+            raise WorkerDied(
+                f"the worker of task {rank} {reason}, {TRIES} times; "
+                "with fewer `executor.workers` there is more memory for each"
+            )
+        print(f"  the worker of task {rank} {reason}; another one takes the task", file=sys.stderr)
+        waiting.appendleft(rank)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in list(self._workers):
+            self._stop(worker)
+
+
+_current: Pool | None = None
+
+
+def _pool(size: int) -> Pool:
+    global _current
+    if _current is None or _current.size < size:
+        close()
+        _current = Pool(size)
+    return _current
+
+
+@atexit.register
+def close() -> None:
+    """End the workers of this process."""
+    global _current
+    if _current is not None:
+        _current.close()
+        _current = None
+
+
+def _work(connection: Connection, driver: int) -> None:
+    """The life of a worker: tasks, one after the other, until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which ends the workers
+    die_with(driver)
+    known: tuple[bytes, Any] = (b"", None)
+    while True:
+        try:
+            job, rank = connection.recv()
+        except (EOFError, OSError):
+            return
+        if job != known[0]:
+            known = (job, pickle.loads(job))
+        error: Any = None
+        try:
+            known[1]._run_for_rank(rank)
+        except Exception as raised:
+            error = _sendable(raised)
+        connection.send((error, _resident_bytes()))
+
+
+def _sendable(error: Exception) -> Any:
+    """The error with its traceback, as something that survives pickling."""
+    try:
+        wrapped = ExceptionWithTraceback(error, error.__traceback__)
+        pickle.loads(pickle.dumps(wrapped))
+        return wrapped
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,94 @@
+"""One task of a stage: what every executor runs, and the log that it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from datatrove.utils.stats import PipelineStats
+from loguru import logger
+
+
+class Task:
+    """Replaces what datatrove does around a task: a tenth of the time, and nothing on the terminal.
+
+    Left behind in the stage's log folder: `logs/task_RANK.log` and, once it is done, `completions/RANK`. The counts
+    are written by the step itself.
+    """
+
+    pipeline: Any
+    logging_dir: Any
+    world_size: int
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        folder = Path(self.logging_dir.path)
+        done = folder / "completions" / f"{rank:05d}"
+        if done.exists():
+            return PipelineStats()
+        with _log(folder / "logs" / f"task_{rank:05d}.log") as log:
+            began, cpu = time.monotonic(), time.process_time()
+            _say(log, f"task {rank} of {self.world_size}, process {os.getpid()} on {os.uname().nodename}")
+            try:
+                for step in self.pipeline:
+                    step(None, rank, self.world_size)
+            except BaseException:
+                _say(log, "failed\n" + traceback.format_exc())
+                raise
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            took = f"{time.monotonic() - began:.2f} s, {time.process_time() - cpu:.2f} s of CPU"
+            _say(log, f"done in {took}; peak memory of the process {peak} MiB")
+        done.parent.mkdir(exist_ok=True)
+        done.touch()
+        return PipelineStats()
+
+
+_open: list[IO[str]] = []
+"""Logs of the tasks that run in this process now; the last one gets what libraries log."""
+_installed = False
+
+
+def _sink(message: str) -> None:
+    if _open:
+        _open[-1].write(message)
+
+
+def quiet() -> None:
+    """What libraries log reaches no terminal, only the log of the task that runs."""
+    global _installed
+    if not _installed:
+        logger.remove()
+        logger.add(_sink, level="INFO", format="{time:HH:mm:ss} {name}: {message}")
+        _installed = True
+
+
+@contextlib.contextmanager
+def _log(path: Path) -> Iterator[IO[str]]:
+    """A task's log; what libraries log and print goes there too."""
+    quiet()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", buffering=1) as file:
+        _open.append(file)
+        try:
+            with contextlib.redirect_stderr(file):
+                yield file
+        finally:
+            _open.pop()
+
+
+def _say(log: IO[str], text: str) -> None:
+    log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def exit_reason(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code == -9:
+        return "was killed (signal 9; the system does this when memory runs out)"
+    if code is not None and code < 0:
+        return f"was ended by signal {-code}"
+    return f"ended with status {code}"

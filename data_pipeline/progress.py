@@ -1,0 +1,281 @@
+"""Progress of a run: a bar on a terminal, and a page that refreshes itself while the run works.
+
+`DIR/logs/progress.html` needs nothing but itself; `DIR/logs/progress.json` holds the same for programs. Both are written
+every few seconds by the driver, atomically, and say at the end how the run ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+from tqdm import tqdm
+
+from data_pipeline.stage import Stage, State, write_atomically
+
+EVERY = 2.0
+"""Seconds between two versions of the page."""
+HIDDEN = ("repaired_characters", "bytes")
+DOCUMENTS = ("read", "documents", "considered", "signed", "kept")
+"""Counts of a stage that say how many documents it has seen, in order of preference."""
+
+
+@contextlib.contextmanager
+def bar(logs: Path, stage: Stage) -> Iterator[None]:
+    """A progress bar over finished tasks, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    over = threading.Event()
+
+    def show() -> None:
+        with tqdm(total=stage.tasks, desc=f"{stage.name:<16}", unit="task", leave=False) as shown:
+            while not over.wait(0.2):
+                shown.update(_completed(logs) - shown.n)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _completed(logs: Path) -> int:
+    """Tasks of a stage that are done."""
+    try:
+        return len(os.listdir(logs / "completions"))  # noqa: PTH208
+    except FileNotFoundError:
+        return 0
+
+
+class Page:
+    """The page of a run: a context in which stages begin and end."""
+
+    def __init__(self, run_dir: Path, stages: Sequence[Stage], unit_bytes: Sequence[int]) -> None:
+        self._run_dir, self._stages, self._unit_bytes = run_dir, stages, unit_bytes
+        self._folder = run_dir / "logs"
+        self._rows: dict[str, dict[str, Any]] = {
+            s.name: {"name": s.name, "state": "waiting", "tasks": s.tasks, "done": 0} for s in stages
+        }
+        self._began, self._stage_began, self._done_before = time.time(), 0.0, 0
+        self._current: str | None = None
+        self._counts: tuple[int, Counter[str]] = (0, Counter())
+        self._status = "running"
+        self._error = ""
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Page:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._over.set()
+        self._thread.join()
+        self._status = "finished" if error is None else "stopped"
+        self._error = f"{error or kind.__name__}" if error is not None else ""
+        if self._current is not None:
+            self._rows[self._current]["state"] = "stopped"
+        self._write()
+
+    def begin(self, stage: Stage) -> None:
+        """A stage starts."""
+        with self._lock:
+            self._current, self._stage_began = stage.name, time.monotonic()
+            self._done_before = _completed(self._folder / stage.name)
+            self._counts = (0, Counter())
+            self._rows[stage.name]["state"] = "running"
+
+    def end(self, stage: Stage, state: State, unchanged: bool) -> None:
+        """A stage is done, or was not needed."""
+        with self._lock:
+            self._current = None
+            counts = {k: v for k, v in state.counts.items() if v and k not in HIDDEN}
+            self._rows[stage.name].update(
+                state="unchanged" if unchanged else "done",
+                done=stage.tasks,
+                seconds=round(state.seconds, 1),
+                counts=counts,
+                rate=_rate(counts, state.seconds),
+            )
+
+    def _watch(self) -> None:
+        # A run of a second needs no page.
+        while not self._over.wait(EVERY):
+            # Without the page the run is the same: a full disk shows where it matters.
+            with contextlib.suppress(OSError):
+                self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            self._refresh()
+            facts = self._facts()
+        with contextlib.suppress(OSError):
+            write_atomically(self._folder / "progress.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+            write_atomically(self._folder / "progress.html", render(facts).encode())
+
+    def _refresh(self) -> None:
+        """What the running stage has done so far."""
+        if self._current is None:
+            return
+        row, logs = self._rows[self._current], self._folder / self._current
+        row["done"] = _completed(logs)
+        seconds = time.monotonic() - self._stage_began
+        row["seconds"] = round(seconds, 1)
+        seen, counts = self._counts
+        files = sorted((logs / "counts").glob("[0-9]*.json"), key=lambda p: p.stat().st_mtime)
+        for path in files[seen:]:
+            with contextlib.suppress(OSError, orjson.JSONDecodeError):
+                counts.update(orjson.loads(path.read_bytes()))
+        self._counts = (len(files), counts)
+        row["counts"] = {k: v for k, v in counts.items() if v and k not in HIDDEN}
+        row["rate"] = _rate(row["counts"], seconds)
+        fresh = row["done"] - self._done_before
+        left = row["tasks"] - row["done"]
+        row["eta"] = round(seconds / fresh * left, 1) if fresh > 0 else None
+
+    def _facts(self) -> dict[str, Any]:
+        rows = list(self._rows.values())
+        read = self._rows.get("read", {})
+        done_bytes = sum(self._unit_bytes[: read.get("done", 0)])
+        failed = []
+        if self._status == "stopped":
+            failed = [row["name"] for row in rows if row["state"] == "stopped"]
+        return {
+            "run": str(self._run_dir),
+            "status": self._status,
+            "error": self._error,
+            "time": time.time(),
+            "seconds": round(time.time() - self._began, 1),
+            "units": len(self._unit_bytes),
+            "input_bytes": sum(self._unit_bytes),
+            "input_bytes_read": done_bytes,
+            "memory_bytes": _memory(),
+            "stages": rows,
+            "failed_logs": [text for name in failed if (text := failure(self._folder / name))],
+        }
+
+
+def _rate(counts: dict[str, int], seconds: float) -> float | None:
+    documents = next((counts[name] for name in DOCUMENTS if name in counts), None)
+    return round(documents / seconds, 1) if documents and seconds > 0 else None
+
+
+def _memory() -> list[int]:
+    """Resident bytes of the driver and of its workers."""
+    found = []
+    driver = psutil.Process()
+    for process in [driver, *driver.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            found.append(process.memory_info().rss)
+    return found
+
+
+def failure(logs: Path) -> str | None:
+    """The end of the newest log of a task of a stage that failed."""
+    for path in sorted((logs / "logs").glob("task_*.log"), key=lambda p: p.stat().st_mtime, reverse=True):
+        text = path.read_text(errors="replace")[-20_000:]
+        if " failed\n" in text:
+            return f"{path}\n{text[-3000:]}"
+    return None
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The page."""
+    running = facts["status"] == "running"
+    rows = "\n".join(_row(i, row) for i, row in enumerate(facts["stages"], 1))
+    tasks = sum(row["tasks"] for row in facts["stages"])
+    done = sum(row["done"] for row in facts["stages"])
+    tiles = [
+        (
+            "stages",
+            f"{sum(r['state'] in ('done', 'unchanged') for r in facts['stages'])} / {len(facts['stages'])}",
+        ),
+        ("tasks", f"{done:,} / {tasks:,}"),
+        ("input read", f"{facts['input_bytes_read'] / 1e6:,.1f} / {facts['input_bytes'] / 1e6:,.1f} MB"),
+        ("time", _time(facts["seconds"])),
+        ("memory", " + ".join(f"{size / 2**20:,.0f}" for size in facts["memory_bytes"]) + " MiB"),
+    ]
+    shown = "".join(f"<div><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>" for k, v in tiles)
+    logs = "".join(f"<pre>{html.escape(text)}</pre>" for text in facts["failed_logs"])
+    error = f'<p class="error">{html.escape(facts["error"])}</p>' if facts["error"] else ""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["time"]))
+    refresh = '<meta http-equiv="refresh" content="3">' if running else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">{refresh}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(facts["status"])} · {html.escape(Path(facts["run"]).name)}</title>
+<style>{STYLE}</style></head><body>
+<h1><i class="{facts["status"]}"></i>{html.escape(facts["status"])} <code>{html.escape(facts["run"])}</code></h1>
+{error}<section>{shown}</section>
+<table><thead><tr><th>#<th>stage<th>tasks<th><th>time<th>left<th>documents/s<th>counts</tr></thead><tbody>
+{rows}
+</tbody></table>
+{logs}
+<footer>{stamp}{" · refreshes itself" if running else ""}</footer>
+</body></html>
+"""
+
+
+def _row(number: int, row: dict[str, Any]) -> str:
+    share = row["done"] / max(row["tasks"], 1)
+    counts = ", ".join(f"{html.escape(k)} {v:,}" for k, v in list(row.get("counts", {}).items())[:8])
+    left = _time(row["eta"]) if row["state"] == "running" and row.get("eta") is not None else ""
+    seconds = _time(row["seconds"]) if "seconds" in row and row["state"] != "unchanged" else ""
+    rate = f"{row['rate']:,.0f}" if row.get("rate") else ""
+    return (
+        f'<tr class="{row["state"]}"><td>{number}<td>{html.escape(row["name"])}<td>{row["done"]:,} / {row["tasks"]:,}'
+        f'<td><meter title="{row["state"]}" value="{share:.4f}"></meter><td>{seconds}<td>{left}<td>{rate}'
+        f'<td class="counts">{counts or row["state"]}</tr>'
+    )
+
+
+def _time(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #667080; --paper: #fbfbfa; --line: #e3e5e8; --fill: #2f6fb2;
+  --good: #2b8a4b; --bad: #b3372f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #96a0ad; --paper: #16191d; --line: #2c3138;
+  --fill: #6aa7e8; --good: #63c384; --bad: #ef8279; } }
+body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+h1 { font-size: 1.25rem; font-weight: 600; } h1 code { color: var(--soft); font-weight: 400; font-size: 1rem; }
+h1 i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; background: var(--fill); }
+h1 i.finished { background: var(--good); } h1 i.stopped { background: var(--bad); }
+.error { color: var(--bad); white-space: pre-wrap; }
+section { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0 1.5rem; }
+section div { display: flex; flex-direction: column; } section b { font-size: 1.15rem; font-weight: 600; }
+section span, footer, th { color: var(--soft); font-size: .85rem; font-weight: 400; }
+table { border-collapse: collapse; width: 100%; } th { text-align: left; }
+td, th { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }
+td:nth-child(3), td:nth-child(5), td:nth-child(6), td:nth-child(7) { white-space: nowrap; text-align: right; }
+th:nth-child(3), th:nth-child(5), th:nth-child(6), th:nth-child(7) { text-align: right; }
+tr.waiting { color: var(--soft); } tr.running td:nth-child(2) { font-weight: 600; } tr.stopped td { color: var(--bad); }
+meter { width: 7rem; height: .7rem; }
+meter::-webkit-meter-bar { background: var(--line); border: 0; border-radius: 4px; }
+meter::-webkit-meter-optimum-value { background: var(--fill); border-radius: 4px; }
+meter::-moz-meter-bar { background: var(--fill); }
+td.counts { color: var(--soft); font-size: .85rem; }
+pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: 6px; font-size: .8rem; }
+footer { margin-top: 1rem; }
+"""
