@@ -209,11 +209,14 @@ class DedupConfig:
     in pieces or from disk. Never changes the output."""
     lines: Literal["ccnet", "llama3"] | None = None
     """Take lines out that the corpus repeats, in sources whose policy applies the edits `lines`. `llama3`: those that occur
-    more than `line_count` times in a bucket, every time; `ccnet`: all but the first in a bucket; null: none."""
+    in more than `line_count` documents of a bucket, every time; `ccnet`: all but the first in a bucket; null: none."""
     line_unit: Literal["line", "paragraph"] = "line"
     """What is compared: lines, or paragraphs (lines that no empty line parts)."""
     line_count: int = 6
-    """Occurrences in a bucket that a line may have, with `llama3`."""
+    """Documents of a bucket that a line may occur in, with `llama3`."""
+    line_within: bool = False
+    """Count every occurrence of a line, as Llama 3 does, and not every document with it: then refrains, and lines of code
+    and markup that one document repeats, go as well."""
     line_bucket_documents: int = 30_000_000
     """Documents of a bucket, about: as many buckets are filled, by a hash of the id, as hold the kept documents."""
     line_min_characters: int = 200

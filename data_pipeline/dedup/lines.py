@@ -1,7 +1,7 @@
 """Line deduplication: lines that a corpus repeats are taken out of documents, and documents of which too little is left.
 
-`llama3`: a line that occurs more than `dedup.line_count` times in a bucket of documents goes, every time (Llama Team 2024,
-section 3.1.1: more than 6 times in 30 million documents). `ccnet`: a line that occurred before in the bucket goes, the
+`llama3`: a line that occurs in more than `dedup.line_count` documents of a bucket goes, every time (Llama Team 2024,
+section 3.1.1: more than 6 times in 30 million documents; `line_within` counts as they do). `ccnet`: a line that occurred before in the bucket goes, the
 first one stays (Wenzek et al. 2020, section 3.1). What counts as equal, and which lines are left alone: `line_hashes`.
 
 Buckets are filled by the hash that a document's id is, and the first occurrence is the one in the document of the
@@ -100,7 +100,9 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
     counts = {"documents": 0, "lines": 0, "runs": 0}
     ccnet = config.lines == "ccnet"
     limit = max(1 << 10, config.line_memory_mb * 2**20 // _BYTES_PER_HASH)
-    keys, firsts, waiting = [], [], 0
+    keys: list[np.ndarray] = []
+    firsts: list[np.ndarray] = []
+    waiting = 0
 
     def flush() -> None:
         nonlocal waiting
@@ -115,14 +117,15 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
 
     if shard in chosen:
         for batch in _batches(run_dir, shard, _buckets(run_dir, chosen, config), config):
-            for low in range(0, len(batch.keys), limit):
-                part = slice(low, low + limit)
-                if waiting + len(batch.keys[part]) > limit:
+            counted = np.arange(len(batch.keys)) if config.line_within else _once(batch)
+            for low in range(0, len(counted), limit):
+                part = counted[low : low + limit]
+                if waiting + len(part) > limit:
                     flush()
                 keys.append(batch.keys[part])
                 if ccnet:
                     firsts.append(batch.documents[batch.units.document[batch.which[part]]])
-                waiting += len(batch.keys[part])
+                waiting += len(part)
             counts["documents"] += len(batch.rows)
             counts["lines"] += len(batch.keys)
         flush()
@@ -173,6 +176,16 @@ def _pieces(texts: pa.Array) -> Iterator[pa.Array]:
         high = min(max(high, low + 1), low + _BATCH_ROWS, len(texts))
         yield texts.slice(low, high - low)
         low = high
+
+
+def _once(batch: _Batch) -> np.ndarray:
+    """int64 [≤ t]: the first of the units of one document that are equal."""
+    document = batch.units.document[batch.which]
+    order = np.lexsort((batch.keys, document))
+    keys, document = batch.keys[order], document[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (keys[1:] != keys[:-1]) | (document[1:] != document[:-1])
+    return np.sort(order[new])
 
 
 def _merged(keys: np.ndarray, counts: np.ndarray | None, firsts: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -89,14 +89,25 @@ def split(rows: Rows, shards: int, run: Path) -> Path:
     return write_run(run, [rows[k::shards] for k in range(shards)])
 
 
-def test_a_line_seen_more_often_than_allowed_goes_everywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("within", [False, True])
+def test_a_line_seen_more_often_than_allowed_goes_everywhere(tmp_path: Path, within: bool) -> None:
     rows = corpus_of(120, 1)
-    config = DedupConfig(lines="llama3", line_count=6, **LENIENT)
+    refrain = (identifier("song"), "\n".join(["Falala, the refrain"] * 7 + ["and one verse of the song"]))
+    rows.append(refrain)
+    config = DedupConfig(lines="llama3", line_count=6, line_within=within, **LENIENT)
     found = deduplicate(split(rows, 3, tmp_path / "run"), 3, config)
-    seen = Counter(key(line) for _, text in rows for line in text.split("\n") if key(line))
+    assert ("Falala" in found[refrain[0]]) is not within
+    distinct = list if within else set
+    seen = Counter(k for _, text in rows for k in distinct(map(key, text.split("\n"))) if k)  # type: ignore[operator]
     assert {k for k, n in seen.items() if n > 6} == {
-        "home", "log in", "0000 united news all rights reserved", "share this", "read more", "меню саита",
-    }  # fmt: skip
+        "home",
+        "log in",
+        "0000 united news all rights reserved",
+        "share this",
+        "read more",
+        "меню саита",
+        *(["falala the refrain"] if within else []),
+    }
     for name, text in rows:
         expected = [x for x in text.split("\n") if x.strip() and not (key(x) and seen[key(x)] > 6)]
         assert [x for x in found[name].split("\n") if x.strip()] == expected
