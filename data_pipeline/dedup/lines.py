@@ -1,8 +1,9 @@
 """Line deduplication: lines that a corpus repeats are taken out of documents, and documents of which too little is left.
 
 `llama3`: a line that occurs in more than `dedup.line_count` documents of a bucket goes, every time (Llama Team 2024,
-section 3.1.1: more than 6 times in 30 million documents; `line_within` counts as they do). `ccnet`: a line that occurred before in the bucket goes, the
-first one stays (Wenzek et al. 2020, section 3.1). What counts as equal, and which lines are left alone: `line_hashes`.
+section 3.1.1: more than 6 times in 30 million documents; `line_within` counts as they do). `ccnet`: a line that occurred
+before in the bucket goes, the first one stays (Wenzek et al. 2020, section 3.1). What counts as equal, and which lines are
+left alone: `line_hashes`.
 
 Buckets are filled by the hash that a document's id is, and the first occurrence is the one in the document of the
 smallest id: neither depends on how documents lie in shards.
@@ -117,7 +118,7 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
 
     if shard in chosen:
         for batch in _batches(run_dir, shard, _buckets(run_dir, chosen, config), config):
-            counted = np.arange(len(batch.keys)) if config.line_within else _once(batch)
+            counted = np.arange(len(batch.keys)) if config.line_within or ccnet else _once(batch)
             for low in range(0, len(counted), limit):
                 part = counted[low : low + limit]
                 if waiting + len(part) > limit:

@@ -49,7 +49,7 @@ def normal(line: str) -> str:
         base = unicodedata.normalize("NFD", c)
         c = base[0] if len(base) > 1 and all("\u0300" <= x < "\u0370" for x in base[1:]) else c
         category = unicodedata.category(c)
-        if "\u0300" <= c < "\u0370" or category[0] in "PSC" and c not in "\t\r\v\f\x85":
+        if "\u0300" <= c < "\u0370" or (category[0] in "PSC" and c not in "\t\r\v\f\x85"):
             continue
         letters.append("0" if category == "Nd" else " " if category[0] in "ZC" else c)
     return " ".join("".join(letters).split(" ")).strip() if letters else ""
@@ -127,7 +127,7 @@ def test_exactly_the_count_stays(tmp_path: Path) -> None:
 
 
 def test_ccnet_keeps_the_first_of_every_line(tmp_path: Path) -> None:
-    rows = corpus_of(120, 2)
+    rows = [*corpus_of(120, 2), (identifier("song"), "Falala, the refrain\nand one verse\nFalala, the refrain")]
     found = deduplicate(split(rows, 4, tmp_path / "run"), 4, DedupConfig(lines="ccnet", **LENIENT))
     seen: set[str] = set()
     for name, text in sorted(rows):
