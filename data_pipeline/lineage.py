@@ -33,6 +33,7 @@ from data_pipeline.tokenize.folder import LoadedTokenizer, load_tokenizer
 
 EXCERPT_TOKENS = 24
 EXCERPT_CHARACTERS = 100
+EXCERPT_EDITS = 10
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Found:
     """The value that the rule saw."""
     text: str
     """Extracted text."""
+    final: str
+    """What the edits of the policy leave of it."""
+    edits: tuple[str, ...] = ()
+    """What each set of edits takes out or replaces: one line each."""
 
 
 def run(config: TraceRun) -> int:
@@ -76,14 +81,14 @@ def run(config: TraceRun) -> int:
     # A URL may belong to several documents, of which some were dropped: the data directory knows them all.
     if run_dir is not None and config.id is None and _trace_in_run(packed, loaded, run_dir, config):
         return 0
+    if run_dir is not None and config.id is not None and _trace_in_run(packed, loaded, run_dir, config):
+        return 0
     if config.text is None:
         wanted = bytes.fromhex(config.id) if config.id is not None else None
         if ids := list(packed_ids(packed, wanted, config.url)):
             for identifier in ids[: config.limit]:
                 print("\n".join(describe(packed, loaded, identifier, config.url, limit=config.limit)))
             return 0
-    if run_dir is not None and config.id is not None and _trace_in_run(packed, loaded, run_dir, config):
-        return 0
     elsewhere = (
         f", nor in {run_dir}"
         if run_dir is not None
@@ -105,8 +110,12 @@ def _trace_in_run(packed: PackedDataset, loaded: LoadedTokenizer, run_dir: Path,
             detail = f" ({found.detail})" if found.detail else ""
             print(f"{_head(found.id, found.source, found.url)}\n  dropped by {found.rule}{detail}")
         elif find(packed, bytes.fromhex(found.id)):
-            span = _token_span(loaded, found.text, config.text) if config.text is not None else None
+            taken_out = config.text is not None and config.text not in found.final
+            span = _token_span(loaded, found.final, config.text) if config.text and not taken_out else None
             print("\n".join(describe(packed, loaded, bytes.fromhex(found.id), found.url, span, config.limit)))
+            if taken_out:
+                print("  this text was taken out of the document, or changed, before it was packed:")
+            print("".join(f"  {line}\n" for line in found.edits), end="")
         else:
             print(
                 f"{_head(found.id, found.source, found.url)}\n  kept, but not in {packed.path}: "
@@ -199,11 +208,37 @@ def documents(run_dir: Path, config: TraceRun) -> Iterator[Found]:
             continue
         table = pq.read_table(path, columns=["id", "source", "url", "text"]).take(pa.array(rows))
         decisions = _decisions(run_dir, path.name, rows)
-        for row, decision in zip(table.to_pylist(), decisions, strict=True):
+        changed = _edited(run_dir, path.name, rows, table)
+        for row, decision, (final, lines) in zip(table.to_pylist(), decisions, changed, strict=True):
             rule = None if decision["keep"] else decision["rule"] or "an unnamed rule"
-            yield Found(
-                row["id"], row["source"], row["url"], rule, decision["detail"] or "", row["text"] or ""
-            )
+            text = row["text"] or ""
+            yield Found(row["id"], row["source"], row["url"], rule, decision["detail"] or "", text, final, lines)
+
+
+def _edited(
+    run_dir: Path, name: str, rows: np.ndarray, table: pa.Table
+) -> list[tuple[str, tuple[str, ...]]]:
+    """(final text, what edits did) of rows of a shard; a text that is not kept is as it was."""
+    final = dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    kept = run_dir / "kept" / name
+    if kept.is_file():
+        found = pq.read_table(kept, columns=["id", "text"], filters=pc.field("id").isin(list(final)))
+        final |= dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
+    lines: list[list[str]] = [[] for _ in rows]
+    for path in sorted((run_dir / "edits").glob(f"*/{name}")):
+        proposed = pq.read_table(path, columns=["spans"])["spans"].take(pa.array(rows)).to_pylist()
+        for k, (text, spans) in enumerate(zip(table["text"].to_pylist(), proposed, strict=True)):
+            if spans and final[table["id"][k].as_py()] != text:
+                lines[k].append(_change(path.parent.name, text, spans))
+    return [(final[i] or "", tuple(found)) for i, found in zip(table["id"].to_pylist(), lines, strict=True)]
+
+
+def _change(name: str, text: str, spans: list[dict]) -> str:
+    shown = [_printable(text[s["start"] : s["end"]].strip("\n")) for s in spans[:EXCERPT_EDITS]]
+    more = f" and {len(spans) - EXCERPT_EDITS} more" if len(spans) > EXCERPT_EDITS else ""
+    size = sum(s["end"] - s["start"] for s in spans)
+    places = "place" if len(spans) == 1 else "places"
+    return f"edits {name}: {size:,} characters at {len(spans)} {places}: {', '.join(shown)}{more}"
 
 
 def _decisions(run_dir: Path, name: str, rows: np.ndarray) -> list[dict]:

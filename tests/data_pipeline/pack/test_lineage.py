@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from packing_example import Example
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import PackedPath, TraceRun
+from data_pipeline import edits
+from data_pipeline.document import write_table
 from data_pipeline.lineage import main, run
 from data_pipeline.pack import pack
 
@@ -51,6 +55,27 @@ def test_text_is_traced_to_the_sequence_that_holds_it(packed: Example, capsys) -
     out = capsys.readouterr().out
     assert repr(words[:20])[1:-1] in out
     assert out.count("sequence ") <= 4
+
+
+def test_edits_of_a_document_are_shown(packed: Example, capsys) -> None:
+    document = max(packed.kept.values(), key=lambda d: len(d.text))
+    for path in sorted((packed.run_dir / "documents").glob("*.parquet")):
+        table = pq.read_table(path)
+        ids = table["id"].to_pylist()
+        if document.id not in ids:
+            continue
+        row = ids.index(document.id)
+        spans = [[edits.Span(0, 10), edits.Span(20, 30)] if i == document.id else [] for i in ids]
+        edits.write(packed.run_dir, "lines", int(path.stem), table["id"], spans)
+        edited = pa.table({"id": [document.id], "text": [edits.apply(document.text, [spans[row]])]})
+        write_table(edited, packed.run_dir / "kept" / path.name)
+    for what in ({"id": document.id}, {"url": document.url}, {"text": document.text[3000:3060]}):
+        assert trace(packed, **what) == 0
+        out = capsys.readouterr().out
+        assert f"edits lines: 20 characters at 2 places: {document.text[:10]!r}" in out
+        assert "this text was taken out" not in out
+    assert trace(packed, text=document.text[:40]) == 0
+    assert "this text was taken out of the document, or changed, before it was packed:" in capsys.readouterr().out
 
 
 def test_a_record_that_was_set_aside_is_found(packed: Example, capsys) -> None:
