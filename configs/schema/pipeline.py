@@ -149,6 +149,18 @@ class NsfwConfig:
 
 
 @dataclass(frozen=True)
+class PrivacyConfig:
+    """Personal data and keys: what is masked, and which domains hold much of it."""
+
+    mask: tuple[Literal["email", "ip", "phone", "card", "iban", "ssn", "secret"], ...] = (
+        "email", "ip", "phone", "card", "iban", "ssn", "secret",
+    )  # fmt: skip
+    """Kinds for which a mask is proposed (edits `privacy`); they are found and counted all the same."""
+    placeholder: str = "<KIND>"
+    """What stands for a masked find; `KIND` is replaced by its kind: `<email>`."""
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """Labels of quality, asked of a Llama through an OpenAI-compatible server."""
 
@@ -179,6 +191,25 @@ class QualityConfig:
     """fastText classifier trained on those labels (or given); its score is P(label ≥ good)."""
     good: int = 3
     """Labels (0 to 5) from which a document counts as good."""
+
+
+@dataclass(frozen=True)
+class DecontaminateConfig:
+    """Overlap of documents with evaluation sets."""
+
+    sets: tuple[str, ...] = ()
+    """JSONL files or folders of them, in any compression: one item a row; empty: the stage does not run."""
+    fields: tuple[str, ...] = ()
+    """Keys whose strings are taken; empty: every string of a row, wherever it stands."""
+    ngram: int = 13
+    """Words in a row of a question or a long answer that are contamination by themselves."""
+    share: float = 0.6
+    """Share of a question's words, rare ones counted four times, that makes contamination where they stand together and in
+    order; short questions need more, those whose answers stand beside them less."""
+    min_words: int = 8
+    """Words below which a question counts only where the whole of it stands there, with one of its answers or context."""
+    contexts: bool = False
+    """Whether a passage that is asked about counts without its question; false: it is only reported."""
 
 
 @dataclass(frozen=True)
@@ -330,8 +361,12 @@ class DataRun:
     """URL signals."""
     nsfw: NsfwConfig = field(default_factory=NsfwConfig)
     """NSFW signals."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Privacy signals and masks."""
     quality: QualityConfig = field(default_factory=QualityConfig)
     """Quality score."""
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    """Decontamination."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """Deduplication."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
