@@ -165,9 +165,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             if checkpointer.open and not writing:
                 checkpointer.commit()
 
-            loss_sum = engine.forward_backward(
-                [batch.to(device) for batch in micro_batches], torch.tensor(n_valid, device=device)
-            )
+            loss_sum = engine.forward_backward(micro_batches, torch.tensor(n_valid, device=device))
             grad_norm = engine.clip_grad_norm(config.optim.clip)
             factor = lr_factor(config.schedule, step, steps)
             # Both numbers are global, so every rank decides alike.

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain.model.context import Context, context_attention
+
 # Documents share a group while the shortest has at least this part of the longest's length: padding costs less than
 # the calls that it saves.
 SIMILAR = 0.8
@@ -62,9 +64,19 @@ class Documents:
         return _grouped(boundaries, length)
 
 
-def attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documents) -> Tensor:
-    """Causal attention [B, T, H, E], scaled by 1 / sqrt(E); a position sees its own document up to itself."""
-    if q_bshe.is_cuda and q_bshe.dtype in (torch.bfloat16, torch.float16) and _has_varlen():
+def attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documents | Context) -> Tensor:
+    """Causal attention [B, T, H, E], scaled by 1 / sqrt(E); a position sees its own document up to itself.
+
+    With a `Context`, T is this rank's share of the sequence.
+    """
+    flash = q_bshe.is_cuda and q_bshe.dtype in (torch.bfloat16, torch.float16) and _has_varlen()
+    if isinstance(documents, Context):
+        if not flash:
+            return context_attention(q_bshe, k_bske, v_bske, documents, None)
+        from torch.nn.attention.varlen import varlen_attn
+
+        return context_attention(q_bshe, k_bske, v_bske, documents, varlen_attn)
+    if flash:
         return _varlen(q_bshe, k_bske, v_bske, documents)
     return _grouped_attention(q_bshe, k_bske, v_bske, documents)
 

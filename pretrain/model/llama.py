@@ -23,6 +23,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from configs.schema.train import ModelConfig
 from pretrain.model.attention import Documents, attention
+from pretrain.model.context import Context
 from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
 
 Recompute = Literal["none", "full", "selective"]
@@ -68,7 +69,7 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
         self.wo = nn.Linear(config.n_heads * self.head_dim, config.dim, bias=False)
 
-    def forward(self, x_bsd: Tensor, rope: Rope, documents: Documents) -> Tensor:
+    def forward(self, x_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         # The number of heads is left to `view`, because tensor parallelism leaves a part of them here.
         q_bshe = self.wq(x_bsd).unflatten(-1, (-1, self.head_dim))
         k_bske = self.wk(x_bsd).unflatten(-1, (-1, self.head_dim))
@@ -106,7 +107,7 @@ class Block(nn.Module):
         self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, h_bsd: Tensor, rope: Rope, documents: Documents) -> Tensor:
+    def forward(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         # Checkpointing stands inside the block, so that FSDP's hooks stay outside: parameters are gathered once.
         if self.recompute == "none" or not torch.is_grad_enabled():
             return self.compute(h_bsd, rope, documents)
@@ -115,7 +116,7 @@ class Block(nn.Module):
             options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
         return checkpoint(self.compute, h_bsd, rope, documents, use_reentrant=False, **options)
 
-    def compute(self, h_bsd: Tensor, rope: Rope, documents: Documents) -> Tensor:
+    def compute(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         """The block itself."""
         h_bsd = h_bsd + self.attention(self.attention_norm(h_bsd), rope, documents)
         return h_bsd + self.feed_forward(self.ffn_norm(h_bsd))
@@ -200,7 +201,7 @@ class Llama(nn.Module):
         self,
         x: Tensor,
         positions_bs: Tensor,
-        cu_seqlens: Tensor,
+        boundaries: Tensor | Context,
         labels_bs: Tensor | None = None,
         per_token: bool = False,
     ) -> Tensor:
@@ -209,7 +210,8 @@ class Llama(nn.Module):
         Args:
             x: int64 tokens [B, T] for the first part, else the hidden state [B, T, D] of the part before.
             positions_bs: int64 [B, T], restarting in each document.
-            cu_seqlens: int32 [B, M], document boundaries of each row: 0, …, T, padded by repeating T.
+            boundaries: int32 [B, M], document boundaries of each row: 0, …, T, padded by repeating T; or this rank's
+                part of the batch under context parallelism, where T is this rank's share.
             labels_bs: int64 [B, T], -100 where ignored.
 
         Returns:
@@ -217,7 +219,9 @@ class Llama(nn.Module):
             labels the sum of token losses (fp64 scalar); with `per_token` the loss of each [B, T] (fp32 or fp64,
             0 where ignored, without gradient).
         """
-        documents = Documents.of(cu_seqlens, positions_bs.size(1))
+        documents = (
+            boundaries if isinstance(boundaries, Context) else Documents.of(boundaries, positions_bs.size(1))
+        )
         if self.first:
             assert self.tok_embeddings is not None
             # Under sequence parallelism the embedding's result is an asynchronous collective tensor, for which

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -15,13 +16,28 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
 from pretrain.data.batch import Batch
+from pretrain.model.context import Context, spread
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
 from pretrain.model.loss import IGNORED
 from pretrain.parallel import pipeline
-from pretrain.parallel.layout import shape, stage_layers
+from pretrain.parallel.layout import sequence_unit, shape, stage_layers
 from pretrain.parallel.mesh import single_mesh
 from pretrain.parallel.shard import COMPUTE_DTYPES, shard
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this rank computes of a batch: all of it, or its tokens under context parallelism."""
+
+    tokens: Tensor
+    """int64 [B, T / cp]."""
+    labels: Tensor
+    """int64 [B, T / cp]."""
+    positions: Tensor
+    """int64 [B, T / cp]."""
+    boundaries: Tensor | Context
+    """`cu_seqlens` of the batch, or what context parallelism makes of them."""
 
 
 class Engine:
@@ -52,7 +68,7 @@ class Engine:
         # Where parameters stay whole between passes, gradients do too until the last micro-batch.
         self.accumulates_whole = not parallel.reshard_after_forward
         sizes = dict(zip(self.mesh.mesh_dim_names or (), self.mesh.mesh.shape, strict=True))
-        self.stages, self.tp = sizes["pp"], sizes["tp"]
+        self.stages, self.cp, self.tp = sizes["pp"], sizes["cp"], sizes["tp"]
         self.dp_size = sizes["dp_replicate"] * sizes["dp_shard"]
         rank = {name: self.mesh.get_local_rank(name) for name in sizes}
         self.dp_rank = rank["dp_replicate"] * sizes["dp_shard"] + rank["dp_shard"]
@@ -92,33 +108,33 @@ class Engine:
         Returns:
             Sum of the token losses of the global batch, fp64 scalar, the same on every rank.
         """
-        batches = [self._on_device(batch) for batch in micro_batches]
+        shares = [self._share(batch) for batch in micro_batches]
         scale = n_valid.to(self.device, torch.float64).clamp(min=1)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
 
         def forward(i: int, hidden: Tensor | None) -> Tensor:
-            batch = batches[i]
-            x = batch.tokens if hidden is None else hidden
-            labels = batch.labels if self.neighbours.last else None
-            out: Tensor = self.model(x, batch.positions, batch.cu_seqlens, labels)
+            share = shares[i]
+            x = share.tokens if hidden is None else hidden
+            labels = share.labels if self.neighbours.last else None
+            out: Tensor = self.model(x, share.positions, share.boundaries, labels)
             if self.neighbours.last:
                 total.add_(out.detach())
                 return out / scale
             return out
 
         def before_backward(i: int) -> None:
-            is_last = i == len(batches) - 1 or not self.accumulates_whole
+            is_last = i == len(shares) - 1 or not self.accumulates_whole
             assert isinstance(self.model, FSDPModule)
             self.model.set_requires_gradient_sync(is_last)
             self.model.set_reshard_after_backward(is_last)
 
         if self.stages == 1:
-            for i in range(len(batches)):
+            for i in range(len(shares)):
                 loss = forward(i, None)
                 before_backward(i)
                 loss.backward()
         else:
-            shapes = [self._hidden_shape(batch) for batch in batches]
+            shapes = [self._hidden_shape(share) for share in shares]
             pipeline.run(self.neighbours, self.schedule, shapes, forward, before_backward)
             self._sum_tied_gradients()
         # Tensor-parallel ranks have the same loss, earlier stages none.
@@ -131,25 +147,25 @@ class Engine:
         """Loss of each token [B, T] of this data-parallel rank's batch (fp32 or fp64), 0 where ignored; on every
         rank of its stages and tensor-parallel group."""
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
-        batch = self._on_device(batch)
-        out = self._forward_only(batch, batch.labels, per_token=True)
+        share = self._share(batch)
+        out = self._forward_only(share, share.labels, per_token=True)
         if self.stages > 1:
-            out = torch.empty(batch.labels.shape, dtype=exact, device=self.device) if out is None else out
+            out = torch.empty(share.labels.shape, dtype=exact, device=self.device) if out is None else out
             self._broadcast_from_last(out)
         assert out is not None
-        return out
+        return self._whole(out, share, batch.tokens.size(1))
 
     @torch.no_grad()
     def logits(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor) -> Tensor:
         """Logits [B, T, V] in compute precision, on every rank of the batch; arguments as in `Batch`."""
-        batch = self._on_device(Batch(tokens, torch.full_like(tokens, IGNORED), positions, cu_seqlens))
-        out = self._forward_only(batch, None, per_token=False)
+        share = self._share(Batch(tokens, torch.full_like(tokens, IGNORED), positions, cu_seqlens))
+        out = self._forward_only(share, None, per_token=False)
         if self.stages > 1:
-            size = (*tokens.shape, self.vocab_size)
+            size = (*share.tokens.shape, self.vocab_size)
             out = torch.empty(size, dtype=self.dtype, device=self.device) if out is None else out.contiguous()
             self._broadcast_from_last(out)
         assert out is not None
-        return out
+        return self._whole(out, share, tokens.size(1))
 
     @torch.no_grad()
     def clip_grad_norm(self, max_norm: float) -> Tensor:
@@ -219,13 +235,13 @@ class Engine:
                     )
                 p.copy_(value)
 
-    def _forward_only(self, batch: Batch, labels: Tensor | None, per_token: bool) -> Tensor | None:
+    def _forward_only(self, share: Share, labels: Tensor | None, per_token: bool) -> Tensor | None:
         """The model's result on the last stage, None on others."""
         hop = self.neighbours
-        _, hidden = hop.exchange(from_previous=None if hop.first else self._hidden_shape(batch))
-        x = batch.tokens if hidden is None else hidden
+        _, hidden = hop.exchange(from_previous=None if hop.first else self._hidden_shape(share))
+        x = share.tokens if hidden is None else hidden
         out: Tensor = self.model(
-            x, batch.positions, batch.cu_seqlens, labels if hop.last else None, per_token
+            x, share.positions, share.boundaries, labels if hop.last else None, per_token
         )
         hop.exchange(to_next=None if hop.last else out)
         # Without a backward pass nothing else would free what `reshard_after_forward=False` leaves gathered, and the
@@ -239,16 +255,30 @@ class Engine:
         group = self.neighbours.group
         dist.broadcast(x, dist.get_global_rank(group, self.stages - 1), group)
 
-    def _hidden_shape(self, batch: Batch) -> tuple[int, ...]:
-        b, s = batch.tokens.shape
+    def _hidden_shape(self, share: Share) -> tuple[int, ...]:
+        b, s = share.tokens.shape
         return b, s // self.tp, self.config.dim
 
-    def _on_device(self, batch: Batch) -> Batch:
-        if batch.tokens.size(1) % self.tp:
+    def _share(self, batch: Batch) -> Share:
+        """This rank's tokens of a batch, on its device."""
+        length, unit = batch.tokens.size(1), sequence_unit(self.cp, self.tp)
+        if length % unit:
             raise ConfigError(
-                f"a sequence of {batch.tokens.size(1)} tokens does not divide into parallel.tp={self.tp} shares"
+                f"a sequence of {length} tokens does not divide into equal shares under parallel.cp={self.cp} and "
+                f"parallel.tp={self.tp}; expected a multiple of {unit}"
             )
-        return batch.to(self.device)
+        if self.cp == 1:
+            batch = batch.to(self.device)
+            return Share(batch.tokens, batch.labels, batch.positions, batch.cu_seqlens)
+        context = spread(batch.cu_seqlens, length, self.mesh.get_group("cp"), self.device)
+        batch = batch.to(self.device)
+        tokens, labels, positions = map(context.local, (batch.tokens, batch.labels, batch.positions))
+        return Share(tokens, labels, positions, context)
+
+    def _whole(self, x_bs: Tensor, share: Share, length: int) -> Tensor:
+        """What all context-parallel ranks computed, on each of them."""
+        context = share.boundaries
+        return context.whole(x_bs, length) if isinstance(context, Context) else x_bs
 
     def _ends_of_pipeline(self) -> dist.ProcessGroup | None:
         """The group of the first and the last stage with this rank's shards; None on stages between."""

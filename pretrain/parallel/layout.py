@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from configs.edge import ConfigError
@@ -45,11 +46,6 @@ class Layout:
                 raise ConfigError(
                     f"`parallel.{name}` must be at least 1, but it is {getattr(parallel, name)}"
                 )
-        if parallel.cp > 1:
-            raise ConfigError(
-                f"`parallel.cp` is {parallel.cp}, but context parallelism is not supported yet; set parallel.cp=1 "
-                "and use parallel.tp, which splits the sequence too"
-            )
         dp_shard = _dp_shard(parallel, world_size)
         _divides("tp", parallel.tp, "model.n_heads", model.n_heads)
         _divides("tp", parallel.tp, "model.n_kv_heads", model.n_kv_heads)
@@ -63,7 +59,12 @@ class Layout:
                 "train.compile=false or parallel.tp=1"
             )
         if train.sequence_length is not None:
-            _divides("tp", parallel.tp, "train.sequence_length", train.sequence_length)
+            whole = sequence_unit(parallel.cp, parallel.tp)
+            if train.sequence_length % whole:
+                raise ConfigError(
+                    f"`train.sequence_length` is {train.sequence_length}, but parallel.cp={parallel.cp} and "
+                    f"parallel.tp={parallel.tp} need a multiple of {whole}"
+                )
         if parallel.pp > model.n_layers:
             raise ConfigError(
                 f"`parallel.pp` is {parallel.pp}, but the model has only {model.n_layers} layers; "
@@ -78,6 +79,12 @@ class Layout:
                 "train.global_batch_size, or lower train.micro_batch_size or parallel.pp"
             )
         return Layout(parallel.pp, parallel.dp_replicate, dp_shard, parallel.cp, parallel.tp, micro_batches)
+
+
+def sequence_unit(cp: int, tp: int) -> int:
+    """Sequences must be a multiple of this: equal shares for tensor-parallel ranks, and for each context-parallel
+    rank at least two chunks, so that their loads can be balanced."""
+    return math.lcm(cp * tp, 2 * cp if cp > 1 else 1)
 
 
 def shape(model: ModelConfig, vocab_size: int) -> None:

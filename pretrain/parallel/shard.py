@@ -85,11 +85,16 @@ def _split_vocabulary(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def fully_sharded(part: Llama, mesh: DeviceMesh, dtype: str, reshard_after_forward: bool) -> None:
-    """FSDP2 (Zhao et al. 2023) over dp_shard, replicated over dp_replicate; one group a block.
+    """FSDP2 (Zhao et al. 2023) over dp_shard × cp, replicated over dp_replicate; one group a block.
 
     Gradients are summed, not averaged: the loss is divided by the global number of tokens before.
     """
-    fsdp_mesh = mesh["dp_replicate", "dp_shard"] if mesh["dp_replicate"].size() > 1 else mesh["dp_shard"]
+    fsdp_mesh = mesh["dp_shard"]
+    if mesh["cp"].size() > 1:
+        # Context-parallel ranks see other tokens with the same weights, as data-parallel ones do.
+        fsdp_mesh = mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
+    if mesh["dp_replicate"].size() > 1:
+        fsdp_mesh = mesh["dp_replicate", fsdp_mesh.mesh_dim_names[0]]  # type: ignore[index]
     # Inputs keep their precision: rotary angles are exact, and the hidden state has the compute precision already.
     policy = MixedPrecisionPolicy(
         param_dtype=COMPUTE_DTYPES[dtype], reduce_dtype=MASTER_DTYPES[dtype], cast_forward_inputs=False

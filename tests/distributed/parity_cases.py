@@ -34,7 +34,7 @@ class Case:
     @property
     def name(self) -> str:
         p = self.parallel
-        sizes = [f"{k}{getattr(p, k)}" for k in ("pp", "dp_replicate", "tp") if getattr(p, k) > 1]
+        sizes = [f"{k}{getattr(p, k)}" for k in ("pp", "dp_replicate", "cp", "tp") if getattr(p, k) > 1]
         options = [f"{k}={v}" for k, v in self.train] + [p.pp_schedule] * (p.pp > 1)
         options += ["whole"] * (not p.reshard_after_forward)
         return "-".join(["fsdp", *sizes, "tied" * self.tied or "untied", self.dtype, *options])

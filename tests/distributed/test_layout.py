@@ -27,7 +27,7 @@ def test_dp_shard_takes_what_is_left() -> None:
         (ParallelConfig(dp_shard=3), TRAIN, MODEL, 96, 4, "dp_shard=-1"),
         (ParallelConfig(dp_shard=0), TRAIN, MODEL, 96, 4, "dp_shard"),
         (ParallelConfig(pp=0), TRAIN, MODEL, 96, 4, "`parallel.pp` must be at least 1"),
-        (ParallelConfig(cp=2), TRAIN, MODEL, 96, 4, "set parallel.cp=1"),
+        (ParallelConfig(cp=2), replace(TRAIN, sequence_length=34), MODEL, 96, 4, "need a multiple of 4"),
         (ParallelConfig(tp=8), TRAIN, MODEL, 96, 8, r"model.n_kv_heads \(4\); smaller sizes that do: 1, 2"),
         (ParallelConfig(tp=3), TRAIN, MODEL, 96, 3, r"model.n_heads \(8\)"),
         (ParallelConfig(tp=4), TRAIN, MODEL, 97, 4, r"the vocabulary size \(97\)"),

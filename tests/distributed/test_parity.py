@@ -24,11 +24,13 @@ TP2 = ParallelConfig(tp=2)
 PP2 = ParallelConfig(pp=2)
 PP2_TP2 = ParallelConfig(pp=2, tp=2)
 HSDP = ParallelConfig(dp_replicate=2)
+CP2 = ParallelConfig(cp=2)
 
 CORE = {
     2: [
-        *spread([FSDP, TP2, PP2], ("fp32", "fp64"), (False,)),
+        *spread([FSDP, TP2, PP2, CP2], ("fp32", "fp64"), (False,)),
         *spread([TP2, PP2], ("fp32",), (True,)),
+        Case(CP2, tied=True, train=(("activation_checkpointing", "full"),)),
         Case(FSDP, train=(("micro_batch_size", 2),)),
         Case(ParallelConfig(reshard_after_forward=False), tied=True),
         Case(TP2, train=(("activation_checkpointing", "selective"),)),
@@ -39,8 +41,15 @@ CORE = {
         *spread([PP2_TP2, HSDP], ("fp64",), (True,)),
         Case(ParallelConfig(pp=4), tied=True),
         Case(ParallelConfig(tp=4)),
+        *spread([ParallelConfig(cp=4), ParallelConfig(cp=2, tp=2)], ("fp64",), (False,)),
+        Case(CP2, train=(("micro_batch_size", 2), ("activation_checkpointing", "selective"))),
     ],
-    8: [Case(PP2_TP2, tied=True), Case(PP2_TP2, dtype="fp64")],
+    8: [
+        Case(PP2_TP2, tied=True),
+        Case(PP2_TP2, dtype="fp64"),
+        Case(ParallelConfig(pp=2, cp=2, tp=2), tied=True, dtype="fp64"),
+        Case(ParallelConfig(dp_replicate=2, cp=2), dtype="fp64"),
+    ],
 }
 FULL = {
     2: [
@@ -64,6 +73,11 @@ FULL = {
             HSDP,
             ParallelConfig(pp=2, reshard_after_forward=False),
             ParallelConfig(dp_replicate=2, tp=2, reshard_after_forward=False),
+            CP2,
+            ParallelConfig(cp=4),
+            ParallelConfig(cp=2, tp=2),
+            ParallelConfig(pp=2, cp=2),
+            ParallelConfig(dp_replicate=2, cp=2),
         ],
         ("fp32", "fp64"),
         (False, True),
@@ -80,6 +94,11 @@ FULL = {
             HSDP,
             ParallelConfig(pp=2, dp_replicate=2),
             ParallelConfig(pp=2, dp_replicate=2, tp=2, pp_schedule="gpipe"),
+            ParallelConfig(cp=8),
+            ParallelConfig(cp=2, tp=4),
+            ParallelConfig(pp=2, cp=2, tp=2),
+            ParallelConfig(pp=2, dp_replicate=2, cp=2),
+            ParallelConfig(dp_replicate=2, cp=2, tp=2),
         ],
         ("fp32", "fp64"),
         (False, True),
