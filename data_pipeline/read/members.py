@@ -202,12 +202,13 @@ class Stream:
             if block:
                 return block
 
-    def resume(self, place: int) -> None:
+    def resume(self, place: int, skip: int = 1) -> None:
         """Go on behind damage: drop what is buffered, and stand behind byte `place` of the file.
 
         Args:
             place: of compressed files the offset of the damaged member: reading goes on at the next one. Of plain files
                 the offset from which to go on.
+            skip: 0 to begin the member at `place` again.
         """
         self._broken, self._finished = None, False
         self._buffer, self._at, self._decompressor = b"", 0, None
@@ -222,7 +223,7 @@ class Stream:
         self._file.seek(place)
         self._raw_start = place
         self._read_raw()
-        self._seek_member(1)
+        self._seek_member(skip)
 
     def _need(self, count: int) -> int:
         """Buffer at least `count` bytes where there are as many; returns how many there are."""

@@ -279,7 +279,10 @@ def _find_remote(pattern: str) -> Found:
         elif path.endswith("/") or (not web and _try(pattern, lambda: fs.isdir(path))):
             names = _try(pattern, lambda: fs.find(path))
         else:
-            names = [path] if _try(pattern, lambda: fs.exists(path)) else []
+            _info(pattern)
+            names = [path]
+    except FileNotFoundError:
+        names = []
     except _GONE as error:
         raise ValueError(f"input {pattern} cannot be listed: {error}") from error
     shown = {name: fs.unstrip_protocol(name) for name in map(str, names)}

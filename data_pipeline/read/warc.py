@@ -57,26 +57,34 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
                 item = _record(stream, file, number, offset, recipe)
             except Broken as broken:
                 yield SetAside(file, number, offset, str(broken), "a whole record; reading goes on behind it")
-                _go_on(stream, offset, True)
+                _go_on(stream, offset, True, False)
             except Misread as misread:
                 yield SetAside(file, number, offset, misread.reason, misread.expected, misread.shown)
-                _go_on(stream, offset, aligned)
+                _go_on(stream, offset, aligned, True)
             else:
                 yield item
     finally:
         stream.close()
 
 
-def _go_on(stream: Stream, offset: int, next_member: bool) -> None:
+def _go_on(stream: Stream, offset: int, next_member: bool, misread: bool) -> None:
     """Stand at the next record after damage at `offset`.
 
     A record that starts its gzip member ends with it, whatever its header says.
     """
     if stream.codec is not None and next_member:
         stream.resume(offset)
+        if misread and not stream.peek(1):
+            # No other member: all records may lie in this one.
+            stream.resume(offset, 0)
+            _find_start(stream)
         return
     if stream.codec is None:
         stream.resume(offset + 1)
+    _find_start(stream)
+
+
+def _find_start(stream: Stream) -> None:
     try:
         if stream.find(_START, _START_LIMIT):
             stream.take(1)
@@ -256,7 +264,7 @@ def record_starts(name: str, target: int) -> list[int]:
             file.seek(at)
             block = file.read(4096)
             skipped = len(block) - len(block.lstrip(_BLANK))
-            end = _HEADER_END.search(block)
+            end = _HEADER_END.search(block, skipped)
             length = re.search(
                 rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r*\n", block[: end.end()] if end else b"", re.I
             )
