@@ -6,35 +6,22 @@ by numba once and cached. Values of a document do not depend on its batch.
 
 from __future__ import annotations
 
-import itertools
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import regex
 import xxhash
 
-_SPACE = regex.compile(r"\s+")
 BATCH_BYTES = 2**19
 """UTF-8 bytes of a batch: its arrays then stay in the cache of one core."""
 
 
-def normalise(text: str) -> str:
-    """NFKC, lower case, white space collapsed: texts equal under it are exact duplicates."""
-    if text.isascii():
-        # In ASCII `regex` and `str` differ in four separators, which are no white space for the former.
-        if not any(c in text for c in "\x1c\x1d\x1e\x1f"):
-            return " ".join(text.lower().split())
-    elif not unicodedata.is_normalized("NFKC", text):
-        text = unicodedata.normalize("NFKC", text)
-    return _SPACE.sub(" ", text.lower()).strip()
-
-
 def content_hash(text: str) -> str:
-    """xxh3-128 of the normalised text, 32 hexadecimal digits."""
+    """xxh3-128 of the normalised text (`normal.normalise`), 32 hexadecimal digits."""
+    from data_pipeline.analysis.normal import normalise
+
     return xxhash.xxh3_128_hexdigest(normalise(text).encode("utf-8", "surrogatepass"))
 
 
@@ -54,12 +41,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    @cached_property
-    def texts(self) -> list[str]:
-        """The documents as strings."""
-        view = self.data.tobytes()
-        ends = self.offsets.tolist()
-        return [view[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)]
+    def text(self, i: int) -> str:
+        """Document i as a string."""
+        return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8", "surrogatepass")
 
     @cached_property
     def n_chars(self) -> np.ndarray:
@@ -114,6 +98,16 @@ class Batch:
     def words(self) -> np.ndarray:
         """Where the words of documents begin in the arrays of words: int64 [d + 1]."""
         return self._words[3]
+
+    @cached_property
+    def content_hashes(self) -> list[str]:
+        """`content_hash` of each document."""
+        from data_pipeline.analysis.normal import normalised
+
+        return [
+            content_hash(self.text(i)) if form is None else xxhash.xxh3_128_hexdigest(form)
+            for i, form in enumerate(normalised(self.cps, self.bounds))
+        ]
 
     def word_counts(
         self, stops: np.ndarray | None = None, languages: np.ndarray | None = None

@@ -88,6 +88,6 @@ def _unspaced(batch: Batch, languages: Sequence[str | None] | None, found: np.nd
     """Stop words of languages without spaces stand anywhere in the text; NaN where a language has none."""
     for i, language in enumerate(languages or ()):
         if language is not None and (language in stopwords.UNSPACED or stopwords.of(language) is None):
-            number = stopwords.count(batch.texts[i], (), language)
+            number = stopwords.count(batch.text(i), (), language)
             found[i] = np.nan if number is None else number
     return found

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import regex
+import xxhash
 
 from data_pipeline import edits
-from data_pipeline.analysis import analyse, batches, content_hash, normalise
+from data_pipeline.analysis import analyse, batches, content_hash
+from data_pipeline.analysis.normal import normalise
 from data_pipeline.annotate import c4, fineweb, gopher, heuristics, llama3, refinedweb, stats
 
 ODD = [
@@ -392,3 +396,24 @@ def test_normalised_text() -> None:
     assert content_hash("Ａ b\n c") == content_hash("a B c") != content_hash("a b d")
     assert normalise("A\x1cB \x85 C\u3000d ") == "a\x1cb c d"
     assert normalise("Plain TEXT\t\n here ") == "plain text here"
+
+
+def test_hashes_are_those_of_the_definition(noises: list[str]) -> None:
+    every = [
+        chr(c) for c in [*range(0x3100), 0x4E00, 0xAC00, 0xD55C, *range(0xFB00, 0xFFFF), 0x1F600, 0x1D400]
+    ]
+    texts = [
+        *noises,
+        *ODD,
+        *every,
+        "a\u0301",
+        "e\u0308\u0323",
+        "ΟΔΟΣ",
+        "İstanbul",
+        "\u1112\u1161\u11ab",
+        "\u3000… \ufb01",
+    ]
+    texts += [f"x{c} y" for c in every] + ["".join(every[i : i + 40]) for i in range(0, len(every), 40)]
+    expected = [regex.sub(r"\s+", " ", unicodedata.normalize("NFKC", t).lower()).strip() for t in texts]
+    expected = [xxhash.xxh3_128_hexdigest(t.encode("utf-8", "surrogatepass")) for t in expected]
+    assert analyse(texts).content_hashes == expected == [content_hash(t) for t in texts]
