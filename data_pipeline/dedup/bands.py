@@ -17,7 +17,7 @@ import numpy as np
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import arrays, index
 from data_pipeline.dedup.arrays import Arrays
-from data_pipeline.dedup.shingles import I64
+from data_pipeline.dedup.kernels import I64
 
 # Of one document in a bucket's sort: key, number, their sorted copies and the order.
 _SORT_BYTES = 48

@@ -12,18 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup import stored
-from data_pipeline.dedup.shingles import HASHES, I64, U64, mix, scramble, shingle_hashes
+from data_pipeline.dedup.kernels import band_key_batch, minima_batch
+from data_pipeline.dedup.shingles import mix, shingle_hashes
 
 # Changing the permutations invalidates stored signatures: they are part of the format.
 _PERMUTATION_SEED = 0x61727269
-_U32 = numba.uint32
 
 
 def _permutations(p: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,36 +35,6 @@ def _permutations(p: int) -> tuple[np.ndarray, np.ndarray]:
     return low[0::2] | np.uint32(1), low[1::2].copy()
 
 
-@numba.njit(
-    numba.void(HASHES, I64[::1], _U32[::1], _U32[::1], _U32[:, ::1]),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _minima(
-    hashes: np.ndarray, ends: np.ndarray, multiplier: np.ndarray, mask: np.ndarray, minima: np.ndarray
-) -> None:
-    p = len(mask)
-    start = 0
-    for k in range(len(ends)):
-        row = minima[k]
-        for s in range(start, ends[k]):
-            x = _U32(hashes[s] >> np.uint64(32))
-            for i in range(p):
-                row[i] = min(row[i], _U32(_U32(x ^ mask[i]) * multiplier[i]))
-        start = ends[k]
-
-
-@numba.njit(numba.void(_U32[:, ::1], I64, I64, U64[:, ::1]), cache=True, nogil=True)
-def _band_keys(minima: np.ndarray, bands: int, rows: int, keys: np.ndarray) -> None:
-    for k in range(len(minima)):
-        for band in range(bands):
-            key = np.uint64(band)
-            for row in range(band * rows, (band + 1) * rows):
-                key = scramble(key * np.uint64(0x9E3779B97F4A7C15) + np.uint64(minima[k, row]))
-            keys[k, band] = key
-
-
 def signatures(texts: Sequence[str | None] | pa.Array, ngram: int, p: int) -> tuple[np.ndarray, np.ndarray]:
     """MinHash signatures uint32 [n, p], and how many shingles (repeated ones counted) each document has, int64 [n].
 
@@ -76,7 +45,7 @@ def signatures(texts: Sequence[str | None] | pa.Array, ngram: int, p: int) -> tu
     minima = np.full((len(texts), p), 0xFFFFFFFF, np.uint32)
     counts = np.zeros(len(texts), np.int64)
     for first, hashes, ends in shingle_hashes(texts, ngram):
-        _minima(hashes, ends, multiplier, mask, minima[first : first + len(ends)])
+        minima_batch(hashes, ends, multiplier, mask, minima[first : first + len(ends)])
         counts[first : first + len(ends)] = np.diff(ends, prepend=0)
     return minima, counts
 
@@ -84,7 +53,7 @@ def signatures(texts: Sequence[str | None] | pa.Array, ngram: int, p: int) -> tu
 def band_keys(minima: np.ndarray, bands: int, rows: int) -> np.ndarray:
     """uint64 [n, b]: equal where documents agree in all rows of a band."""
     keys = np.empty((len(minima), bands), np.uint64)
-    _band_keys(minima, bands, rows, keys)
+    band_key_batch(minima, bands, rows, keys)
     return keys
 
 

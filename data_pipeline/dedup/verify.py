@@ -12,25 +12,16 @@ import mmap
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import arrays, sets
 from data_pipeline.dedup.arrays import Arrays
+from data_pipeline.dedup.kernels import visit
 from data_pipeline.dedup.sets import Candidates
-from data_pipeline.dedup.shingles import HASHES, I64, jaccard_from
 
-# Exact looks a document gets at the most, the likeliest first. Without a bound, 5,000 pages that share two thirds of their
-# text and are no duplicates cost 11 million looks; a true duplicate is practically never behind 64 likelier candidates.
-MOST_VERIFIED = 64
-# Documents of a bucket that one is compared with by signature, the last met first. True duplicates meet in several
-# buckets, and most of these are small.
-MOST_MET = 64
-_SAME = 4
 # Of one shingle: half of the memory is for sets, the other half for what is known of each document.
 _BYTES = 16
-_I32, _F32, _U8 = numba.int32, numba.float32, numba.uint8
 
 
 def path(run_dir: Path, task: int) -> Path:
@@ -162,7 +153,7 @@ def choose(
     while first < m:
         done = read[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(read, done + in_memory, side="right")))
-        entries, looks = _visit(
+        entries, looks = visit(
             first, last, bucket, found.low, fixed, shingles, start, found.size, config.jaccard, least,
             head, entry, entries, seen, representative, similarity,
         )  # fmt: skip
@@ -188,83 +179,3 @@ def _buckets(keys: np.ndarray) -> tuple[np.ndarray, int]:
         bucket[order, band] = number[group]
         used += int(shared.sum())
     return bucket, used
-
-
-@numba.njit(
-    numba.types.UniTuple(I64, 2)(
-        I64, I64, _I32[:, ::1], _U8[:, ::1], numba.boolean[::1], HASHES, I64[::1], I64[::1], numba.float64, I64,
-        I64[::1], I64[:, ::1], I64, I64[::1], I64[::1], _F32[::1],
-    ),
-    cache=True,
-    nogil=True,
-)  # fmt: skip
-def _visit(
-    first, last, bucket, low, fixed, shingles, start, size, threshold, least,
-    head, entry, entries, seen, representative, similarity,
-):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Visit candidates [first, last); the number of entries after them, and of verified pairs."""
-    bands, p = bucket.shape[1], low.shape[1]
-    met = np.empty(bands * MOST_MET, np.int64)
-    agreement = np.empty(bands * MOST_MET, np.int64)
-    verified = 0
-    for i in range(first, last):
-        if not fixed[i]:
-            n = 0
-            for band in range(bands):
-                if bucket[i, band] < 0:
-                    continue
-                at = head[bucket[i, band]]
-                for _ in range(MOST_MET):
-                    if at < 0:
-                        break
-                    j = entry[at, 0]
-                    at = entry[at, 1]
-                    if seen[j] == i:
-                        continue
-                    seen[j] = i
-                    if min(size[i], size[j]) < threshold * max(size[i], size[j]):
-                        continue
-                    equal = 0
-                    for k in range(p):
-                        equal += low[i, k] == low[j, k]
-                    if equal >= least:
-                        met[n], agreement[n] = j, equal
-                        n += 1
-            for _ in range(min(n, MOST_VERIFIED)):
-                best = 0  # the most similar first; equal ones by preference
-                for k in range(1, n):
-                    if agreement[k] > agreement[best] or (
-                        agreement[k] == agreement[best] and met[k] < met[best]
-                    ):
-                        best = k
-                j = met[best]
-                agreement[best] = -1
-                verified += 1
-                exact = jaccard_from(
-                    shingles[start[i] : start[i] + size[i]],
-                    shingles[start[j] : start[j] + size[j]],
-                    threshold,
-                )
-                if exact > 0:
-                    representative[i] = j
-                    similarity[i] = exact
-                    break
-        # In the buckets of a dropped document its representative stands for it, so that documents which met the dropped
-        # one, and not the one that stays, are compared with the latter as well.
-        stays = representative[i]
-        for band in range(bands):
-            b = bucket[i, band]
-            if b < 0:
-                continue
-            at = head[b]
-            known = False
-            for _ in range(_SAME):
-                if at < 0 or known:
-                    break
-                known = entry[at, 0] == stays
-                at = entry[at, 1]
-            if not known:
-                entry[entries, 0], entry[entries, 1] = stays, head[b]
-                head[b] = entries
-                entries += 1
-    return entries, verified

@@ -96,8 +96,8 @@ def stages(context: Context) -> Iterator[Stage]:
         "decide",
         decide,
         context.shards,
-        outputs=("decisions/a",),
-        depends=("signals", "copies", "language", "url_signals", "nsfw", "quality"),
+        outputs=("decisions/a", "flags"),
+        depends=("signals", "copies", "language", "url_signals", "nsfw", "quality", "contamination"),
         code=("policy.py",),
         config=context.filters,
     )
@@ -128,6 +128,7 @@ MINHASH_CODE = tuple(
         "bands",
         "corpus",
         "index",
+        "kernels",
         "minhash",
         "sets",
         "shingles",

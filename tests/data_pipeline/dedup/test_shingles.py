@@ -4,6 +4,7 @@ import random
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data_pipeline.dedup import shingles
@@ -68,3 +69,48 @@ def test_ideographs_are_words_of_their_own() -> None:
 
 def test_lone_surrogates_and_letters_that_grow_in_lower_case() -> None:
     assert len(shingles.shingle_sets(["a \ud800 b", "İstanbul İİ x", "next one here"], 1)[2]) == 3
+
+
+def test_packed_sets_are_the_distinct_hashes_in_order() -> None:
+    texts = [*random_texts(5, 80), "a a a a a a a a b", "the same words " * 200, "", "…"]
+    packed, sizes = shingles.packed_sets(texts, 3)
+    start = 0
+    hashes = [part for _, h, ends in shingles.shingle_hashes(texts, 3) for part in np.split(h, ends[:-1])]
+    for found, size in zip(hashes, sizes, strict=True):
+        np.testing.assert_array_equal(packed[start : start + size], np.unique(found))
+        start += size
+    assert start == len(packed)
+
+
+def test_arrow_strings_give_the_same_as_python_strings() -> None:
+    texts = [None, *random_texts(6, 50), "", None, "x"]
+    array = pa.array(texts, pa.string())
+    for column, part in (
+        (array, texts),
+        (array.slice(7, 30), texts[7:37]),
+        (array.cast(pa.large_string()), texts),
+    ):
+        ours, theirs = shingles.shingle_sets(column, 2), shingles.shingle_sets([t or "" for t in part], 2)
+        assert len(ours) == len(part)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert shingles.shingle_sets(array.slice(0, 0), 2) == []
+
+
+def test_a_similarity_below_the_threshold_is_zero_and_one_at_it_is_exact() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        size, common = int(draw.integers(1, 200)), 0
+        common = int(draw.integers(0, size + 1))
+        values = draw.choice(np.iinfo(np.int64).max, 3 * size, replace=False).astype(np.uint64)
+        a = np.sort(values[:size])
+        b = np.sort(np.concatenate([values[:common], values[size : size + int(draw.integers(1, size + 1))]]))
+        exact = len(np.intersect1d(a, b)) / len(np.union1d(a, b))
+        assert shingles.jaccard(a, b) == exact
+        for least in (0.3, 0.8, exact, np.nextafter(exact, 2)):
+            assert shingles.jaccard_from(a, b, least) == (exact if exact >= least else 0.0)
+
+
+def test_capital_and_final_sigma_are_one_letter() -> None:
+    one, other = shingles.shingle_sets(["ΟΔΟΣ ΜΑΣ", "οδος μας"], 1)
+    np.testing.assert_array_equal(one, other)
