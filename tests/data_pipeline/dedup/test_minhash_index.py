@@ -127,3 +127,22 @@ def test_a_damaged_index_is_named(tmp_path: Path) -> None:
         part.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"00001\.arrays is (cut short|damaged)"):
             minhash.run(second, 1, config)
+
+
+def test_documents_of_two_indexes_all_stay_to_be_compared_with(tmp_path: Path) -> None:
+    words = text_of(random.Random(3), 400).split()
+    one, other, new = (
+        words[:360],
+        words[30:390],
+        words[60:],
+    )  # neighbours at J .84, the first and the last at .69
+    folders = []
+    for n, found in enumerate((one, other)):
+        run = write_run(tmp_path / f"run{n}", [[(f"{n}" * 32, " ".join(found))]])
+        finish(run, 1)
+        folders.append(str(run))
+    run = write_run(tmp_path / "new", [[("f" * 32, " ".join(new))]])
+    minhash.run(run, 1, dataclasses.replace(CONFIG, index=tuple(folders)))
+    row = decisions(run, "minhash")["f" * 32]
+    assert not row["keep"]
+    assert row["detail"].split()[0] == "1" * 32
