@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
-from data_pipeline.annotate import language, url
+from data_pipeline.annotate import language, outliers, privacy, privacy_domains, url
 from data_pipeline.annotate.heuristics import SIDECARS
 from data_pipeline.document import DECISION_SCHEMA, read_shard, read_table, shard_path, write_table
 
@@ -24,10 +24,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "language": language.COLUMNS,
     "url": url.COLUMNS,
     "nsfw": ("word_density", "score"),
+    "privacy": privacy.COLUMNS,
+    "privacy_domain": privacy_domains.COLUMNS,
     "quality": ("score",),
+    "outliers": outliers.COLUMNS,
+    "contamination": ("matches", "overlap", "context", "run"),
 }
 """Signals that policies may look at, by sidecar."""
 COPY_RULE = "identity.copy"
+FLAGS_SCHEMA = pa.schema([("id", pa.string()), ("flags", pa.list_(pa.string()))])
 OTHER = "other"
 """Stands for the languages that bounds do not list."""
 TEXT_SIGNALS = ("language.language", "language.second", "language.script", "hashes.content_hash", "url.listed", "url.domain")
@@ -95,17 +100,24 @@ class Verdict:
     """bool [n]: the rule applies, but there is no value."""
 
 
-def verdicts(run_dir: Path, shard: int, config: FilterConfig, documents: pa.Table) -> Iterator[Verdict]:
+def verdicts(
+    run_dir: Path,
+    shard: int,
+    config: FilterConfig,
+    documents: pa.Table,
+    levels: tuple[str, ...] = ("drop",),
+) -> Iterator[Verdict]:
     """The verdict of every rule of a policy, in order.
 
     Args:
         documents: columns `id` and `language` of the shard, with the languages that `languages` finds.
+        levels: levels of the rules that are asked.
 
     Raises:
         ValueError: a sidecar does not belong to the shard.
     """
     spoken = documents["language"].to_pylist()
-    rules = {name: rule for name, rule in config.rules.items() if rule is not None}
+    rules = {name: rule for name, rule in config.rules.items() if rule is not None and rule.level in levels}
     wanted: dict[str, list[str]] = {}
     for rule in rules.values():
         sidecar, column = rule.signal.split(".")
@@ -181,10 +193,11 @@ def dropped_before(run_dir: Path, shard: int, documents: pa.Table) -> np.ndarray
 
 
 def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
-    """Policy A of a shard: write `decisions/a`.
+    """Policy A of a shard: write `decisions/a` and `flags`.
 
     The first rule that fails names the drop, its `detail` holds the value. A null signal drops nothing: a stage that
-    could not run must not empty the data set, and the funnel says that it did not run.
+    could not run must not empty the data set, and the funnel says that it did not run. Rules of level `flag` are noted of
+    every document that they fail.
 
     Returns:
         Counts: `kept`, `dropped`, and `not run: RULE` with the documents whose signal was null.
@@ -194,11 +207,16 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
     rules = dropped_before(run_dir, shard, documents)
     keep = np.array([rule is None for rule in rules], bool)
     details = np.full(n, None, object)
+    flags: list[list[str]] = [[] for _ in range(n)]
     counts: dict[str, int] = {}
     found = documents.select(["id"]).append_column("language", languages(run_dir, shard, documents))
-    for verdict in verdicts(run_dir, shard, config, found):
+    for verdict in verdicts(run_dir, shard, config, found, ("drop", "flag")):
         if missing := int((verdict.null & keep).sum()):
             counts[f"not run: {verdict.name}"] = missing
+        if verdict.rule.level == "flag":
+            for row in np.flatnonzero(verdict.failed).tolist():
+                flags[row].append(verdict.name)
+            continue
         chosen = np.flatnonzero(verdict.failed & keep)
         rules[chosen] = verdict.name
         details[chosen] = [shown(v) for v in verdict.values.take(pa.array(chosen)).to_pylist()]
@@ -213,6 +231,7 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
         schema=DECISION_SCHEMA,
     )
     write_table(table, shard_path(run_dir, "decisions/a", shard))
+    write_table(pa.table([documents["id"], flags], schema=FLAGS_SCHEMA), shard_path(run_dir, "flags", shard))
     return {"kept": int(keep.sum()), "dropped": int(n - keep.sum()), **counts}
 
 

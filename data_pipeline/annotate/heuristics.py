@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from data_pipeline import edits
 from data_pipeline.analysis import Batch, batches
-from data_pipeline.annotate import c4, fineweb, gopher, hashes, llama3, refinedweb, stats
+from data_pipeline.annotate import c4, fineweb, gopher, hashes, llama3, outliers, refinedweb, stats
 from data_pipeline.document import read_shard, shard_path, write_table
 
 SIDECARS: dict[str, tuple[Callable[[Batch], Mapping[str, Any]], tuple[str, ...]]] = {
@@ -25,18 +25,20 @@ SIDECARS: dict[str, tuple[Callable[[Batch], Mapping[str, Any]], tuple[str, ...]]
 }
 EDITS = ("c4_lines", "fineweb_lines", "refinedweb_lines", "llama3_lines")
 """Sets of edits, in the order of the numbers in `analysis.lines`."""
-MODULES = ("heuristics", "stopwords", *SIDECARS)
+MODULES = ("heuristics", "stopwords", "outliers", *SIDECARS)
 """Modules of this package that the signals depend on."""
 
 
 def annotate(run_dir: Path, shard: int, languages: Sequence[str | None] | None = None) -> dict[str, int]:
-    """Write the sidecars and edits of a shard; returns the number of documents and bytes.
+    """Write the sidecars, edits and word counts of a shard; returns the number of documents and bytes.
 
     Args:
         languages: of each document, for its stop words; without them all count as unknown.
     """
     documents = read_shard(run_dir, shard, ["id", "text"])
-    signals, found = annotate_texts(documents["text"], languages)
+    counter = outliers.Counter()
+    signals, found = annotate_texts(documents["text"], languages, counter)
+    counter.write(run_dir, shard)
     for name, columns in signals.items():
         table = pa.table({"id": documents["id"], **columns})
         write_table(table, shard_path(run_dir, f"signals/{name}", shard))
@@ -47,9 +49,11 @@ def annotate(run_dir: Path, shard: int, languages: Sequence[str | None] | None =
 
 
 def annotate_texts(
-    texts: pa.ChunkedArray, languages: Sequence[str | None] | None = None
+    texts: pa.ChunkedArray,
+    languages: Sequence[str | None] | None = None,
+    counter: outliers.Counter | None = None,
 ) -> tuple[dict[str, dict[str, pa.Array]], dict[str, pa.Array]]:
-    """Signals by sidecar and column, and edits by set, of a column of texts."""
+    """Signals by sidecar and column, and edits by set, of a column of texts; their words are added to a counter."""
     found: dict[str, dict[str, list[Any]]] = {
         name: {c: [] for c in columns} for name, (_, columns) in SIDECARS.items()
     }
@@ -61,6 +65,8 @@ def annotate_texts(
             values = gopher.signals(batch, chosen) if name == "gopher" else signals(batch)
             for column, value in values.items():
                 found[name][column].append(value)
+        if counter is not None:
+            counter.add(batch, chosen or [None] * len(batch))
         proposed = batch.spans
         proposed[:, 1] += done
         spans.append(proposed)

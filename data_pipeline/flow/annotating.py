@@ -9,7 +9,7 @@ from typing import Any
 from configs import edge
 from configs.schema.pipeline import ClassifierConfig, DataRun
 from data_pipeline import fingerprint
-from data_pipeline.annotate import heuristics
+from data_pipeline.annotate import heuristics, outliers
 from data_pipeline.document import read_shard, shard_count, shard_path, texts, write_table
 from data_pipeline.flow.context import (
     Context,
@@ -29,6 +29,18 @@ def signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     """Heuristic signals, and edits of the line rules."""
     languages = with_languages(run_dir, shard, ["id", "language"])["language"]
     return heuristics.annotate(run_dir, shard, languages.to_pylist())
+
+
+def word_distribution(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """Words of the whole corpus, by language."""
+    return outliers.merge(run_dir, shard_count(run_dir))
+
+
+def outlier_signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """How far the words of each document are from those of the corpus."""
+    documents = with_languages(run_dir, shard, ["id", "language", "text"])
+    write_table(outliers.annotate(run_dir, shard, documents), shard_path(run_dir, "signals/outliers", shard))
+    return {"documents": len(documents)}
 
 
 def _train(config: ClassifierConfig, rows: Any, run_dir: Path, name: str, seed: int) -> dict[str, int]:
@@ -142,9 +154,26 @@ def stages(context: Context) -> Iterator[Stage]:
         outputs=(
             *(f"signals/{name}" for name in heuristics.SIDECARS),
             *(f"edits/{name}" for name in heuristics.EDITS),
+            outliers.COUNTS,
         ),
         depends=("read", "language"),
         code=("policy.py", "analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
+    )
+    yield Stage(
+        "word_distribution",
+        word_distribution,
+        1,
+        outputs=(str(outliers.DISTRIBUTION),),
+        depends=("signals",),
+        code=("annotate/outliers.py", "analysis"),
+    )
+    yield Stage(
+        "outliers",
+        outlier_signals,
+        context.shards,
+        outputs=("signals/outliers",),
+        depends=("word_distribution", "language"),
+        code=("policy.py", "annotate/outliers.py", "analysis"),
     )
     yield from _urls(context)
     yield from _nsfw(context)
