@@ -56,6 +56,8 @@ class Found:
     """What the edits of the policy leave of it."""
     edits: tuple[str, ...] = ()
     """What each set of edits takes out or replaces: one line each."""
+    flags: tuple[str, ...] = ()
+    """Rules that flag it."""
 
 
 def run(config: TraceRun) -> int:
@@ -106,16 +108,18 @@ def _trace_in_run(packed: PackedDataset, loaded: LoadedTokenizer, run_dir: Path,
             print(f"… more than {config.limit} documents match; raise limit= to see them")
             return shown
         shown += 1
+        flags = f"  flagged by {', '.join(found.flags)}\n" if found.flags else ""
         if found.rule is not None:
             detail = f" ({found.detail})" if found.detail else ""
             print(f"{_head(found.id, found.source, found.url)}\n  dropped by {found.rule}{detail}")
+            print(flags, end="")
         elif find(packed, bytes.fromhex(found.id)):
             taken_out = config.text is not None and config.text not in found.final
             span = _token_span(loaded, found.final, config.text) if config.text and not taken_out else None
             print("\n".join(describe(packed, loaded, bytes.fromhex(found.id), found.url, span, config.limit)))
             if taken_out:
                 print("  this text was taken out of the document, or changed, before it was packed:")
-            print("".join(f"  {line}\n" for line in found.edits), end="")
+            print(flags + "".join(f"  {line}\n" for line in found.edits), end="")
         else:
             print(
                 f"{_head(found.id, found.source, found.url)}\n  kept, but not in {packed.path}: "
@@ -209,15 +213,18 @@ def documents(run_dir: Path, config: TraceRun) -> Iterator[Found]:
         table = pq.read_table(path, columns=["id", "source", "url", "text"]).take(pa.array(rows))
         decisions = _decisions(run_dir, path.name, rows)
         changed = _edited(run_dir, path.name, rows, table)
-        for row, decision, (final, lines) in zip(table.to_pylist(), decisions, changed, strict=True):
+        flags = _flags(run_dir, path.name, rows)
+        for row, decision, (final, lines), flagged in zip(
+            table.to_pylist(), decisions, changed, flags, strict=True
+        ):
             rule = None if decision["keep"] else decision["rule"] or "an unnamed rule"
             text = row["text"] or ""
-            yield Found(row["id"], row["source"], row["url"], rule, decision["detail"] or "", text, final, lines)
+            yield Found(
+                row["id"], row["source"], row["url"], rule, decision["detail"] or "", text, final, lines, flagged
+            )
 
 
-def _edited(
-    run_dir: Path, name: str, rows: np.ndarray, table: pa.Table
-) -> list[tuple[str, tuple[str, ...]]]:
+def _edited(run_dir: Path, name: str, rows: np.ndarray, table: pa.Table) -> list[tuple[str, tuple[str, ...]]]:
     """(final text, what edits did) of rows of a shard; a text that is not kept is as it was."""
     final = dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
     kept = run_dir / "kept" / name
@@ -246,6 +253,13 @@ def _decisions(run_dir: Path, name: str, rows: np.ndarray) -> list[dict]:
     if not path.is_file():
         return [{"keep": True, "rule": None, "detail": None}] * len(rows)
     return pq.read_table(path, columns=["keep", "rule", "detail"]).take(pa.array(rows)).to_pylist()
+
+
+def _flags(run_dir: Path, name: str, rows: np.ndarray) -> list[tuple[str, ...]]:
+    path = run_dir / "flags" / name
+    if not path.is_file():
+        return [()] * len(rows)
+    return [tuple(f) for f in pq.read_table(path, columns=["flags"])["flags"].take(pa.array(rows)).to_pylist()]
 
 
 def rejected(run_dir: Path, needle: str) -> Iterator[dict]:

@@ -243,6 +243,9 @@ class DedupConfig:
     in more than `line_count` documents of a bucket, every time; `ccnet`: all but the first in a bucket; null: none."""
     line_unit: Literal["line", "paragraph"] = "line"
     """What is compared: lines, or paragraphs (lines that no empty line parts)."""
+    line_min_length: int = 10
+    """Characters without punctuation from which a line is compared; an ideograph counts as three. Shorter ones that many
+    pages share are headings of the text (`Pros`, `FAQ`, `Summary`) more often than not; 1: all, as published."""
     line_count: int = 6
     """Documents of a bucket that a line may occur in, with `llama3`."""
     line_within: bool = False

@@ -1,8 +1,8 @@
 """Lines and paragraphs of documents as 64-bit hashes of their normalised form, from UTF-8 in one compiled pass.
 
 Normalised after CCNet (Wenzek et al. 2020, section 3.1): lower case, every digit is 0, no accents, no punctuation or
-symbols, one space for white space. A line without a letter, a line of code, and a row of a table have no hash: equal
-ones say nothing about boilerplate, and taking them out would break what they are part of.
+symbols, one space for white space. A line without a letter, a very short one, a line of code, and a row of a table have no
+hash: equal ones say nothing about boilerplate, and taking them out would break what they are part of.
 
 Shapes: d documents, u units (lines or paragraphs; empty lines count as units of their own).
 """
@@ -63,8 +63,12 @@ def _characters() -> np.ndarray:
     return table
 
 
-def units(texts: pa.Array, by_paragraph: bool) -> Units:
-    """The lines of texts, or their paragraphs (lines that no empty line parts)."""
+def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
+    """The lines of texts, or their paragraphs (lines that no empty line parts).
+
+    Args:
+        shortest: characters of the normal form from which a unit has a hash; an ideograph counts as three.
+    """
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     texts = texts.cast(pa.large_string()).fill_null("")
@@ -74,18 +78,22 @@ def units(texts: pa.Array, by_paragraph: bool) -> Units:
     low, high = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
     n = int(np.count_nonzero(data[low:high] == 10)) + len(texts)
     found = Units(*(np.empty(n, kind) for kind in (np.uint64, np.uint8, np.int64, np.int64, np.int64)))
-    used = _lines(data, ends, _characters(), found.hash, found.kind, found.start, found.end, found.document)
+    sizes = np.empty(n, np.int64)
+    used = _lines(data, ends, _characters(), found.hash, found.kind, found.start, found.end, found.document, sizes)
     if by_paragraph:
-        used = _paragraphs(used, found.hash, found.kind, found.start, found.end, found.document)
+        used = _paragraphs(used, found.hash, found.kind, found.start, found.end, found.document, sizes)
+    short = (found.kind[:used] == TEXT) & (sizes[:used] < shortest)
+    found.kind[:used][short] = EXEMPT
+    found.hash[:used][short] = 0
     return Units(*(getattr(found, name)[:used] for name in ("hash", "kind", "start", "end", "document")))
 
 
 @numba.njit(
     _I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.uint32[::1], _U64[::1], _U8[::1], _I64[::1],
-         _I64[::1], _I64[::1]),
+         _I64[::1], _I64[::1], _I64[::1]),
     cache=True, nogil=True,
 )  # fmt: skip
-def _lines(data, ends, table, hashes, kinds, starts, stops, documents):  # type: ignore[no-untyped-def]
+def _lines(data, ends, table, hashes, kinds, starts, stops, documents, sizes):  # type: ignore[no-untyped-def]
     used = 0
     for document in range(len(ends) - 1):
         i, end = ends[document], ends[document + 1]
@@ -98,7 +106,7 @@ def _lines(data, ends, table, hashes, kinds, starts, stops, documents):  # type:
             # One line: from i to the next line feed, or to the end.
             first = place
             h = np.uint64(0x9E3779B97F4A7C15)
-            letters, space, written = False, False, False
+            letters, space, written, size = False, False, False, 0
             indent, head, head_2, head_3, head_n = 0, np.uint32(0), np.uint32(0), np.uint32(0), 0
             while i < end:
                 c = np.uint32(data[i])
@@ -148,7 +156,9 @@ def _lines(data, ends, table, hashes, kinds, starts, stops, documents):  # type:
                     head_n += 1
                 if m == 0:
                     continue
+                size += 3 if c >= 0x2E80 else 1
                 if space and written:
+                    size += 1
                     h = (h ^ np.uint64(32)) * np.uint64(0xD6E8FEB86659FD93)
                     h ^= h >> np.uint64(32)
                 space = False
@@ -184,6 +194,7 @@ def _lines(data, ends, table, hashes, kinds, starts, stops, documents):  # type:
             starts[used] = first
             stops[used] = place
             documents[used] = document
+            sizes[used] = size
             used += 1
             i += 1  # the line feed
             place += 1
@@ -192,8 +203,10 @@ def _lines(data, ends, table, hashes, kinds, starts, stops, documents):  # type:
     return used
 
 
-@numba.njit(_I64(_I64, _U64[::1], _U8[::1], _I64[::1], _I64[::1], _I64[::1]), cache=True, nogil=True)
-def _paragraphs(used, hashes, kinds, starts, stops, documents):  # type: ignore[no-untyped-def]
+@numba.njit(
+    _I64(_I64, _U64[::1], _U8[::1], _I64[::1], _I64[::1], _I64[::1], _I64[::1]), cache=True, nogil=True
+)
+def _paragraphs(used, hashes, kinds, starts, stops, documents, sizes):  # type: ignore[no-untyped-def]
     """Join neighbouring lines that are not empty, in place; how many units there are then."""
     joined = 0
     for i in range(used):
@@ -208,6 +221,7 @@ def _paragraphs(used, hashes, kinds, starts, stops, documents):  # type: ignore[
         if inside:
             last = joined - 1
             stops[last] = stops[i]
+            sizes[last] += sizes[i]
             if kinds[last] == 1 and kinds[i] == 1:
                 h = (hashes[last] * np.uint64(0x9E3779B97F4A7C15)) ^ hashes[i]
                 h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -217,7 +231,7 @@ def _paragraphs(used, hashes, kinds, starts, stops, documents):  # type: ignore[
                 kinds[last] = 2
                 hashes[last] = 0
         else:
-            hashes[joined], kinds[joined] = hashes[i], kinds[i]
+            hashes[joined], kinds[joined], sizes[joined] = hashes[i], kinds[i], sizes[i]
             starts[joined], stops[joined], documents[joined] = starts[i], stops[i], documents[i]
             joined += 1
     return joined

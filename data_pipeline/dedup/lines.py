@@ -160,7 +160,7 @@ def _batches(run_dir: Path, shard: int, buckets: int, config: DedupConfig) -> It
             here = slice(first, first + len(part))
             first += len(part)
             documents = np.ascontiguousarray(halves[here, 0])
-            found = units(part, config.line_unit == "paragraph")
+            found = units(part, config.line_unit == "paragraph", config.line_min_length)
             text = np.flatnonzero(found.kind == TEXT)
             bucket = (documents >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)
             salt = mix(bucket * np.uint64(0x9E3779B97F4A7C15))

@@ -18,7 +18,7 @@ from data_pipeline.dedup import lines
 from data_pipeline.dedup.line_hashes import BLANK, EXEMPT, TEXT, units
 
 Rows = list[tuple[str, str]]
-LENIENT = {"line_min_characters": 0, "line_min_share": 0.0}
+LENIENT = {"line_min_length": 1, "line_min_characters": 0, "line_min_share": 0.0}
 
 
 def deduplicate(
@@ -127,7 +127,10 @@ def test_exactly_the_count_stays(tmp_path: Path) -> None:
 
 
 def test_ccnet_keeps_the_first_of_every_line(tmp_path: Path) -> None:
-    rows = [*corpus_of(120, 2), (identifier("song"), "Falala, the refrain\nand one verse\nFalala, the refrain")]
+    rows = [
+        *corpus_of(120, 2),
+        (identifier("song"), "Falala, the refrain\nand one verse\nFalala, the refrain"),
+    ]
     found = deduplicate(split(rows, 4, tmp_path / "run"), 4, DedupConfig(lines="ccnet", **LENIENT))
     seen: set[str] = set()
     for name, text in sorted(rows):
@@ -280,6 +283,15 @@ def test_offsets_count_code_points_and_hashes_follow_the_normal_form() -> None:
         same.setdefault(h, set()).add(key(line))
     assert all(len(v) == 1 for v in same.values())
     assert len(same) == len({key(line) for line in cut})
+
+
+def test_short_lines_are_left_alone() -> None:
+    texts = pa.array(["Read more!\nPros -- 1\n\nLearn more\n阅读更多\n阅读\n\nshort\nlines"])
+    found = units(texts, False, 9)
+    assert found.kind.tolist() == [TEXT, EXEMPT, BLANK, TEXT, TEXT, EXEMPT, BLANK, EXEMPT, EXEMPT]
+    assert (found.hash[found.kind == EXEMPT] == 0).all()
+    assert units(texts, True, 9).kind.tolist() == [TEXT, BLANK, TEXT, BLANK, TEXT]
+    assert units(texts, True, 13).kind.tolist() == [TEXT, BLANK, TEXT, BLANK, EXEMPT]
 
 
 def test_a_paragraph_is_its_lines() -> None:

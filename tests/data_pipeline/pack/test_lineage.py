@@ -75,7 +75,10 @@ def test_edits_of_a_document_are_shown(packed: Example, capsys) -> None:
         assert f"edits lines: 20 characters at 2 places: {document.text[:10]!r}" in out
         assert "this text was taken out" not in out
     assert trace(packed, text=document.text[:40]) == 0
-    assert "this text was taken out of the document, or changed, before it was packed:" in capsys.readouterr().out
+    assert (
+        "this text was taken out of the document, or changed, before it was packed:"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_record_that_was_set_aside_is_found(packed: Example, capsys) -> None:
