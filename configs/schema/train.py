@@ -152,12 +152,14 @@ class OptimConfig:
 class ScheduleConfig:
     """The learning-rate schedule."""
 
-    name: Literal["cosine", "linear", "constant"] = "cosine"
-    """Decay after warm-up."""
+    name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Decay after warm-up; `wsd` (warm-up, stable, decay) stays at the peak and falls linearly at the end."""
     warmup_steps: int = 100
     """Steps of linear warm-up from zero."""
     min_ratio: float = 0.1
-    """Final learning rate as a share of the peak."""
+    """Final learning rate as a share of the peak; 0: annealed to zero."""
+    decay_share: float = 0.2
+    """Share of the steps over which `wsd` falls."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,14 @@ def test_decay_falls_to_the_minimum_at_the_last_step(name: str) -> None:
     assert values[-1] == pytest.approx(0.1)
 
 
+def test_wsd_stays_at_the_peak_and_falls_at_the_end() -> None:
+    schedule = ScheduleConfig(name="wsd", warmup_steps=10, min_ratio=0.0, decay_share=0.25)
+    values = [lr_factor(schedule, step, 200) for step in range(1, 201)]
+    assert values[9:150] == [1.0] * 141
+    assert values[174] == pytest.approx(0.5) and values[-1] == 0.0
+    assert values[149:] == sorted(values[149:], reverse=True)
+
+
 def test_constant_and_runs_without_or_within_warm_up() -> None:
     assert lr_factor(ScheduleConfig(name="constant", warmup_steps=0), 1, 1) == 1.0
     assert lr_factor(ScheduleConfig(warmup_steps=0, min_ratio=0.0), 5, 5) == pytest.approx(0.0)
@@ -32,5 +40,7 @@ def test_constant_and_runs_without_or_within_warm_up() -> None:
 def test_impossible_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="min_ratio"):
         check(ScheduleConfig(min_ratio=1.5), 10)
+    with pytest.raises(ConfigError, match="decay_share"):
+        check(ScheduleConfig(decay_share=0.0), 10)
     with pytest.raises(ConfigError, match=r"train\.steps"):
         check(ScheduleConfig(), 0)
