@@ -64,7 +64,14 @@ def stages(context: Context, before: Sequence[str]) -> Iterator[Stage]:
 
     config = context.config.dedup
     dedup.check(config)
-    counted = [config.lines, config.line_unit, config.line_within, config.line_min_length, config.line_bucket_documents, _sources(context.config)]
+    counted = [
+        config.lines,
+        config.line_unit,
+        config.line_within,
+        config.line_min_length,
+        config.line_bucket_documents,
+        _sources(context.config),
+    ]
     yield Stage(
         "line_hashes",
         line_hashes,
