@@ -56,7 +56,7 @@ def test_rows_have_all_keys_and_their_meaning() -> None:
 @pytest.mark.parametrize(
     ("name", "vocab_size", "billions"),
     [
-        ("llama1_7b", 32_000, 6.7),
+        ("llama1_7b", 32_000, 6.74),
         ("llama1_13b", 32_000, 13.0),
         ("llama1_33b", 32_000, 32.5),
         ("llama1_65b", 32_000, 65.2),
