@@ -93,7 +93,7 @@ def normalised(cps: np.ndarray, bounds: np.ndarray) -> list[memoryview | None]:
     # No form takes more than three bytes, nor follows a space that was not there.
     out, ends = np.empty(3 * len(cps) + 8, np.uint8), np.empty(len(bounds) - 1, np.int64)
     _write(cps, bounds, _forms(), out, ends)
-    view, begin, found = memoryview(out), 0, []
+    view, begin, found = out.data, 0, []
     for end in ends.tolist():
         found.append(view[begin:end] if end >= 0 else None)
         begin = max(end, -1 - end)
