@@ -44,7 +44,7 @@ MENU = [
 PUNCTUATION = re.compile(r"[^\w\s]+")
 DIGITS = re.compile(r"\d")
 STAGE = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import lines
@@ -54,7 +54,9 @@ chosen = range(shards)
 tasks = range(lines.ranges(shards)) if stage == "counts" else range(shards)
 # What the compiled code needs is there before the first document.
 lines.units(__import__("pyarrow").array(["a"]), False)
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+base = peak()
 began = time.process_time()
 for task in tasks:
     if stage == "hashes":
@@ -63,7 +65,7 @@ for task in tasks:
         lines.counts(run, task, shards, config)
     else:
         lines.decide(run, task, chosen, shards, config)
-print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, base)
+print(time.process_time() - began, peak(), base)
 """
 
 

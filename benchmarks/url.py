@@ -25,6 +25,7 @@ import orjson
 import peers
 import pyarrow as pa
 
+from data_pipeline import domains
 from data_pipeline.annotate import url, url_lists
 
 PEER = """
@@ -87,6 +88,18 @@ def sample(n: int) -> tuple[list[str], list[str]]:
     return pages[:n], drawn
 
 
+def reason(address: str, listed: str) -> str:
+    """Why the verdict differs from datatrove's."""
+    host = domains.split(address)[0]
+    if listed == f"{url_lists.DATATROVE}.url":
+        return "the address is listed without a scheme, and datatrove compares it with one"
+    if re.fullmatch(r"[0-9.]+", host):
+        return "an IP address is listed, and datatrove takes it for no domain"
+    if listed == f"{url_lists.DATATROVE}.domain":
+        return "a host is listed, and this is below it (www)"
+    return f"not explained: {listed}"
+
+
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     real, drawn = sample(n)
@@ -129,9 +142,10 @@ def main() -> None:
             f"{len(pairs):,} URLs {title}: {hits:,} dropped by datatrove, agreement "
             f"{100 * (1 - len(differing) / len(pairs)):.3f}%"
         )
-        for (a, b), count in Counter((a, b) for _, a, b in differing).most_common():
-            first = next(u for u, x, y in differing if (x, y) == (a, b))
-            print(f"  {count:>6,} × here {a}, datatrove {b or 'kept'}: {first[:100]}")
+        reasons = Counter((reason(u, a), b) for u, a, b in differing)
+        for (why, b), count in reasons.most_common():
+            first = next(u for u, a, y in differing if (reason(u, a), y) == (why, b))
+            print(f"  {count:>6,} × {why}; datatrove: {b or 'kept'}; such as {first[:100]}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
+from data_pipeline import canonical as module
 from data_pipeline.canonical import canonical, is_address
 
 EQUAL = [
@@ -64,6 +66,15 @@ def test_one_page_has_one_address(one: str, other: str) -> None:
 @pytest.mark.parametrize(("one", "other"), [e[1:] for e in DIFFERENT], ids=[e[0] for e in DIFFERENT])
 def test_different_pages_keep_different_addresses(one: str, other: str) -> None:
     assert canonical(one) != canonical(other)
+
+
+def test_ordinary_addresses_are_split_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = random.Random(1)
+    pieces = ["x.Example", "www.", ".", ":80", ":99999", ":", "/", "a", "?", "=", "&", "#", "#!", "%41", "é", " ", "@"]
+    urls = ["http://" + "".join(chosen.choices(pieces, k=6)) for _ in range(10_000)]
+    found = [canonical(u) for u in urls]
+    monkeypatch.setattr(module, "_ORDINARY", re.compile("(?!)"))
+    assert [canonical(u) for u in urls] == found
 
 
 def test_canonical_addresses_stay_as_they_are() -> None:

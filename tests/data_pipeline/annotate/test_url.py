@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -173,6 +175,53 @@ def test_bad_lists_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             url_lists.build((str(tmp_path / name),), (), tmp_path / "index", None)
+
+
+def test_ordinary_addresses_are_split_as_any_other() -> None:
+    chosen = random.Random(0)
+    pieces = [
+        "http://",
+        "https://",
+        "x.Example",
+        "www.",
+        ".",
+        ":80",
+        ":",
+        "/",
+        "a",
+        "?",
+        "=",
+        "&",
+        "#",
+        "%41",
+        "é",
+        " ",
+        "@",
+        "[",
+    ]
+    for _ in range(20_000):
+        address = chosen.choice(pieces[:2]) + "".join(chosen.choices(pieces[2:], k=6))
+        try:
+            parts = urlsplit(address)
+            host = domains.ascii_host(parts.hostname or "")
+            expected = (host, parts.path + ("?" + parts.query if parts.query else ""))
+        except ValueError:
+            expected = ("", address)
+        assert domains.split(address) == expected, address
+
+
+def test_ordinary_addresses_are_split_as_any_other() -> None:
+    chosen = random.Random(0)
+    pieces = ["http://", "https://", "x.Example", "www.", ".", ":80", ":", "/", "a", "?", "=", "&", "#", "%41", "é", " ", "@", "["]
+    for _ in range(20_000):
+        address = chosen.choice(pieces[:2]) + "".join(chosen.choices(pieces[2:], k=6))
+        try:
+            parts = urlsplit(address)
+            host = domains.ascii_host(parts.hostname or "")
+            expected = (host, parts.path + ("?" + parts.query if parts.query else ""))
+        except ValueError:
+            expected = ("", address)
+        assert domains.split(address) == expected, address
 
 
 def test_registered_domains_follow_the_public_suffix_list() -> None:
