@@ -24,6 +24,8 @@ ALONE = (
     "᱾᱿꯫𑅁"  # Ol Chiki, Meetei Mayek, Chakma
 )
 """Marks that end a sentence wherever they stand."""
+TWICE = "፡"
+"""Ethiopic word space, which ends a sentence where it stands twice."""
 CLOSING = "\"'”’»›)]}」』】〉》"
 _BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 _STARTS = numba.types.Array(numba.int64, 1, "C", readonly=True)
@@ -32,10 +34,11 @@ _LIMIT = 0x12000
 
 @functools.cache
 def _kinds() -> np.ndarray:
-    """1: ends a sentence before a space; 2: ends one anywhere; 3: closing mark; 4: white space; uint8 by code point."""
+    """1: ends a sentence before a space; 2: ends one anywhere; 3: closing mark; 4: space; 5: `TWICE`; uint8 [_LIMIT]."""
     kinds = np.zeros(_LIMIT, np.uint8)
     for kind, marks in enumerate((SPACED, ALONE, CLOSING), 1):
         kinds[[ord(mark) for mark in marks]] = kind
+    kinds[ord(TWICE)] = 5
     kinds[[c for c in range(_LIMIT) if chr(c).isspace()]] = 4
     return kinds
 
@@ -63,6 +66,7 @@ def _count(data, starts, kinds, out):  # type: ignore[no-untyped-def]
         found = 0
         # 0: in a sentence; 1: behind marks that need a space; 2: behind an end that is counted.
         state = 0
+        last = 0
         while i < end:
             byte = np.int64(data[i])
             if byte < 0x80:
@@ -85,7 +89,7 @@ def _count(data, starts, kinds, out):  # type: ignore[no-untyped-def]
                     code |= (np.int64(data[i + 2]) & 63) << 6 | (np.int64(data[i + 3]) & 63)
                 i += 4
             kind = kinds[code] if code < len(kinds) else 0
-            if kind == 2:
+            if kind == 2 or (kind == 5 and last == 5):
                 found += state != 2
                 state = 2
             elif kind == 1:
@@ -94,8 +98,9 @@ def _count(data, starts, kinds, out):  # type: ignore[no-untyped-def]
                 if state == 1:
                     found += 1
                     state = 2
-            elif kind == 0:
+            elif kind == 0 or kind == 5:
                 state = 0
+            last = kind
         if state == 1:
             found += 1
         out[row] = found

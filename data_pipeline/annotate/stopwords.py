@@ -6,13 +6,17 @@ case, in the spelling of running text, and chosen to be frequent, short and rare
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 
 DEFAULT = "en"
 """Language of a text whose language is not known."""
 
-UNSPACED = frozenset(("zh", "ja", "ko", "th", "lo", "km", "my", "bo", "dz", "yue", "wuu", "hsn", "gan"))
-"""Languages without spaces between words, and Korean, whose particles end words: theirs may stand anywhere in the text."""
+UNSPACED = frozenset(
+    ("zh", "ja", "ko", "am", "ti", "th", "lo", "km", "my", "bo", "dz", "yue", "wuu", "hsn", "gan")
+)
+"""Languages without spaces between words, or with marks for them (Ethiopic), and Korean, whose particles end words: their
+stop words may stand anywhere in the text."""
 
 _SPACED = {
     # Germanic
@@ -83,7 +87,8 @@ _SPACED = {
     "el": "και το να του η της με που για από δεν στο την είναι τα των ο σε θα",
     "sq": "dhe të e në i për me një që nga është si se ka nuk do u ose",
     "hy": "և է որ են ու այդ այս մի իր ոչ համար կամ նաև եւ մեջ ին պետք",
-    "ka": "და არ რომ არის ამ ეს იყო თუ მისი უნდა როგორც ან მაგრამ მათ იგი ყველა",
+    "ka": "და არ რომ არის ამ ეს იყო თუ მისი უნდა როგორც ან მაგრამ მათ იგი ყველა ის კი ასევე მას "
+    "რომელიც იყოს სხვა შემდეგ მხოლოდ ხოლო აქვს",
     # Turkic, Mongolic
     "tr": "ve bir bu da de için ile ne ama olarak daha çok gibi her olan var veya",
     "az": "və bir bu da də üçün ilə ki o olan hər ya kimi edir olduğu öz daha malikdir",
@@ -92,18 +97,18 @@ _SPACED = {
     "uz": "va bu bilan ham uchun bir deb bor u har o'z emas edi yoki shu esa "
     "ва бу билан ҳам учун бир деб бор у ҳар ўз эмас эди ёки шу эса",
     "tk": "we bu bilen hem üçin bir diýip bar ol her öz däl boldy ýa-da şu eger",
-    "tt": "һәм бу белән да өчен бер дип бар ул шул аның түгел булып яки үз һәр",
+    "tt": "һәм бу белән да өчен бер дип бар ул шул аның түгел булып яки үз һәр дә яисә башка булган торган",
     "ba": "һәм был менән да өсөн бер тип бар ул шул уның түгел булып йәки үҙ һәр",
     "cv": "тата ҫак та те ҫын вӑл ку пур мар тесе пулнӑ ҫеҫ кашни е хӑй",
-    "ug": "ۋە بۇ بىلەن ھەم ئۈچۈن بىر دەپ بار ئۇ ھەر ئۆز ئەمەس ئىدى ياكى شۇ",
-    "mn": "нь ба байна энэ гэж юм нэг бол болон буюу тэр хүн бүр байсан ч эрхтэй",
+    "ug": "ۋە بۇ بىلەن ھەم ئۈچۈن بىر دەپ بار ئۇ ھەر ئۆز ئەمەس ئىدى ياكى شۇ ھەممە ھەمدە ھەرقانداق "
+    "كېرەك we bilen hemme yaki hemde",
+    "mn": "нь ба байна энэ гэж юм нэг бол болон буюу тэр хүн бүр байсан ч эрхтэй байх бүх бөгөөд "
+    "ямар аливаа гэсэн",
     "sah": "уонна бу буолан да иһин биир диэн баар кини ол кэм эбэтэр бэйэ",
     # Semitic, Iranian, Cushitic
     "ar": "في من على و أن إلى لا هذا عن التي ما هو أو كل مع كان الذي هذه",
     "arz": "فى من على و ان مش ده دى اللى ما هو او كل مع كان لى",
     "he": "של את על לא הוא זה עם או כל גם אל כי היא אשר אין היה אך",
-    "am": "ነው እና ላይ ወደ ይህ ነበር ግን ሁሉ ወይም ያለው መብት አለው እንደ ማንኛውም ጋር በ",
-    "ti": "እዩ ናይ ከም ኣብ እዚ እቲ ካብ ወይ ኩሉ ሰብ መሰል ኣለዎ ናብ ምስ",
     "fa": "و در به از که این را با است برای آن یک هر خود می تا بر یا",
     "ps": "او د په چې له دی سره کې ته يې هر هم نه دا يا څوک حق",
     "ckb": "و لە بۆ بە کە ئەم لەگەڵ هەر یان هەموو خۆی نییە ئەو وەک دەبێ",
@@ -126,12 +131,14 @@ _SPACED = {
     "gu": "અને છે આ એક માટે તે નથી પણ કે થી સાથે પર હોય દરેક અથવા તેના",
     "or": "ଏବଂ ଓ ଏହି ଏକ ନାହିଁ ପାଇଁ ସେ ଯେ ବା ମଧ୍ୟ ପ୍ରତ୍ୟେକ କରି ଥିବା",
     "si": "සහ හා ද මෙම එය නැත ඇත විසින් හෝ සඳහා ඒ මේ සෑම බව අයිතිය",
-    "dv": "އަދި މި އެއް ނުވަތަ ވެސް އެ ކޮންމެ ހައްޤު އެވެ އިން",
+    "dv": "އަދި މި އެއް ނުވަތަ ވެސް އެ ކޮންމެ ހައްޤު އެވެ އިން އެއްވެސް އެހެން ވެއެވެ ހުރިހާ",
     # Dravidian
-    "ta": "ஒரு மற்றும் இந்த என்று அது உள்ள அந்த என இது ஆகும் அல்லது வேண்டும் இல்லை தான் எந்த",
-    "te": "మరియు ఒక ఈ ఆ లేదా కూడా కాదు అని ఉంది నుండి తన వారు యొక్క తో హక్కు",
+    "ta": "ஒரு மற்றும் இந்த என்று அது உள்ள அந்த என இது ஆகும் அல்லது வேண்டும் இல்லை தான் எந்த "
+    "மேலும் பல சில அவர் அவர்கள் ஒவ்வொரு எல்லா பற்றிய இருந்து போன்ற ஆனால் என்ற",
+    "te": "మరియు ఒక ఈ ఆ లేదా కూడా కాదు అని ఉంది నుండి తన వారు యొక్క తో హక్కు ప్రతి గాని లేక ఏ గల కానీ ఉన్న చేసిన అయిన",
     "kn": "ಮತ್ತು ಒಂದು ಈ ಆ ಅಥವಾ ಕೂಡ ಅಲ್ಲ ಎಂದು ಇದೆ ತನ್ನ ಅವರ ಎಲ್ಲಾ ಇದು",
-    "ml": "ഒരു ഈ ആ എന്ന അല്ലെങ്കിൽ കൂടി അല്ല എന്ന് ഉണ്ട് തന്റെ അവകാശം ഇത് എല്ലാ അഥവാ",
+    "ml": "ഒരു ഈ ആ എന്ന അല്ലെങ്കിൽ കൂടി അല്ല എന്ന് ഉണ്ട് തന്റെ അവകാശം ഇത് എല്ലാ അഥവാ ഏതൊരു "
+    "എല്ലാവർക്കും കൂടാതെ അവരുടെ പോലെ വരെ വേണ്ടി ആണ് എന്നാൽ ഉള്ള എല്ലാവരും അവരവരുടെ",
     # South-East Asia, Pacific
     "id": "yang dan di dengan untuk dari ini itu tidak pada dalam adalah atau oleh ada akan juga ke",
     "ms": "yang dan di dengan untuk dari ini itu tidak pada dalam adalah atau oleh ada akan juga ke",
@@ -149,8 +156,11 @@ _SPACED = {
     "hmn": "thiab yog txhua tus muaj nyob los sis rau tsis neeg leej lawv cai",
     # Bantu and other African
     "sw": "ya na wa kwa ni katika za la kuwa haki au cha kila mtu hii yake huo si",
-    "zu": "ukuthi futhi noma kanye wonke umuntu unelungelo yonke kodwa ngoba uma zonke lokhu kufanele kwakhe lapho ukuba",
-    "xh": "ukuba okanye wonke umntu unelungelo yonke kodwa kuba xa zonke oku kufuneka into ukuze nto ngokuba kwaye njengoko",
+    "zu": "ukuthi futhi noma kanye wonke umuntu unelungelo yonke kodwa ngoba uma zonke lokhu "
+    "kufanele kwakhe lapho ukuba nje ukuze njengoba kusho bese kakhulu kahle ngokuthi khona "
+    "abantu uthe",
+    "xh": "ukuba okanye wonke umntu unelungelo yonke kodwa kuba xa zonke oku kufuneka into ukuze "
+    "nto ngokuba kwaye njengoko ke kunye le na emva lo kakhulu bonke abantu",
     "st": "le ya ho ka ba e ke o a tsa ha mme motho wa di bo mo empa",
     "nso": "le ya go ka ba e ke o a tša ga gomme motho wa di bo mo eupša",
     "tn": "le ya go ka ba e ke o a tsa ga mme motho wa di bo mo kgotsa",
@@ -172,9 +182,10 @@ _SPACED = {
     "kab": "d n di ad s yal i ur is ney deg ar yes'a ma seg ara",
     "om": "fi akka kan namni ni qaba hundi irraa mirga keessatti wajjin ykn waan tokko",
     # Americas
-    "qu": "chay hina wan ima kay mana sapa runa ch'aymi tukuy ñuqa kanan hinaspa hinallataq wakin",
+    "qu": "chay hina wan ima kay mana sapa runa ch'aymi tukuy ñuqa kanan hinaspa hinallataq wakin "
+    "llapa manam lliw pi pipas otaq alli tucuy",
     "gn": "ha pe upe va'erã umi peteĩ mba'e hetã avei térã opa ndaipóri yvypóra haguã ha'e",
-    "ay": "jaqi taqi ukhamaraki uka jan mä utji jani ukat jupan aka taqpach derechoni",
+    "ay": "jaqi taqi ukhamaraki uka jan mä utji jani ukat jupan aka taqpach derechoni taqe kuna jaqe",
 }
 _ANYWHERE = {
     "zh": "的 是 不 在 有 和 了 人 这 我 他 為 为 與 与 以 也 之 這",
@@ -182,6 +193,8 @@ _ANYWHERE = {
     "wuu": "个 是 勿 辣 有 搭 了 人 迭 我 伊 为 以 也 之 嗰",
     "ja": "の に は を た が で て と し れ さ ある こと する です ます から",
     "ko": "은 는 이 가 을 를 의 에 로 다 고 하 지 도 한",
+    "am": "ነው እና ላይ ወደ ይህ ነበር ግን ሁሉ ወይም ያለው መብት አለው እንደ ማንኛውም ጋር",
+    "ti": "እዩ ናይ ከም ኣብ እዚ እቲ ካብ ወይ ኩሉ ሰብ መሰል ኣለዎ ናብ ምስ",
     "th": "ที่ และ ใน ของ เป็น ไม่ มี การ ได้ จะ ให้ ว่า จาก กับ คน นี้ หรือ แต่",
     "lo": "ແລະ ໃນ ຂອງ ເປັນ ບໍ່ ມີ ການ ໄດ້ ໃຫ້ ວ່າ ຈາກ ກັບ ຄົນ ນີ້ ຫຼື ທີ່",
     "km": "និង នៅ ជា មាន មិន ក្នុង ដោយ របស់ បាន ការ ដែល នេះ ឬ គ្រប់ ទៅ ពី",
@@ -193,9 +206,10 @@ _ANYWHERE = {
 _ALIAS = {"no": "nb", "zlm": "ms", "fil": "tl", "cnr": "sr", "tw": "ak", "hsn": "zh", "gan": "zh"}
 
 STOP_WORDS: Mapping[str, frozenset[str]] = {
-    language: frozenset(words.split()) for language, words in (_SPACED | _ANYWHERE).items()
+    language: frozenset(unicodedata.normalize("NFD", words).split()) | frozenset(words.split())
+    for language, words in (_SPACED | _ANYWHERE).items()
 }
-"""Stop words by language (ISO 639-1, where there is none 639-3), lower case."""
+"""Stop words by language (ISO 639-1, where there is none 639-3), lower case, with accents composed and decomposed."""
 
 
 def of(language: str | None) -> frozenset[str] | None:
