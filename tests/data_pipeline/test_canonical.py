@@ -70,7 +70,25 @@ def test_different_pages_keep_different_addresses(one: str, other: str) -> None:
 
 def test_ordinary_addresses_are_split_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = random.Random(1)
-    pieces = ["x.Example", "www.", ".", ":80", ":99999", ":", "/", "a", "?", "=", "&", "#", "#!", "%41", "é", " ", "@"]
+    pieces = [
+        "x.Example",
+        "www.",
+        ".",
+        ":80",
+        ":99999",
+        ":",
+        "/",
+        "a",
+        "?",
+        "=",
+        "&",
+        "#",
+        "#!",
+        "%41",
+        "é",
+        " ",
+        "@",
+    ]
     urls = ["http://" + "".join(chosen.choices(pieces, k=6)) for _ in range(10_000)]
     found = [canonical(u) for u in urls]
     monkeypatch.setattr(module, "_ORDINARY", re.compile("(?!)"))

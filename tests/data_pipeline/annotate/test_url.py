@@ -210,20 +210,6 @@ def test_ordinary_addresses_are_split_as_any_other() -> None:
         assert domains.split(address) == expected, address
 
 
-def test_ordinary_addresses_are_split_as_any_other() -> None:
-    chosen = random.Random(0)
-    pieces = ["http://", "https://", "x.Example", "www.", ".", ":80", ":", "/", "a", "?", "=", "&", "#", "%41", "é", " ", "@", "["]
-    for _ in range(20_000):
-        address = chosen.choice(pieces[:2]) + "".join(chosen.choices(pieces[2:], k=6))
-        try:
-            parts = urlsplit(address)
-            host = domains.ascii_host(parts.hostname or "")
-            expected = (host, parts.path + ("?" + parts.query if parts.query else ""))
-        except ValueError:
-            expected = ("", address)
-        assert domains.split(address) == expected, address
-
-
 def test_registered_domains_follow_the_public_suffix_list() -> None:
     generator = np.random.default_rng(0)
     suffixes = [
