@@ -92,8 +92,8 @@ C4, FINEWEB, REFINEDWEB, LLAMA3 = 0, 1, 2, 3
 MAX_WORD = 1000
 MIN_WORDS = 3
 SHORT_LINE = 10
-MIN_COVERAGE_WORDS = 20
-MAX_COVERAGE = 0.5
+MIN_COVERAGE_WORDS = 30
+MAX_COVERAGE = 0.6
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
 _TRIGGER = np.zeros(128, np.uint8)
@@ -360,7 +360,7 @@ def judge(
         row = out[d]
         row[:] = 0
         w = words[d]
-        c4_end = fw_end = int64(-1)
+        c4_end = fw_end = c4_last = fw_last = int64(-1)
         for line in range(of[d], of[d + 1]):
             a, b, following = int64(lines[line, 0]), int64(lines[line, 1]), int64(lines[line, 2])
             first = w
@@ -396,6 +396,8 @@ def judge(
             # C4, and FineWeb's use of it without the rule on terminal punctuation.
             bits = _notices(cps, flags, a, b, text, phrases)
             ended, count, size = False, 0, b - a
+            # Without the citations and spaces at its ends, which go at both ends of the text.
+            inner_a, inner_b = a, b
             if (longest <= MAX_WORD and pieces >= MIN_WORDS) or bits & CITATION:
                 if bits & CITATION:
                     rest = np.empty(b - a, np.uint32)
@@ -410,6 +412,18 @@ def judge(
                             i += 1
                     bits = _notices(rest, flags, 0, size, text, phrases) & ~CITATION | CITATION
                     ended = _is_terminated(rest, 0, size)
+                    i = a
+                    while i < b:
+                        cited = _citation(cps, flags, i, b, 0) if cps[i] == 0x5B else 0
+                        if not cited and not flags[cps[i]] & SPACE:
+                            break
+                        i += max(cited, 1)
+                    inner_a = i
+                    while i < b:
+                        cited = _citation(cps, flags, i, b, 0) if cps[i] == 0x5B else 0
+                        if not cited and not flags[cps[i]] & SPACE:
+                            inner_b = i + 1
+                        i += max(cited, 1)
                     room = 2 * size + 64
                     begins, sizes = np.empty(room, np.int32), np.empty(room, np.int32)
                     m = find(rest, flags, rules, 0, size, begins, sizes, np.empty(room, np.uint64), 0)
@@ -447,14 +461,18 @@ def judge(
                             row[FW_SENTENCES] += count
                             row[FW_KEPT] += 1
                             row[FW_KEPT_CHARS] += size
-                            n = _keep(cps, spans, n, FINEWEB, d, begin, fw_end, a, b)
-                            fw_end = b
+                            if fw_end >= 0 or inner_a < b:  # citations alone leave an empty line
+                                first_a = inner_a if fw_end < 0 else a
+                                n = _keep(cps, spans, n, FINEWEB, d, begin, fw_end, first_a, b)
+                                fw_end, fw_last = b, inner_b if inner_a < b else fw_last
                             if ended:
                                 row[C4_SENTENCES] += count
                                 row[C4_KEPT] += 1
                                 row[C4_KEPT_CHARS] += size
-                                n = _keep(cps, spans, n, C4, d, begin, c4_end, a, b)
-                                c4_end = b
+                                n = _keep(
+                                    cps, spans, n, C4, d, begin, c4_end, inner_a if c4_end < 0 else a, b
+                                )
+                                c4_end, c4_last = b, inner_b
                             if bits & CITATION:
                                 i = a
                                 while i < b:
@@ -503,6 +521,6 @@ def judge(
                 row[REPETITIVE_LINES] += 1
                 row[REPETITIVE_CHARS] += b - a
                 n = _propose(spans, n, LLAMA3, d, int64(lines[line, 0]) - begin, following - begin, 0)
-        n = _keep(cps, spans, n, C4, d, begin, c4_end, -1, bounds[d + 1])
-        n = _keep(cps, spans, n, FINEWEB, d, begin, fw_end, -1, bounds[d + 1])
+        n = _keep(cps, spans, n, C4, d, begin, c4_last, -1, bounds[d + 1])
+        n = _keep(cps, spans, n, FINEWEB, d, begin, fw_last, -1, bounds[d + 1])
     return n

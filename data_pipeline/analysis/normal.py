@@ -41,7 +41,10 @@ def _forms() -> np.ndarray:
         lower = form.lower()
         if len(form) == len(lower) == 1 and not any(map(unicodedata.combining, (character, lower))):
             forms[point] = _SPACED if lower.isspace() else ord(lower)
-        if unicodedata.category(character).startswith("M") or form in {*_SEPARATORS, "Σ"}:  # Σ: σ, or ς at an end
+        if unicodedata.category(character).startswith("M") or form in {
+            *_SEPARATORS,
+            "Σ",
+        }:  # Σ: σ, or ς at an end
             forms[point] = _OTHER
     forms[_ELLIPSIS] = _ELLIPSIS  # three full stops
     return forms

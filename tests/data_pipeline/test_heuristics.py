@@ -276,8 +276,12 @@ def c4_lines(text: str, demand_end: bool) -> list[str]:
 
 @pytest.mark.parametrize(("name", "demand_end"), [("c4_lines", True), ("fineweb_lines", False)])
 def test_edits_give_the_text_that_c4_gives(noises: list[str], name: str, demand_end: bool) -> None:
-    for text in [*noises, *ODD]:
-        assert edited(text, name) == "\n".join(c4_lines(text, demand_end))
+    cited = [
+        "[1] It was so, he said. [2]",
+        "[1] It was so, he said.\n[2] And it was good.\n[3] Or [4] was it?[5]",
+    ]
+    for text in [*noises, *ODD, *cited]:
+        assert edited(text, name) == "\n".join(c4_lines(text, demand_end)).strip()
 
 
 def test_sentences_end_with_marks_that_are_words() -> None:
