@@ -37,7 +37,7 @@ class Funnel:
     """The contents of funnel.json."""
 
     sources: dict[str, dict[str, Any]]
-    """Source → read, set_aside, dropped by rule, kept, and what was packed."""
+    """Source → read, set_aside, dropped by rule, kept, flagged by rule (of the kept ones), and what was packed."""
     samples: dict[str, list[dict[str, Any]]]
     """Rule → up to five documents that it dropped: id, url, detail, excerpt."""
     not_run: list[str]
@@ -62,6 +62,7 @@ class _Tables:
     def __init__(self) -> None:
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
         self.lowest: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+        self.flagged: dict[str, Counter[str]] = defaultdict(Counter)
         self.lengths: dict[str, Counter[int]] = defaultdict(Counter)
         self.spoken: dict[str, Counter[str]] = defaultdict(Counter)
         self.languages: Counter[tuple[str, str]] = Counter()
@@ -77,6 +78,8 @@ class _Tables:
         sizes = read_table(shard_path(run_dir, "signals/stats", shard), ["bytes"])["bytes"].to_numpy()
         row["kept"] += int(keep.sum())
         row["kept_bytes"] += int(sizes[keep].sum())
+        flags = read_table(shard_path(run_dir, "flags", shard), ["flags"])["flags"]
+        self.flagged[source].update(dict(_counts(pc.list_flatten(flags.filter(pa.array(keep))))))
         edges = np.array((0, *LENGTH_BINS))
         bins = edges[np.searchsorted(edges, sizes[keep], side="right") - 1]
         self.lengths[source].update(
@@ -172,6 +175,7 @@ def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[s
                 row["skipped"][key[9:]] = row["skipped"].get(key[9:], 0) + value
         tables.add(run_dir, name, unit.unit, row)
     for name, row in sources.items():
+        row["flagged"] = {rule: n for rule, n in tables.flagged[name].most_common() if n}
         row["dropped"] = {rule: n for rule, n in tables.dropped[name].most_common() if n}
     _add_packed(run_dir, sources)
     _check(sources)
@@ -295,6 +299,13 @@ def table(funnel: Funnel) -> str:
         for rule, _ in rules.most_common()
     ]
     lines.append(("kept", [r["kept"] for r in funnel.sources.values()]))
+    flags = Counter[str]()
+    for row in funnel.sources.values():
+        flags.update(row["flagged"])
+    lines += [
+        (f"  flagged {rule}", [r["flagged"].get(rule, 0) for r in funnel.sources.values()])
+        for rule, _ in flags.most_common()
+    ]
     for split in ("train", "heldout"):
         if any("packed" in r for r in funnel.sources.values()):
             lines.append(

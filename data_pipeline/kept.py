@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
 from data_pipeline import edits, policy
-from data_pipeline.document import read_shard, shard_path, write_table
+from data_pipeline.document import read_shard, read_table, shard_path, write_table
 from data_pipeline.stage import write_atomically
 
 EMPTY_RULE = "edits.empty"
@@ -52,7 +53,7 @@ def finish(
     documents = documents.set_column(
         documents.schema.get_field_index("language"), "language", policy.languages(run_dir, shard, documents)
     )
-    table = documents.filter(pa.array(keep))
+    table = _flagged(run_dir, shard, documents).filter(pa.array(keep))
     if changed:
         texts = table["text"].to_pylist()
         position = np.cumsum(keep) - 1
@@ -64,6 +65,20 @@ def finish(
         _write_jsonl(table, shard_path(run_dir, "kept", shard).with_suffix(".jsonl.zst"))
     write_table(table, shard_path(run_dir, "kept", shard))
     return {**counts, "kept": int(keep.sum()), "dropped": int((~keep).sum())}
+
+
+def _flagged(run_dir: Path, shard: int, documents: pa.Table) -> pa.Table:
+    """Documents whose metadata name the rules that flag them."""
+    flags = read_table(shard_path(run_dir, "flags", shard), ["flags"])["flags"]
+    rows = pc.indices_nonzero(pc.greater(pc.list_value_length(flags), 0)).to_pylist()
+    if not rows:
+        return documents
+    metadata = documents["metadata"].to_pylist()
+    for row in rows:
+        noted = orjson.loads(metadata[row]) | {"flags": flags[row].as_py()}
+        metadata[row] = orjson.dumps(noted, option=orjson.OPT_SORT_KEYS).decode()
+    index = documents.schema.get_field_index("metadata")
+    return documents.set_column(index, "metadata", pa.array(metadata, pa.string()))
 
 
 def texts(run_dir: Path, shards: int) -> Iterator[tuple[str, str]]:

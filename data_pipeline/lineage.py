@@ -91,6 +91,9 @@ def run(config: TraceRun) -> int:
             for identifier in ids[: config.limit]:
                 print("\n".join(describe(packed, loaded, identifier, config.url, limit=config.limit)))
             return 0
+        if gone := list(removals(packed, config.id, config.url)):
+            print("\n".join(gone[: config.limit]))
+            return 0
     elsewhere = (
         f", nor in {run_dir}"
         if run_dir is not None
@@ -135,6 +138,15 @@ def _trace_in_run(packed: PackedDataset, loaded: LoadedTokenizer, run_dir: Path,
             f"  {record['reason']}; expected {record['expected']}"
         )
     return shown
+
+
+def removals(packed: PackedDataset, identifier: str | None, url: str | None) -> Iterator[str]:
+    """A line for every document of this id or URL that was taken out of the dataset after it was packed."""
+    wanted = url_hash(url) if url is not None else 0
+    for removal in packed.manifest.removals:
+        for found, hashed in zip(removal.documents, removal.url_hashes, strict=True):
+            if found == (identifier or "").lower() or (wanted and hashed == wanted):
+                yield f"document {found}: removed on {removal.date} ({removal.reason})"
 
 
 def data_directory(packed: PackedDataset) -> Path | None:

@@ -27,7 +27,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "privacy": privacy.COLUMNS,
     "privacy_domain": privacy_domains.COLUMNS,
     "quality": ("score",),
-    "contamination": ("matches", "overlap", "context", "run"),
     "outliers": outliers.COLUMNS,
     "contamination": ("matches", "overlap", "context", "run"),
 }

@@ -158,7 +158,7 @@ def curves(
             name, rule.signal, bound, current, tried, 0, 0, 0, [0] * len(tried), [0] * len(tried)
         )
         for name, rule in config.rules.items()
-        if rule is not None and (rules is None or name in rules)
+        if rule is not None and rule.level == "drop" and (rules is None or name in rules)
         for bound, current, tried in _bounds(rule, at)
     }
     n = n_bytes = kept = kept_bytes = 0
@@ -298,7 +298,7 @@ def run(config: WhatifRun) -> int:
 
 
 def _check_rule(name: str | None, config: FilterConfig) -> None:
-    rules = [n for n, rule in config.rules.items() if rule is not None]
+    rules = [n for n, rule in config.rules.items() if rule is not None and rule.level == "drop"]
     if name is None or name in rules:
         return
     close = difflib.get_close_matches(name, rules, n=1, cutoff=0.4)

@@ -18,7 +18,7 @@ class BoundsConfig:
 
 @dataclass(frozen=True)
 class RuleConfig:
-    """One threshold of a policy: the document is dropped when its signal lies outside [min, max]."""
+    """One threshold of a policy: the document is dropped, or flagged, when its signal lies outside [min, max]."""
 
     signal: str
     """Name of the signal the rule looks at, `sidecar.column` (such as `gopher.n_words`)."""
@@ -28,6 +28,8 @@ class RuleConfig:
     """Largest value that is kept, in the signal's unit; null: no upper bound."""
     allow: tuple[str, ...] | None = None
     """Values that are kept, for signals that are strings; null: any."""
+    level: Literal["drop", "flag"] = "drop"
+    """`flag`: the document stays and carries the name of the rule (`flags` in its metadata)."""
     languages: tuple[str, ...] | None = None
     """The rule looks only at documents of these languages, and at those whose language is not known; null: at all."""
     by_language: dict[str, BoundsConfig | None] = field(default_factory=dict)

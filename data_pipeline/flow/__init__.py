@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline.flow import annotating, decontaminating, deduplicating, finishing, reading
+from data_pipeline.flow import annotating, decontaminating, deduplicating, finishing, privacy, reading
 from data_pipeline.flow.context import Context, sources
 from data_pipeline.read import units as planning
 from data_pipeline.stage import Stage
@@ -32,7 +32,7 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
     """
     context = Context(run_dir, config, plan, sources(config))
     stages: list[Stage] = []
-    for part in (reading, annotating, decontaminating, deduplicating, finishing):
+    for part in (reading, annotating, privacy, decontaminating, deduplicating, finishing):
         for stage in part.stages(context):
             known = {s.name for s in stages}
             depends = tuple(d for d in dict.fromkeys(stage.depends) if d in known)

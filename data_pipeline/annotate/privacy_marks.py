@@ -1,0 +1,429 @@
+# mypy: disable-error-code="no-untyped-def"
+"""E-mail addresses and keys in UTF-8.
+
+One pass without regular expressions that looks twice only at bytes which mark something (`TRIGGER`), never farther than
+some hundred bytes (a private key: 16 KiB). Helpers take and return positions in bytes; 0 or -1 means that nothing was found.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from data_pipeline.annotate.privacy_tables import lookup, word_hash
+
+EMAIL, SECRET = 0, 6
+MAX_LOCAL = 64
+MAX_DOMAIN = 253
+"""RFC 5321, 4.5.3.1."""
+MAX_VALUE = 200
+"""Longest assigned value that is looked at."""
+MAX_PEM = 16384
+"""Bytes of a private key that are looked at."""
+
+_DIGIT, _UPPER, _LOWER, _LOCAL, _TRIGGER, _TOKEN = 1, 2, 4, 8, 32, 64
+
+
+def _padded(words):
+    found = np.zeros((len(words), 16), np.uint8)
+    for row, word in zip(found, words, strict=True):
+        row[: len(word)] = np.frombuffer(word.encode(), np.uint8)
+    return found
+
+
+_BEGIN, _END, _MIDDLE = (
+    np.frombuffer(t, np.uint8) for t in (b"-----BEGIN ", b"-----END ", b"PRIVATE KEY-----")
+)
+_NAMES = _padded(("secret", "token", "password", "passwd", "pwd", "apikey", "key"))
+_HINTS = _padded(("api", "access", "secret", "private", "auth", "account", "encryption", "signing", "master"))
+
+
+@njit(nogil=True)
+def _host_end(data, at, high, cls, keys, values):
+    """End of a host name with a plausible top-level domain that begins at `at`; 0 where there is none."""
+    limit = min(high, at + MAX_DOMAIN)
+    end, label, dots = at, at, 0
+    last = 0
+    k = at
+    while k <= limit:
+        c = data[k] if k < limit else np.uint8(32)
+        wide = 0xC3 <= c <= 0xCA and k + 1 < limit
+        if cls[c] & (_DIGIT | _UPPER | _LOWER) or wide or (c == 45 and k > label):
+            k += 2 if wide else 1
+            continue
+        # A label ends here.
+        if k == label or (data[k - 1] == 45 and dots == 0) or k - label > 63:
+            break
+        stop = k
+        while stop > label and data[stop - 1] == 45:
+            stop -= 1
+        if dots:
+            letters = stop - label >= 2 and stop - label <= 24
+            for j in range(label, stop):
+                letters = letters and cls[data[j]] & (_UPPER | _LOWER) != 0
+            punycode = (
+                stop - label > 4
+                and data[label] | 32 == 120
+                and data[label + 1] | 32 == 110
+                and data[label + 2] == 45
+            )
+            if punycode or (letters and not lookup(keys, values, word_hash(data, label, stop))):
+                last = stop
+            else:
+                last = 0
+        end = k
+        if c != 46 or k + 1 >= limit:
+            break
+        dots += 1
+        k += 1
+        label = k
+    return last if end else 0
+
+
+@njit(nogil=True)
+def _email(data, low, high, at, after, cls, keys, values):
+    """(begin, end) of an address whose at-sign stands at `at` and whose domain begins at `after`; begin -1: none."""
+    begin = at
+    while begin > low and at - begin < MAX_LOCAL:
+        c = data[begin - 1]
+        if cls[c] & _LOCAL:
+            begin -= 1
+        elif c >= 0x80 and c < 0xC0 and begin - 2 >= low and 0xC3 <= data[begin - 2] <= 0xD4:
+            begin -= 2
+        else:
+            break
+    # Quotation marks, braces and the like may be part of an address by the standard, and never are at its ends.
+    while begin < at and data[begin] < 128 and not cls[data[begin]] & (_DIGIT | _UPPER | _LOWER):
+        begin += 1
+    if begin == at or data[at - 1] == 46:
+        return -1, 0
+    if at - begin == 3 and data[begin] == 103 and data[begin + 1] == 105 and data[begin + 2] == 116:
+        return -1, 0  # git@host: everybody's
+    for k in range(begin, at - 1):
+        if data[k] == 46 and data[k + 1] == 46:
+            return -1, 0
+    end = _host_end(data, after, high, cls, keys, values)
+    if end == 0:
+        return -1, 0
+    return begin, end
+
+
+@njit(nogil=True)
+def _spelled_at(data, i, high):
+    """Where the domain begins behind `(at)` or `[at]` at `i`; 0 where it is something else."""
+    close = 41 if data[i] == 40 else 93
+    k = i + 1
+    if k < high and data[k] == 32:
+        k += 1
+    if k + 2 >= high:
+        return 0
+    if data[k] | 32 == 97 and data[k + 1] | 32 == 116:
+        k += 2
+    elif data[k] == 64:
+        k += 1
+    else:
+        return 0
+    if k < high and data[k] == 32:
+        k += 1
+    if k >= high or data[k] != close:
+        return 0
+    k += 1
+    if k < high and data[k] == 32:
+        k += 1
+    return k
+
+
+@njit(nogil=True)
+def _credentials(data, low, at, cls):
+    """Begin of the password in `scheme://user:password@` with the at-sign at `at`; -1: none."""
+    colon = -1
+    k = at
+    while k > low and at - k < 128:
+        k -= 1
+        c = data[k]
+        if c <= 32 or c == 64 or c >= 128 or c == 34 or c == 60 or c == 62:
+            return -1
+        if c == 58:
+            if k + 2 < at and data[k + 1] == 47 and data[k + 2] == 47:
+                return colon if colon > 0 and colon < at and colon > k + 4 else -1
+            colon = k + 1
+        elif c == 47 and not (k > low and (data[k - 1] == 47 or data[k - 1] == 58)):
+            return -1
+    return -1
+
+
+@njit(nogil=True)
+def _run(data, at, high, cls, limit):
+    """End of the run of letters, digits, `-` and `_` from `at` on, or -1 where it is longer than `limit`."""
+    k = at
+    while k < high and cls[data[k]] & _TOKEN:
+        k += 1
+        if k - at > limit:
+            return -1
+    return k
+
+
+@njit(nogil=True)
+def _prefixed(data, low, high, i, cls, text, sizes):
+    """(begin, end) of a key with a known prefix of which the byte at `i` is part; begin -1: none."""
+    for p in range(len(text)):
+        size = sizes[p, 0]
+        for position in range(size):
+            if text[p, position] != data[i]:
+                continue
+            begin = i - position
+            if begin < low or begin + size > high or (begin > low and cls[data[begin - 1]] & _TOKEN):
+                continue
+            same = True
+            for k in range(size):
+                same = same and data[begin + k] == text[p, k]
+            if not same:
+                continue
+            end = _run(data, begin + size, high, cls, sizes[p, 2])
+            if end < 0 or end - begin - size < sizes[p, 1]:
+                continue
+            digits = 0
+            for k in range(begin + size, end):
+                digits += cls[data[k]] & _DIGIT
+            if digits:
+                return begin, end
+    return -1, 0
+
+
+@njit(nogil=True)
+def _amazon(data, low, high, i, cls):
+    """(begin, end) of an AWS key id, of which the third (K) or second (S) letter stands at `i`; begin -1: none."""
+    begin = i - 1
+    if begin < low or data[begin] != 65 or begin + 20 > high:
+        return -1, 0
+    if not (data[begin + 2] == 73 and data[begin + 3] == 65):  # …IA
+        return -1, 0
+    if begin > low and cls[data[begin - 1]] & _TOKEN:
+        return -1, 0
+    end = begin
+    while end < high and cls[data[end]] & (_UPPER | _DIGIT):
+        end += 1
+        if end - begin > 20:
+            return -1, 0
+    if end - begin != 20 or (end < high and cls[data[end]] & _TOKEN):
+        return -1, 0
+    return begin, end
+
+
+@njit(nogil=True)
+def _web_token(data, low, high, i, cls):
+    """(begin, end) of a JSON web token `eyJ….eyJ….…` whose J stands at `i`; begin -1: none."""
+    begin = i - 2
+    if (
+        begin < low
+        or data[begin] != 101
+        or data[begin + 1] != 121
+        or (begin > low and cls[data[begin - 1]] & _TOKEN)
+    ):
+        return -1, 0
+    k = begin
+    for part in range(3):
+        first = k
+        while k < high and cls[data[k]] & _TOKEN:
+            k += 1
+        if k - first < 8 or (part == 1 and not (data[first] == 101 and data[first + 1] == 121)):
+            return -1, 0
+        if part < 2:
+            if k >= high or data[k] != 46:
+                return -1, 0
+            k += 1
+    return begin, k
+
+
+@njit(nogil=True)
+def _same(data, at, high, text):
+    if at + len(text) > high:
+        return False
+    k = 0
+    while k < len(text) and data[at + k] == text[k]:
+        k += 1
+    return k == len(text)
+
+
+@njit(nogil=True)
+def _private_key(data, high, i):
+    """End of a PEM private key that begins at `i`; 0: none. A block that is cut counts as far as it goes."""
+    if not _same(data, i, high, _BEGIN):
+        return 0
+    k = i + len(_BEGIN)
+    line = min(high, k + 40)
+    while k < line and not _same(data, k, high, _MIDDLE):
+        if not (65 <= data[k] <= 90 or data[k] == 32):
+            return 0
+        k += 1
+    if k >= line:
+        return 0
+    k += len(_MIDDLE)
+    limit = min(high, k + MAX_PEM)
+    last = k
+    while k < limit:
+        if data[k] == 45 and _same(data, k, high, _END):
+            k += len(_END)
+            while k < limit and data[k] != 45 and data[k] != 10:
+                k += 1
+            while k < limit and data[k] == 45:
+                k += 1
+            return k
+        if data[k] == 45 and _same(data, k, high, _BEGIN):
+            return last
+        k += 1
+        if data[k - 1] > 32:
+            last = k
+    return last
+
+
+@njit(nogil=True)
+def _spells(data, at, word):
+    """Length of a word, if it stands at `at` in either case; 0: it does not."""
+    n = 0
+    while n < len(word) and word[n]:
+        if data[at + n] | 32 != word[n]:
+            return 0
+        n += 1
+    return n
+
+
+@njit(nogil=True)
+def _size(word):
+    n = 0
+    while n < len(word) and word[n]:
+        n += 1
+    return n
+
+
+@njit(nogil=True)
+def _keyword(data, low, at, cls):
+    """Whether what is assigned at `at` is called secret, token, password, or a key of something."""
+    k = at
+    while k > low and at - k < 4 and data[k - 1] in (32, 34, 39, 96):
+        k -= 1
+    end = k
+    while k > low and end - k < 24 and cls[data[k - 1]] & _TOKEN:
+        k -= 1
+    for w in range(len(_NAMES)):
+        n = _size(_NAMES[w])
+        if end - k < n or not _spells(data, end - n, _NAMES[w]):
+            continue
+        if w + 1 < len(_NAMES):
+            return True
+        # A mere key may be anything: its name must say that it opens something.
+        for hint in _HINTS:
+            for start in range(k, end - n - _size(hint) + 1):
+                if _spells(data, start, hint):
+                    return True
+    return False
+
+
+@njit(nogil=True)
+def _assigned(data, low, high, i, cls, counts):
+    """(begin, end) of a random value that is assigned at `i` (`=` or `:`) to a secret name; begin -1: none."""
+    k = i + 1
+    while k < high and k - i < 6 and data[k] in (32, 34, 39, 96, 62, 61):
+        k += 1
+    begin = k
+    counts[:] = 0
+    digits = letters = 0
+    while k < high and k - begin <= MAX_VALUE:
+        c = data[k]
+        if not (cls[c] & _TOKEN or c in (43, 47, 61, 46, 126)):
+            break
+        counts[c] += 1
+        digits += cls[c] & _DIGIT != 0
+        letters += cls[c] & (_UPPER | _LOWER) != 0
+        k += 1
+    size = k - begin
+    if size < 16 or size > MAX_VALUE or digits < 2 or letters < 2 or not _keyword(data, low, i, cls):
+        return -1, 0
+    while k > begin and data[k - 1] == 46:
+        k -= 1
+    size = k - begin
+    entropy = 0.0
+    for c in range(128):
+        if counts[c]:
+            share = counts[c] / size
+            entropy -= share * np.log2(share)
+    # Random hexadecimal has 4 bits a character, and short strings cannot show them all; names and words have less.
+    return (begin, k) if entropy >= 3.0 and (entropy >= 3.5 or size < 40) else (-1, 0)
+
+
+@njit(nogil=True)
+def _characters(data, begin, end):
+    """Code points of a piece of UTF-8."""
+    n = 0
+    for k in range(begin, end):
+        n += data[k] & 0xC0 != 0x80
+    return n
+
+
+@njit(
+    "int64(uint8[::1], int64[::1], uint8[::1], uint64[::1], int64[::1], uint8[:, ::1], int64[:, ::1], int32[:, ::1])",
+    cache=True,
+    nogil=True,
+)
+def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
+    """E-mail addresses and keys of documents: rows of (document, begin, end, kind), in code points; how many there are.
+
+    Args:
+        data: uint8, documents one behind another; `offsets`: int64 [d + 1], where they begin.
+        cls, file_keys, file_values, prefixes, sizes: of `privacy_tables`.
+        out: int32 [room, 4], written; where it is too small the number says so.
+    """
+    counts = np.zeros(256, np.int64)
+    n = 0
+    for d in range(len(offsets) - 1):
+        low, high = offsets[d], offsets[d + 1]
+        i, characters = low, 0
+        while i < high:
+            c = data[i]
+            characters += c & 0xC0 != 0x80
+            if not cls[c] & _TRIGGER:
+                i += 1
+                continue
+            begin, end, kind = -1, 0, SECRET
+            if c == 64:
+                password = _credentials(data, low, i, cls)
+                if password >= 0:
+                    begin, end = password, i
+                else:
+                    kind = EMAIL
+                    begin, end = _email(data, low, high, i, i + 1, cls, file_keys, file_values)
+            elif c == 40 or c == 91:
+                after = _spelled_at(data, i, high)
+                if after:
+                    kind = EMAIL
+                    stop = i - 1 if i > low and data[i - 1] == 32 else i
+                    begin, end = _email(data, low, high, stop, after, cls, file_keys, file_values)
+            elif c == 61 or c == 58:
+                begin, end = _assigned(data, low, high, i, cls, counts)
+            elif c == 74:
+                begin, end = _web_token(data, low, high, i, cls)
+            elif c == 75 or c == 83:
+                begin, end = _amazon(data, low, high, i, cls)
+            elif c == 45 and i + 10 < high and data[i + 1] == 45 and data[i + 5] == 66:
+                end = _private_key(data, high, i)
+                begin = i if end else -1
+            if begin < 0 and c in (45, 46, 95, 122) and i > low and cls[data[i - 1]] & _TOKEN:
+                kind = SECRET
+                begin, end = _prefixed(data, low, high, i, cls, prefixes, sizes)
+            if begin < low:
+                i += 1
+                continue
+            # The byte at `i` is counted already; what was found begins before, at or behind it.
+            first = characters - 1 - _characters(data, begin, i) + _characters(data, i, begin)
+            if n < len(out):
+                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = (
+                    d,
+                    first,
+                    first + _characters(data, begin, end),
+                    kind,
+                )
+            n += 1
+            characters += _characters(data, i + 1, max(end, i + 1))
+            i = max(end, i + 1)
+            low = i  # nothing is found twice
+    return n
