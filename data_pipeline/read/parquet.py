@@ -15,7 +15,8 @@ from data_pipeline.read.jsonl import KNOWN_KEYS, from_row
 BATCH_ROWS = 1000
 BATCH_BYTES = 16 * 2**20
 """Bytes of a batch, by what the file says about its rows."""
-DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
+DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError)
+"""What the library raises on damaged files."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 2**22}
 """What a damaged footer may make the library allocate."""
 

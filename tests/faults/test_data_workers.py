@@ -1,0 +1,111 @@
+"""`arriero data` whose processes die: it never hangs, and its output is what it would have been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toyrun import ROOT
+
+from benchmarks import campaign
+
+SMALL = ("tokenizer.vocab_size=400", "tokenizer.n_special=16", "pack.sequence_length=64", "unit_bytes=20000")
+DEADLY = """
+import os, signal, sys
+from pathlib import Path
+
+from configs import edge
+from configs.schema.pipeline import DataRun
+from data_pipeline import executor
+from data_pipeline.stage import Stage
+
+
+def deadly(run_dir, shard, config):
+    (run_dir / "out" / f"{shard}-{os.getpid()}").touch()
+    tries = len(list((run_dir / "out").glob(f"{shard}-*")))
+    if shard == 2 and (tries == 1 or config.seed):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"done": 1}
+
+
+def failing(run_dir, shard, config):
+    if shard == 2:
+        raise ValueError("a whole sentence for the user")
+
+
+if __name__ == "__main__":
+    import deadly as module  # workers find the function there
+
+    run_dir = Path(sys.argv[1])
+    words = ["input=x", f"output={run_dir}", "executor.workers=2", f"seed={sys.argv[3]}"]
+    config = edge.load("data", DataRun, words)
+    stage = Stage("s", getattr(module, sys.argv[2]), 6, ("out",))
+    print(executor.run(run_dir, stage, config, "x").counts)
+"""
+
+
+def run_stage(folder: Path, function: str, seed: int = 0) -> subprocess.CompletedProcess[str]:
+    (folder / "deadly.py").write_text(DEADLY)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    (folder / "run").mkdir()
+    return subprocess.run(
+        [sys.executable, str(folder / "deadly.py"), str(folder / "run"), function, str(seed)],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+
+
+def test_the_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
+    done = run_stage(tmp_path, "deadly")
+    assert done.returncode == 0, done.stderr
+    assert "{'done': 6}" in done.stdout
+    assert "the worker of task 2 was killed (signal 9" in done.stderr
+
+
+def test_a_task_that_kills_every_worker_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    done = run_stage(tmp_path, "deadly", seed=1)
+    assert done.returncode != 0
+    assert "stage s: the worker of task 2 was killed (signal 9" in done.stderr and "3 times" in done.stderr
+    assert len(list((tmp_path / "run" / "out").glob("2-*"))) == 3
+
+
+def test_an_error_of_a_worker_keeps_its_type_and_its_traceback(tmp_path: Path) -> None:
+    done = run_stage(tmp_path, "failing")
+    assert done.stderr.splitlines()[-1] == "ValueError: a whole sentence for the user"
+    assert "in failing" in done.stderr
+    log = (tmp_path / "run" / "logs" / "s" / "logs" / "task_00002.log").read_text()
+    assert "failed\n" in log and "in failing" in log
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, draw = tmp_path_factory.mktemp("corpus") / "documents.jsonl", random.Random(3)
+    words = [f"{a}{b}" for a in ("ri", "mo", "sto", "wa", "li") for b in ("ver", "ne", "ter", "den", "ght")]
+    with path.open("w") as file:
+        for i in range(150):
+            sentences = [" ".join(draw.choices(words, k=12)).capitalize() + "." for _ in range(30)]
+            file.write(json.dumps({"id": str(i), "text": " ".join(sentences)}) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.full)])
+def test_killed_processes_change_nothing(corpus: Path, tmp_path: Path, kills: int) -> None:
+    words = ["recipe=text", f"input={corpus}", "executor.workers=2", *SMALL]
+    seed = random.SystemRandom().randrange(10**6)
+    made = campaign.campaign(words, tmp_path, kills, seed, chained=kills < 10)
+    assert not [kill for kill in made if kill.differences], f"seed {seed}"
+    if kills > 10:
+        assert {kill.victim for kill in made} >= {"driver", "worker"}
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(7, marks=pytest.mark.full)])
+def test_the_number_of_workers_changes_nothing(corpus: Path, tmp_path: Path, workers: int) -> None:
+    words = ["recipe=text", f"input={corpus}", *SMALL]
+    one, _ = campaign.undisturbed([*words, "executor.workers=1"], tmp_path / "one")
+    many, _ = campaign.undisturbed([*words, f"executor.workers={workers}"], tmp_path / "many")
+    assert sum(name.startswith("documents/") for name in one) > 8
+    assert many == one
