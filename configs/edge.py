@@ -92,6 +92,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return _convert(rest[0], value, where)
     if origin is typing.Literal and value in args:
         return value
+    if origin is tuple and args == (str, Ellipsis) and isinstance(value, str):
+        value = [value]  # one name needs no brackets
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(kinds) != len(value):

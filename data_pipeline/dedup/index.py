@@ -37,7 +37,7 @@ class Part:
 def parts(run_dir: Path, shards: int, config: DedupConfig) -> list[Part]:
     """The shards of this run, then those of its indexes."""
     own = [Part(run_dir, s, stored.path(run_dir, s)) for s in range(shards)]
-    return own + [part for folder in config.index for part in _indexed(Path(folder))]
+    return own + [part for folder in config.index for part in _indexed(Path(folder).expanduser())]
 
 
 def _indexed(run_dir: Path) -> list[Part]:
@@ -70,7 +70,7 @@ def check(run_dir: Path, config: DedupConfig) -> list[str]:
             or is this run's own.
     """
     wanted = stored.parameters(config)
-    folders = [Path(folder).resolve() for folder in config.index]
+    folders = [Path(folder).expanduser().resolve() for folder in config.index]
     if run_dir.resolve() in folders:
         raise ConfigError(f"`dedup.index`: {run_dir} is the output of this run; name earlier ones")
     if len(set(folders)) < len(folders):

@@ -174,3 +174,8 @@ def test_hydras_own_flags_work(tmp_path: Path) -> None:
     wrong = call("train.stepz=1")
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: unknown key `train.stepz`")
     assert "Traceback" not in wrong.stderr
+
+
+def test_one_name_for_a_list_needs_no_brackets() -> None:
+    for given in ("DIR", ["DIR"]):
+        assert edge.build(pipeline.DedupConfig, {"index": given}, "dedup").index == ("DIR",)
