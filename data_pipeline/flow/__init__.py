@@ -53,6 +53,7 @@ def _until(stages: list[Stage], last: str | None) -> list[Stage]:
 
 def owned(run_dir: Path) -> Iterator[Path]:
     """Folders that decide what later stages see by being there at all."""
-    for kind in ("decisions", "edits"):
+    for kind in ("decisions", "edits", "minhash"):
         yield from sorted((run_dir / kind).glob("*"))
     yield run_dir / "signals" / "minhash"
+    yield run_dir / "index"
