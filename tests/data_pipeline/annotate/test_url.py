@@ -26,7 +26,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "adult").mkdir(parents=True)
     (folder / "LICENSE").write_text("good.example")
     (folder / "adult" / "domains").write_text(
-        "# a comment\nwww.Bad.example\n1.2.3.4\nmünchen.example\ngood.co.uk\n"
+        "# a comment\nwww.Bad.example\n1.2.3.4\nmünchen.example\ngood.co.uk\nco.uk\n"
     )
     (folder / "urls.txt.gz").write_bytes(gzip.compress(b"host.example/members\nhttp://host.example/b?id=3\n"))
     single = root / "mixed.txt"
@@ -50,6 +50,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("http://notbad.example/", "none"),
         ("http://good.example/", "none"),
         ("http://other.co.uk/", "none"),
+        ("http://a.good.co.uk/", "adult.domain"),
         ("http://1.2.3.4/x", "adult.domain"),
         ("http://5.1.2.3.4.com/", "none"),
         ("http://xn--mnchen-3ya.example/", "adult.domain"),
