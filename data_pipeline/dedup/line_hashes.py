@@ -79,7 +79,9 @@ def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
     n = int(np.count_nonzero(data[low:high] == 10)) + len(texts)
     found = Units(*(np.empty(n, kind) for kind in (np.uint64, np.uint8, np.int64, np.int64, np.int64)))
     sizes = np.empty(n, np.int64)
-    used = _lines(data, ends, _characters(), found.hash, found.kind, found.start, found.end, found.document, sizes)
+    used = _lines(
+        data, ends, _characters(), found.hash, found.kind, found.start, found.end, found.document, sizes
+    )
     if by_paragraph:
         used = _paragraphs(used, found.hash, found.kind, found.start, found.end, found.document, sizes)
     short = (found.kind[:used] == TEXT) & (sizes[:used] < shortest)
