@@ -123,6 +123,8 @@ def _trace_in_run(packed: PackedDataset, loaded: LoadedTokenizer, run_dir: Path,
             if taken_out:
                 print("  this text was taken out of the document, or changed, before it was packed:")
             print(flags + "".join(f"  {line}\n" for line in found.edits), end="")
+        elif gone := next(removals(packed, found.id, None), None):
+            print(f"{_head(found.id, found.source, found.url)}\n  kept, packed, and {gone.split(': ', 1)[1]}")
         else:
             print(
                 f"{_head(found.id, found.source, found.url)}\n  kept, but not in {packed.path}: "
@@ -232,7 +234,15 @@ def documents(run_dir: Path, config: TraceRun) -> Iterator[Found]:
             rule = None if decision["keep"] else decision["rule"] or "an unnamed rule"
             text = row["text"] or ""
             yield Found(
-                row["id"], row["source"], row["url"], rule, decision["detail"] or "", text, final, lines, flagged
+                row["id"],
+                row["source"],
+                row["url"],
+                rule,
+                decision["detail"] or "",
+                text,
+                final,
+                lines,
+                flagged,
             )
 
 
@@ -271,7 +281,9 @@ def _flags(run_dir: Path, name: str, rows: np.ndarray) -> list[tuple[str, ...]]:
     path = run_dir / "flags" / name
     if not path.is_file():
         return [()] * len(rows)
-    return [tuple(f) for f in pq.read_table(path, columns=["flags"])["flags"].take(pa.array(rows)).to_pylist()]
+    return [
+        tuple(f) for f in pq.read_table(path, columns=["flags"])["flags"].take(pa.array(rows)).to_pylist()
+    ]
 
 
 def rejected(run_dir: Path, needle: str) -> Iterator[dict]:

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "whatif": ("data_pipeline.whatif", "what other thresholds, or another policy, would keep"),
     "trace": ("data_pipeline.lineage", "where a document went, by id, URL or text"),
+    "remove": ("launch.remove", "take documents out of a packed dataset, and say which steps consumed them"),
     "train": ("pretrain.train", "one training run in this process group (start it with torchrun)"),
     "launch": (
         "launch.launch",

@@ -275,10 +275,11 @@ def evaluate_documents(
         documents += [
             DocumentBits(ids[row].tobytes().hex(), info.source, int(size), float(b))
             for row, size, b in zip(rows, sizes, bits, strict=True)
+            if table["tokens"][row] > 0  # a row of zeros: taken out of the dataset
         ]
         total = totals.setdefault(info.source, [0, 0])
         # The begin-of-text token is given, every other token is predicted.
-        total[0] += int(table["tokens"].sum()) - len(table)
+        total[0] += int(table["tokens"].sum()) - int((table["tokens"] > 0).sum())
         total[1] += int(sizes.sum())
     bits_of = {s: math.fsum(d.bits for d in documents if d.source == s) for s in totals}
     losses = [SourceLoss(s, bits_of[s] * math.log(2), *totals[s]) for s in sorted(totals)]

@@ -109,8 +109,13 @@ class ClassifierConfig:
     train: str | None = None
     """Labelled JSONL (`text`, `label`) from which a small model is trained first; `offline`: rows made from what the
     Python environment holds (`classify.offline`), for languages and nsfw; null: no training."""
+    method: Literal["sgd", "bayes"] = "sgd"
+    """How a model is trained: `sgd` is fastText's own; `bayes` counts character n-grams (`classify.bayes`): for languages,
+    better where text is scarce, and done in one pass."""
+    prior: float = 10_000.0
+    """`bayes`: n-grams that the mean of all labels counts for in each label."""
     max_characters: int = 2000
-    """Characters of a document that the classifier reads, from its start."""
+    """Characters of a document that the classifier reads: half of them from its start, half from its middle."""
     epochs: int = 10
     """Passes over the training data."""
     dim: int = 16
@@ -460,6 +465,28 @@ class TraceRun:
     """Text that the document contains."""
     limit: int = 20
     """Matches shown at the most."""
+
+
+@dataclass(frozen=True)
+class RemoveRun:
+    """`arriero remove`: take documents out of a packed dataset."""
+
+    data: PackedPath
+    """The packed dataset."""
+    ids: tuple[str, ...] = ()
+    """Document ids, 32 hexadecimal digits each."""
+    file: str | None = None
+    """File of ids, one a line; what follows `#` is a comment."""
+    reason: str = "not given"
+    """Why, recorded in the manifest."""
+    date: str | None = None
+    """When, ISO 8601, recorded in the manifest; null: today."""
+    runs: tuple[str, ...] = ()
+    """Run directories of trainings over the dataset: which of their steps consumed the documents is printed."""
+    ignore_missing: bool = False
+    """Go on where some of the documents are not in the dataset; false: nothing is done."""
+    dry_run: bool = False
+    """Print what would be done, and the steps, and stop."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from data_pipeline.keyed import rank
 from data_pipeline.mixture import resolve_mixture
 from data_pipeline.pack.fit import Piece, best_fit, concat
 from data_pipeline.pack.heldout import heldout_groups, sizes_by_group
-from data_pipeline.packed import PADDING, SEGMENT_DTYPE, Manifest, PackedWriter, StreamWriter
+from data_pipeline.packed import PADDING, SEGMENT_DTYPE, Manifest, PackedWriter, Removal, StreamWriter
+from data_pipeline.remove import removed
 from data_pipeline.tokenize.encode import TokenShard
 from data_pipeline.tokenize.folder import load_tokenizer
 
@@ -51,7 +52,8 @@ def pack(run_dir: Path, config: DataRun, fingerprint: str = "") -> Manifest:
     """Pack the token shards of a data directory into `run_dir/packed`, atomically.
 
     fingerprint: of everything the data came from; stored as `recipe_fingerprint`. The output depends on the documents,
-    the configuration and the seed, not on how documents are divided into shards. Documents of equal id are one.
+    the configuration and the seed, not on how documents are divided into shards. Documents of equal id are one. What
+    `arriero remove` took out before stays out, and the split of the others is what it was.
     Raises ValueError where there is nothing to pack, the shards are of another tokenizer, or the mixture does not fit.
     """
     tokenizer = load_tokenizer(run_dir / "tokenizer").info
@@ -64,6 +66,7 @@ def pack(run_dir: Path, config: DataRun, fingerprint: str = "") -> Manifest:
                 f"{tokenizer.hash[:12]}; remove {path.parent} and tokenize again"
             )
     index = _index(shards, config)
+    index, removals = _without(index, run_dir)
     if len(index.rows) == 0:
         raise ValueError(
             f"nothing to pack: no document was kept in {run_dir}; its funnel.json says which rules dropped them"
@@ -73,6 +76,8 @@ def pack(run_dir: Path, config: DataRun, fingerprint: str = "") -> Manifest:
     with PackedWriter(target, tokenizer, length, config.pack.shard_sequences, method) as writer:
         for number, (split, source, language) in enumerate(index.streams):
             rows = index.rows[index.rows["stream"] == number]
+            if len(rows) == 0:
+                continue
             stream = writer.stream(split, source, language)
             for layout in _documents_first(rows, stream, PACKINGS[method](rows["tokens"].tolist(), length)):
                 stream.sequence(*_assemble(layout, rows, shards, length, tokenizer.special["pad"]))
@@ -84,7 +89,26 @@ def pack(run_dir: Path, config: DataRun, fingerprint: str = "") -> Manifest:
             recipe_fingerprint=fingerprint,
             data_run=os.path.relpath(run_dir, target),
             seed=config.seed,
+            removals=removals,
         )
+
+
+def _without(index: _Index, run_dir: Path) -> tuple[_Index, tuple[Removal, ...]]:
+    """The index without documents that were removed, and the removals."""
+    gone = removed(run_dir)
+    if not gone:
+        return index, ()
+    ids = np.array([bytes.fromhex(i) for i in gone], "S16")
+    out = np.isin(index.rows["id"], ids)
+    hashes = {bytes(row["id"]).ljust(16, b"\0").hex(): int(row["url_hash"]) for row in index.rows[out]}
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for row in gone.values():
+        grouped.setdefault((row["date"], row["reason"]), []).append(row["id"])
+    removals = tuple(
+        Removal(date, reason, tuple(found), tuple(hashes.get(i, 0) for i in found))
+        for (date, reason), found in grouped.items()
+    )
+    return replace(index, rows=index.rows[~out]), removals
 
 
 def _index(shards: list[TokenShard], config: DataRun) -> _Index:

@@ -54,7 +54,7 @@ class ShardInfo:
     segments: int
     """Segments of those sequences."""
     files: dict[str, dict[str, Any]]
-    """File name → {bytes, sha256}."""
+    """File name → {bytes, sha256}, and `as_packed`: the SHA-256 before documents were removed, where some were."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,24 @@ class StreamInfo:
     """Shards in order; all but the last hold the same number of sequences."""
     documents_file: dict[str, Any]
     """{bytes, sha256} of documents.npy."""
+    removed: int = 0
+    """Documents taken out since: their rows of documents.npy are zero, their tokens padding."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Documents taken out of a dataset after it was packed."""
+
+    date: str
+    """When, ISO 8601."""
+    reason: str
+    """Why, as it was given."""
+    documents: tuple[str, ...]
+    """Their ids, 32 hexadecimal digits."""
+    url_hashes: tuple[int, ...]
+    """xxh3-64 of their URLs, in the same order; 0: none."""
+    sequences: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Stream → the sequences that held them, ascending; empty where the dataset was packed again since."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,8 @@ class Manifest:
     """Path of the data directory, relative to the packed dataset; null: unknown."""
     seed: int = 0
     """Seed of document order and split."""
+    removals: tuple[Removal, ...] = ()
+    """What was taken out since, in order."""
 
     def of_split(self, split: str) -> dict[str, StreamInfo]:
         """Streams of one split, in name order."""
@@ -150,12 +170,23 @@ def read_manifest(directory: Path) -> Manifest:
         )
     if body.get("checksum") != manifest_checksum(body):
         raise PackedError(f"{path} is damaged or was edited: its checksum does not match its content")
+    body.setdefault("removals", [])  # datasets of earlier releases
     fields = {f.name for f in dataclasses.fields(Manifest)}
     if missing := fields - body.keys():
         raise PackedError(f"{path} lacks {', '.join(sorted(missing))}; the dataset must be packed again")
     values = {k: body[k] for k in fields}
     values["tokenizer"] = TokenizerInfo(**body["tokenizer"])
     values["streams"] = {name: _stream(info) for name, info in body["streams"].items()}
+    values["removals"] = tuple(
+        Removal(
+            r["date"],
+            r["reason"],
+            tuple(r["documents"]),
+            tuple(r["url_hashes"]),
+            {name: tuple(found) for name, found in r["sequences"].items()},
+        )
+        for r in body["removals"]
+    )
     return Manifest(**values)
 
 

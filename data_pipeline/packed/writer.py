@@ -17,6 +17,7 @@ from data_pipeline.packed.format import (
     SEGMENT_DTYPE,
     Manifest,
     PackedError,
+    Removal,
     ShardInfo,
     StreamInfo,
     TokenizerInfo,
@@ -251,6 +252,7 @@ class PackedWriter:
         recipe_fingerprint: str = "",
         data_run: str | None = None,
         seed: int = 0,
+        removals: tuple[Removal, ...] = (),
     ) -> Manifest:
         """Close all streams, copy the tokenizer and write the manifest; the rename follows at the block's end."""
         streams = {name: stream.finish() for name, stream in sorted(self._streams.items())}
@@ -275,6 +277,7 @@ class PackedWriter:
             recipe_fingerprint=recipe_fingerprint,
             data_run=data_run,
             seed=seed,
+            removals=removals,
         )
         with (self._partial / "manifest.json").open("wb") as file:
             file.write(self._manifest.to_json())

@@ -71,9 +71,9 @@ def collate(sequences: Rows[Sequence], vocab_size: int) -> Batch:
         labels[row, :-1] = tokens[row, 1:]
         labels[row, starts[1:] - 1] = IGNORE
         labels[row, -1] = sequence.next if sequence.next >= 0 else IGNORE
-        if sequence.segments["document"][-1] == PADDING:
-            labels[row, starts[-1] :] = IGNORE
         lengths = np.diff(np.append(starts, length))
+        # At the end of a stream, and where documents were taken out.
+        labels[row, np.repeat(sequence.segments["document"] == PADDING, lengths)] = IGNORE
         positions[row] = along - np.repeat(starts, lengths)
         boundaries[row, : len(starts)] = starts
     highest = max(int(tokens.max()), int(labels.max()))

@@ -166,14 +166,19 @@ class DataPlan:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decides every location: streams, tokenizer, phases (resolved) and seed; not amendments."""
+        """SHA-256 of what decides every location: streams, tokenizer, phases (resolved) and seed; not amendments.
+
+        Streams as they were packed: taking documents out moves nothing, so a run goes on with the dataset they left.
+        """
         streams = self._manifest.of_split("train")
         content = {
             "tokenizer": self._manifest.tokenizer.hash,
             "sequence_length": self._manifest.sequence_length,
             "streams": {
                 s.name: [
-                    f["sha256"] for shard in streams[s.name].shards for _, f in sorted(shard.files.items())
+                    f.get("as_packed", f["sha256"])
+                    for shard in streams[s.name].shards
+                    for _, f in sorted(shard.files.items())
                 ]
                 for s in self._streams
             },
