@@ -142,14 +142,15 @@ def align(text, low, high, part_words, weights, first, last):  # type: ignore[no
 
 @njit(
     types.int64(
-        _U64, _U64, _U64, _I64, _I64, _I64, _I64, _I64, _U64, _F64, _F64, types.int64, types.int64[::1],
+        _U64, _U64, _U64, _I64, _I64, _I64, _I64, _I64, _U64, _F64, _F64, types.int64, types.int64, types.int64[::1],
         types.int64[:, ::1], types.float64[:, ::1],
     ),
     cache=True,
     nogil=True,
 )  # fmt: skip
 def _candidates(  # type: ignore[no-untyped-def]
-    text, bits, keys, first, count, posting_part, posting_at, ends, part_words, weights, total, ngram, seen, places, values
+    text, bits, keys, first, count, posting_part, posting_at, ends, part_words, weights, total, ngram, base, seen, places,
+    values,
 ):  # fmt: skip
     """Align every part that shares a seed with the text; places [h, 4]: part, start, end, run; values [h, 2]."""
     found = 0
@@ -174,9 +175,9 @@ def _candidates(  # type: ignore[no-untyped-def]
             begin = p - posting_at[s]
             slack = m // 4 + 3
             # One alignment finds what later seeds of the same place would find.
-            if seen[part] > 0 and abs(begin + len(text) - seen[part]) <= slack:
+            if abs(base + begin - seen[part]) <= slack:
                 continue
-            seen[part] = begin + len(text)
+            seen[part] = base + begin
             low, high = max(0, begin - slack), min(len(text), begin + m + slack)
             weight, start, end, run, heavy = align(
                 text, low, high, part_words, weights, ends[part], ends[part + 1]
@@ -197,6 +198,7 @@ class Annotator:
         check(config)
         self.index, self.config = index, config
         self._seen = np.zeros(len(index.parts), np.int64)
+        self._base, self._apart = 0, 4 * int(np.diff(index.ends).max(initial=0)) + 16
         self._places = np.zeros((_MOST_CANDIDATES, 4), np.int64)
         self._values = np.zeros((_MOST_CANDIDATES, 2))
 
@@ -207,10 +209,12 @@ class Annotator:
         signals = dict.fromkeys(COLUMNS, 0.0)
         if len(hashes) < SEED:
             return [], signals
-        self._seen[:] = 0
+        # Places of this document, far from those of the one before: `_seen` need not be cleared.
+        self._base += len(hashes) + self._apart
         n = _candidates(
             hashes, index.filter, index.keys, index.first, index.count, index.posting_part, index.posting_at,
-            index.ends, index.words, index.weights, index.total, config.ngram, self._seen, self._places, self._values,
+            index.ends, index.words, index.weights, index.total, config.ngram, self._base, self._seen, self._places,
+            self._values,
         )  # fmt: skip
         best: dict[int, Match] = {}
         for place, (weight, heavy) in zip(self._places[:n].tolist(), self._values[:n].tolist(), strict=True):
@@ -293,7 +297,7 @@ class Annotator:
         low, high = max(0, start - _BESIDE), min(len(text), end + _BESIDE)
         best, few, little = 0.0, 0, 0
         for other in index.items[index.parts[part].item].parts:
-            if other == part or index.parts[other].text == index.parts[part].text != "":
+            if other == part:
                 continue
             first, last = int(index.ends[other]), int(index.ends[other + 1])
             size, total = last - first, float(index.total[other])

@@ -9,8 +9,10 @@ Shapes: p parts, w words of all parts, s seeds.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ COMMON_WEIGHT = 0.25
 SMALLEST_WEIGHT = 2.0
 """A part below it, in words that are not common, is found in too many texts to be looked for."""
 _COMMON_SHARE = 0.1
+_SHORT, _SHARED = 8, 3
 _SEED_PARTS = 20
 """A seed that more parts hold is a template of the set and finds nothing."""
 _ANSWERS = frozenset(
@@ -205,14 +208,27 @@ def load(config: DecontaminateConfig) -> Index:
         while name in taken:
             name = f"{path.parent.name}/{name}" if f"{path.parent.name}/{name}" not in taken else f"{name}+"
         taken.add(name)
+        rows: list[tuple[int, list[Part]]] = []
         for number, row in _rows(path):
             found = _parts(row, config.fields, len(items))
+            rows.append((number, found))
+        # Subjects, splits and sources: short strings that several items share ask nothing.
+        shared = Counter(key for _, found in rows for key in {_short(p) for p in found})
+        for number, everything in rows:
+            found = [p for p in everything if not _short(p) or shared[_short(p)] < _SHARED]
+            found = [dataclasses.replace(p, item=len(items)) for p in found]
             questions = [p for p in found if p.role == QUESTION] or found
             excerpt = " ".join(questions[0].text.split())[:160] if questions else ""
             at = range(len(parts), len(parts) + len(found))
             items.append(Item(name, number, excerpt, tuple(at)))
             parts += found
     return _index(items, parts)
+
+
+def _short(part: Part) -> str:
+    """The words of a short question, else nothing."""
+    found = words(part.text)[0] if part.role == QUESTION and len(part.text) < 200 else np.zeros(0)
+    return " ".join(map(str, found.tolist())) if 0 < len(found) < _SHORT else ""
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
