@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.executor.ray import RayPipelineExecutor
+from loguru import logger
 
 from configs.schema.pipeline import ExecutorConfig
 from data_pipeline.executors.task import Task
@@ -81,6 +82,7 @@ def run(stage: Stage, step: StageStep, settings: ExecutorConfig, logs: Path) -> 
             raise ValueError(
                 f"Ray at {settings.address or 'this machine'} cannot be reached: {error}"
             ) from error
+    logger.disable("datatrove.executor.ray")  # its warning that the folder must be shared, at every stage
     executor = RayExecutor(
         [step],
         tasks=stage.tasks,
