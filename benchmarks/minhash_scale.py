@@ -198,9 +198,9 @@ def judge(maker: Maker, documents: list[np.ndarray], family: np.ndarray, folder:
     ]
     found = sum(i in dropped or j in dropped for i, j in near)
     return (
-        f"dropped {len(dropped):,} of {len(pairs):,} planted copies; of {len(near):,} planted pairs at J ≥ 0.8 "
-        f"{found / max(len(near), 1):.4f} are resolved; of the drops {at_home / max(len(dropped), 1):.5f} are within "
-        f"their family, and {right / max(len(some), 1):.4f} of {len(some):,} checked are at J ≥ 0.8"
+        f"dropped {len(dropped):,}; precision {right / max(len(some), 1):.4f} (J ≥ 0.8 with the document that stays, of "
+        f"{len(some):,} drops), recall {found / max(len(near), 1):.4f} (of {len(near):,} planted pairs at J ≥ 0.8); "
+        f"{at_home / max(len(dropped), 1):.4f} of the drops are planted, the others are passages that books share"
     )
 
 
