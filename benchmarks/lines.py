@@ -196,8 +196,11 @@ def pages() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             run = Path(scratch)
             shards = read_pages(run, f"{root}/web/{name}.warc.gz")
-            for rule in ("llama3", "ccnet"):
-                config = DedupConfig(lines=rule)  # type: ignore[arg-type]
+            for rule, config in (
+                ("llama3", DedupConfig(lines="llama3")),
+                ("llama3, lines of any length", DedupConfig(lines="llama3", line_min_length=1)),
+                ("ccnet", DedupConfig(lines="ccnet")),
+            ):
                 for shard in range(shards):
                     lines.hashes(run, shard, range(shards), config)
                 for part in range(lines.ranges(shards)):
@@ -246,11 +249,15 @@ def show(run: Path, shards: int, truth: Path) -> None:
     random.Random(0).shuffle(rest)
     print("  any:", "; ".join(repr(line[:60]) for line in rest[:12]))
     if main:
-        share = sum(content.values()) / max(sum(gone.values()), 1)
-        print(
-            f"  {100 * share:.1f}% of the lines stand in the main content by the ground truth, such as "
-            + "; ".join(f"{n} × {line[:60]!r}" for line, n in content.most_common(8))
-        )
+        for title, chosen in (("", 0), (" of 10 characters and more", 10), (" of fewer", -10)):
+            picked = [x for x in gone if (len(x) >= chosen if chosen >= 0 else len(x) < -chosen)]
+            here = Counter({x: content[x] for x in picked if content[x]})
+            total = sum(gone[x] for x in picked)
+            print(
+                f"  {100 * here.total() / max(total, 1):.0f}% of {total:,} lines{title} stand in the main content by the "
+                "ground truth, such as "
+                + "; ".join(f"{n} × {line[:60]!r}" for line, n in here.most_common(5))
+            )
 
 
 if __name__ == "__main__":
