@@ -429,6 +429,8 @@ class ClassifyRun:
     """Field of the text."""
     label_key: str = "label"
     """Field of the label."""
+    code: bool = False
+    """Add rows of source code, labelled `zxx`, so that a model of languages tells code from text."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     """Training."""
     test_fraction: float = 0.1

@@ -115,6 +115,11 @@ def language_rows(seed: int) -> list[Row]:
     return rows
 
 
+def code_rows(seed: int) -> list[Row]:
+    """(text, `zxx`) rows of source code, to put beside rows of languages."""
+    return [(text, NO_LANGUAGE) for text in _python_texts(seed)[1][:_ROWS_OF_CODE]]
+
+
 def nsfw_rows(seed: int, words: Iterable[str] = ()) -> list[Row]:
     """(text, `nsfw` or `safe`) rows, shuffled by `seed`: patterns filled with a mild seed vocabulary against prose.
 

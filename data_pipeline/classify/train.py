@@ -2,8 +2,8 @@
 
 Examples:
     arriero classify input=labelled.jsonl output=models/quality.bin
-    arriero classify input=sentences.jsonl.zst label_key=lang output=lid.bin classifier.max_char_ngram=4 \
-classifier.min_char_ngram=1
+    arriero classify input=sentences.jsonl.zst label_key=lang output=lid.bin code=true classifier.method=bayes \
+classifier.min_char_ngram=1 classifier.max_char_ngram=4 classifier.buckets=131072
     arriero classify input=toxicity.jsonl.zst label_key=toxic output=nsfw.bin test_fraction=0.2 target_recall=0.95
 
 Rows are split by a hash of their text: the model learns from most of them, its probabilities are calibrated and thresholds
@@ -15,6 +15,7 @@ recall, F1, precision-recall curve, reliability, confusions, chosen thresholds) 
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -176,7 +177,8 @@ def _read(config: ClassifyRun) -> Iterable[rows.Row]:
         return offline.language_rows(config.seed)
     if config.input == "offline:nsfw":
         return offline.nsfw_rows(config.seed)
-    return rows.read(Path(config.input), config.text_key, config.label_key)
+    found = rows.read(Path(config.input), config.text_key, config.label_key)
+    return itertools.chain(found, offline.code_rows(config.seed)) if config.code else found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
