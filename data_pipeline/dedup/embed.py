@@ -96,15 +96,19 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
 
 
 def fit(texts: Iterable[str], dim: int) -> Projection:
-    """Fit the projection on texts.
+    """Fit the projection on texts, see `fit_terms`."""
+    return fit_terms(map(terms, texts), dim)
 
-    Fewer texts than `dim` give fewer directions; the rest of the embedding is zero.
+
+def fit_terms(documents: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> Projection:
+    """Fit the projection on the `terms` of documents.
+
+    Fewer documents than `dim` give fewer directions; the rest of the embedding is zero.
     """
     from scipy import sparse
 
     indices, values, ends = [], [], [0]
-    for text in texts:
-        features, counts = terms(text)
+    for features, counts in documents:
         indices.append(features)
         values.append(1 + np.log(counts))
         ends.append(ends[-1] + len(features))

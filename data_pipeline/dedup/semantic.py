@@ -99,11 +99,12 @@ def prepare(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, 
         # By id, so that the sample is the same however documents are spread over shards.
         chosen = np.zeros(len(corpus), bool)
         chosen[np.argsort(mix(corpus.id[:, 0] ^ corpus.id[:, 1]), kind="stable")[: embed.SAMPLE]] = True
-        order = np.flatnonzero(chosen)
-        texts: dict[int, str] = {}
-        for documents, batch in corpus.texts(chosen):
-            texts.update(zip(documents.tolist(), (text[:FITTED] for text in batch), strict=True))
-        model = embed.fit((texts[i] for i in order.tolist()), config.semantic_dim)
+        terms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for documents, texts in corpus.texts(chosen):
+            found = (embed.terms(text[:FITTED]) for text in texts)
+            terms.update(zip(documents.tolist(), found, strict=True))
+        # In order of preference, whatever the shards.
+        model = embed.fit_terms((terms[i] for i in sorted(terms)), config.semantic_dim)
         model.save(run_dir / FOLDER / "projection.npz")
     return {"documents": len(corpus)}
 
