@@ -28,9 +28,9 @@ def to_document(record: Record, source: str, recipe: RecipeConfig) -> tuple[Docu
         url=record.url,
         language=record.language or recipe.language,
         licence=record.licence,
-        date=record.date,
+        date=record.date or made.metadata.get("published"),
         group=record.group,
-        metadata={**record.metadata, **notes},
+        metadata={**made.metadata, **record.metadata, **notes},
     )
     return document, counts
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from data_pipeline.read import Record
 
@@ -16,9 +17,11 @@ class Extracted:
     drop: str | None = None
     """Rule of the funnel that drops the document."""
     fallback: bool = False
-    """The simple extractor had to step in."""
+    """The text is what the page declares as its article body, or the page was too long and cut."""
     repaired: int = 0
     """Characters replaced or removed while decoding."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Of HTML: `title`, `published` (ISO 8601 day), `author`, `language_hint`, where the page states them."""
 
 
 def extract(record: Record) -> Extracted:
@@ -32,11 +35,13 @@ def extract(record: Record) -> Extracted:
     raw, replaced = decode(record.payload, record.charset, html=record.kind == "html")
     raw, removed = repair(raw)
     fallback = False
+    metadata: dict[str, Any] = {}
     if record.kind == "html":
-        text, fallback = html.main_text(raw)
+        page = html.main_text(raw.encode("utf-8", "replace"), record.url)
+        text, fallback, metadata = page.text, page.fallback, page.metadata
     elif record.kind == "wikitext":
         text = wikitext.to_text(raw)
     else:
         text = raw.replace("\r\n", "\n").replace("\r", "\n")
-    text = repair(text)[0].strip()
-    return Extracted(text, None if text else "extract.empty", fallback, replaced + removed)
+    text = repair(text)[0].rstrip().lstrip("\n")  # the first line may be code
+    return Extracted(text, None if text else "extract.empty", fallback, replaced + removed, metadata)

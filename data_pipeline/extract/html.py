@@ -1,115 +1,136 @@
-"""Main text of HTML pages by trafilatura, without comments, with bounds on size and time.
+"""HTML page → main text and metadata: parse, judge every block, write the ones that belong.
 
-Pages beyond the bounds, and pages in which trafilatura finds nothing, go to a simple extractor (text of block
-elements outside navigation), and are counted as such.
+Bounds: MAX_BYTES of a page are read, MAX_BLOCKS judged; everything before, between and after is linear.
 """
 
 from __future__ import annotations
 
-import logging
-import re
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from dataclasses import dataclass, field
+from typing import Any
 
-import lxml.html
-import trafilatura
-from lxml import etree
+import numpy as np
 
-from data_pipeline.extract.tidy import tidy
+from data_pipeline.extract import features, hints, metadata, model
+from data_pipeline.extract.parse import Tree, parse
+from data_pipeline.extract.render import render
 
-MAX_CHARACTERS = 4_000_000
-"""Larger pages go to the simple extractor: trafilatura takes memory and time in multiples of the page."""
-MAX_TAGS = 60_000
-"""Pages with more tags go to the simple extractor; crawler traps nest and repeat without end."""
-MAX_DEPTH_RUN = 3_000
-"""Longest run of opening tags without a closing one; deeper trees exhaust recursive walkers."""
-MAX_SECONDS = 120
-"""Processor time for one page: far above what the bounds on size allow, so that the verdict never hangs on the load."""
-
-_RUN = re.compile(rf"(?:<[a-zA-Z][^<>]*>\s*){{{MAX_DEPTH_RUN}}}")
-_BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "td", "th", "pre", "blockquote", "dd", "dt")
-_CHROME = (
-    "script",
-    "style",
-    "nav",
-    "header",
-    "footer",
-    "aside",
-    "form",
-    "noscript",
-    "template",
-    "svg",
-    "iframe",
-)
-_SPACE = re.compile(r"\s+")
-
-logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-logging.getLogger("htmldate").setLevel(logging.CRITICAL)
+MAX_BYTES = 1 << 24
+"""Bytes of a page that are read; what follows is left out and the page counted."""
+MAX_BLOCKS = 100_000
+"""Blocks of a page that are judged; crawler traps repeat without end."""
+LEAST_CHARS = 25
+"""A page whose blocks have fewer characters takes the `articleBody` it declares, if that has more."""
 
 
-class _TooLong(Exception):
-    """Extraction took more processor time than a page is worth."""
+@dataclass(frozen=True)
+class Page:
+    """What extraction found on a page."""
+
+    text: str
+    """Main text; empty where there is none."""
+    fallback: bool = False
+    """The text is the page's own `articleBody`, or the page was cut."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """`title`, `published`, `author`, `language_hint` where the page states them."""
 
 
-def main_text(page: str) -> tuple[str, bool]:
-    """(main text, whether the simple extractor made it). The text is empty where there is none."""
-    if len(page) > MAX_CHARACTERS or page.count("<") > MAX_TAGS or _is_too_deep(page):
-        return simple_text(page[:MAX_CHARACTERS]), True
-    try:
-        with _limit(MAX_SECONDS):
-            text = trafilatura.extract(page, include_comments=False, include_tables=True)
-    except (_TooLong, RecursionError, etree.LxmlError, ValueError, TypeError, AttributeError):
-        # trafilatura walks trees of arbitrary pages; whatever page it cannot walk, the simple extractor gets.
-        text = None
-    if text:
-        return tidy(text), False
-    return simple_text(page), True
+@dataclass(frozen=True)
+class Judged:
+    """A page with the features of its blocks, before any verdict."""
+
+    tree: Tree
+    head: metadata.Head
+    text: np.ndarray
+    """Counts in the text of blocks, float64 [B, TEXT_COLUMNS]."""
+    sums: np.ndarray
+    """Sums over subtrees, float64 [E, ELEMENT_COLUMNS]."""
+    path_bits: np.ndarray
+    features: np.ndarray
+    """float32 [B, width + CONTEXT]; the context is not filled in."""
+    width: int
+    """Features of the first pass."""
 
 
-def _is_too_deep(page: str) -> bool:
-    """Whether MAX_DEPTH_RUN tags open in a row. Such a run lies between two closing tags: few pages need the search."""
-    crowded = any(piece.count("<") >= MAX_DEPTH_RUN for piece in page.split("</"))
-    return crowded and _RUN.search(page) is not None
+def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = None) -> Page:
+    """Main text and metadata of a page in UTF-8. Never raises; time and memory are bounded."""
+    cut = len(page) > MAX_BYTES
+    if cut:
+        page = page[:MAX_BYTES]
+    tree = parse(page)
+    found = metadata.head(page, tree)
+    described = metadata.describe(found, url)
+    if len(tree.blocks) > MAX_BLOCKS:
+        cut = True
+        tree = Tree(tree.nodes, tree.blocks[:MAX_BLOCKS], tree.text, tree.tokens, tree.marks)
+    text = ""
+    if len(tree.blocks):
+        fitted = fitted or model.load()
+        judged = judge(page, tree, found, fitted)
+        keep = verdicts(judged, fitted)
+        text = render(tree, keep)
+    body = metadata.article_body(found)
+    if len(body) > LEAST_CHARS and len(text) < max(LEAST_CHARS, len(body) // 3):
+        return Page(body, True, described)
+    return Page(text, cut, described)
 
 
-def simple_text(page: str) -> str:
-    """Text of block elements outside scripts, navigation and forms, one line each."""
-    try:
-        tree = lxml.html.document_fromstring(
-            page.encode("utf-8"), parser=lxml.html.HTMLParser(encoding="utf-8")
-        )
-    except (etree.LxmlError, ValueError, AssertionError):
-        return ""
-    etree.strip_elements(tree, *_CHROME, etree.Comment, with_tail=False)
-    lines = []
-    for element in tree.iter(*_BLOCKS):
-        if element.tag in ("td", "th", "li", "blockquote", "dd") and any(
-            child.tag in _BLOCKS for child in element.iterdescendants()
-        ):
-            continue
-        line = _SPACE.sub(" ", "".join(element.itertext())).strip()
-        if line:
-            lines.append(line)
-    return "\n".join(lines)
+def judge(page: bytes, tree: Tree, found: metadata.Head, fitted: model.Model) -> Judged:
+    """Features of every block."""
+    title = np.frombuffer(found.title, np.uint8).copy()
+    x = features.text_features(tree.text, tree.blocks, title, fitted.words, fitted.weights)
+    n, b = len(tree.nodes), len(tree.blocks)
+    sums = np.zeros((n, features.ELEMENT_COLUMNS))
+    path_bits, path_purposes = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    hint, repeats = np.zeros((n, features.HINT_COLUMNS), np.float32), np.zeros((n, 2), np.int64)
+    features.element_features(
+        tree.nodes,
+        tree.blocks,
+        tree.tokens,
+        x,
+        features.GROUPS,
+        hints.bits(),
+        fitted.class_words,
+        fitted.class_weights,
+        sums,
+        path_bits,
+        path_purposes,
+        hint,
+        repeats,
+    )
+    f = np.empty((b, features.MOST), np.float32)
+    of_page = metadata.page_features(page, tree, found)
+    width = features.assemble(
+        tree.nodes, tree.blocks, x, sums, path_bits, path_purposes, hint, repeats, features.GROUPS, of_page, f
+    )
+    return Judged(tree, found, x, sums, path_bits, f, width)
 
 
-@contextmanager
-def _limit(seconds: int) -> Iterator[None]:
-    """Raise _TooLong after so much processor time; only in main threads, which may handle signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def first_pass(judged: Judged, forest: model.Forest) -> np.ndarray:
+    """P(main text) of every block by itself, float64 [B]."""
+    return model.probabilities(judged.features, *forest)
 
-    def expire(_signal: int, _frame: FrameType | None) -> None:
-        raise _TooLong
 
-    before = signal.signal(signal.SIGVTALRM, expire)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+def second_pass(judged: Judged, first: np.ndarray, forest: model.Forest) -> np.ndarray:
+    """P(main text) of every block, knowing the first verdicts on all, float64 [B]."""
+    add_context(judged, first)
+    return model.probabilities(judged.features, *forest)
+
+
+def add_context(judged: Judged, first: np.ndarray) -> None:
+    """Fill in the columns of the second pass."""
+    features.context(
+        judged.tree.nodes,
+        judged.tree.blocks,
+        judged.text,
+        judged.sums,
+        judged.path_bits,
+        first,
+        judged.features,
+        judged.width,
+    )
+
+
+def verdicts(judged: Judged, fitted: model.Model) -> np.ndarray:
+    """Which blocks to keep, boolean [B]."""
+    p = second_pass(judged, first_pass(judged, fitted.forests[0]), fitted.forests[1])
+    return model.best_blocks(p, judged.text, model.LEAST)

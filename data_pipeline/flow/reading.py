@@ -34,6 +34,6 @@ def stages(context: Context) -> Iterator[Stage]:
         code=("collect.py", "read", "extract"),
         config=[context.recipes, [dataclasses.asdict(u) for u in context.plan.units]],
         inputs=context.plan.inputs,
-        libraries=("trafilatura", "lxml", "charset-normalizer"),
+        libraries=("charset-normalizer", "lxml"),
     )
     yield Stage("copies", copies, 1, outputs=("signals/copies",), depends=("read",), code=("policy.py",))

@@ -1,0 +1,681 @@
+"""Blocks of a parsed page → features of each: its text, its elements, its surroundings, the page.
+
+Everything is a count, a share or a logarithm, so that no feature knows a language, a site or the size of the page but by
+ratio. Two tables carry what class names say: purposes by hand (`hints`), and fitted weights of words (`model`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipeline.extract import tags
+from data_pipeline.extract.compiled import compiled, part
+from data_pipeline.extract.hints import N_PURPOSES
+from data_pipeline.extract.layout import (
+    BEGIN,
+    BOLDED,
+    DEPTH,
+    END,
+    FIRST_TOKEN,
+    FLAGS,
+    HIDDEN,
+    INNER,
+    KIND,
+    LINK,
+    N_CHILDREN,
+    NODE,
+    PARENT,
+    SIGNATURE,
+    STOP,
+    TAG,
+)  # fmt: skip
+from data_pipeline.extract.markup import lookup
+
+_I = tags.ID
+_ids = lambda names: np.array([_I[n] for n in names.split()], np.int64)  # noqa: E731
+GROUPS = np.zeros(len(tags.NAMES), np.int64)
+"""What kind of element: bits of the path, and of a block's own element."""
+_GROUP_NAMES = (
+    "p", "h1", "h2", "h3 h4 h5 h6", "li", "td th", "pre code", "blockquote", "dt dd", "figcaption figure caption",
+    "button label legend option summary", "a", "time", "table", "form fieldset", "nav menu", "header hgroup", "footer",
+    "aside", "article", "main", "section", "ul ol dl", "address", "dialog details", "center font", "noscript",
+)  # fmt: skip
+for _i, _names in enumerate(_GROUP_NAMES):
+    GROUPS[_ids(_names)] |= 1 << _i
+N_GROUPS = len(_GROUP_NAMES)
+_HEADING = 0b1110
+_PATH_GROUPS = 13
+"""Groups from here on are features of the path; those before, of the block's own element."""
+
+# Text of a block.
+(
+    CHARS, WORDS, COMMAS, STOPS, DIGITS, UPPER, LINES, MARKS, ENDS, FIRST, LETTERS, TITLE_SHARE, HASH, MIDS, TONE,
+) = range(15)  # fmt: skip
+TEXT_COLUMNS = 15
+
+
+@part
+def _hash_word(h, c):
+    return ((h ^ c) * 16777619) & 0xFFFFFFFF
+
+
+@compiled("float64[:,::1](uint8[::1], int32[:,::1], uint8[::1], uint32[:,::1], float32[::1])")
+def text_features(text, blocks, title, vocabulary, weights):
+    """Counts in the text of every block, float64 [B, TEXT_COLUMNS]."""
+    n = len(blocks)
+    x = np.zeros((n, TEXT_COLUMNS))
+    known = np.zeros(64, np.int64)
+    n_known = 0
+    h = 2166136261
+    for i in range(len(title) + 1):
+        c = np.int64(title[i]) if i < len(title) else 32
+        if 65 <= c <= 90:
+            c += 32
+        if 97 <= c <= 122 or 48 <= c <= 57 or c >= 128:
+            h = _hash_word(h, c)
+        elif h != 2166136261:
+            if n_known < 64:
+                known[n_known] = h
+                n_known += 1
+            h = 2166136261
+    for b in range(n):
+        chars = words = commas = stops = digits = upper = lines = letters = marks = mids = 0
+        cjk = in_title = spoken = 0
+        tone = 0.0
+        h = 2166136261
+        whole = 2166136261
+        begin, end = blocks[b, BEGIN], blocks[b, STOP]
+        space = True
+        for i in range(begin, end + 1):
+            c = np.int64(text[i]) if i < end else 32
+            if c >= 128:
+                if c >= 0xC0:
+                    chars += 1
+                    letters += 1
+                    if 0xE3 <= c <= 0xED:
+                        cjk += 1
+                        if c == 0xE3 and i + 2 < end and text[i + 1] == 0x80:
+                            if text[i + 2] == 0x82:  # ideographic full stop
+                                stops += 1
+                                letters -= 1
+                            elif text[i + 2] == 0x81:
+                                commas += 1
+                                letters -= 1
+                        elif c == 0xEF:
+                            pass
+                    elif c == 0xE2 and i + 2 < end and text[i + 1] == 0x80:
+                        letters -= 1
+                        if text[i + 2] == 0xA6:  # …
+                            marks += 1
+                        elif text[i + 2] == 0xBA or text[i + 2] == 0xA2:  # › •
+                            mids += 1
+                    elif c == 0xC2:
+                        letters -= 1
+                        if i + 1 < end and (text[i + 1] == 0xA9 or text[i + 1] == 0xAE):  # © ®
+                            marks += 1
+                        elif i + 1 < end and (
+                            text[i + 1] == 0xB7 or text[i + 1] == 0xBB or text[i + 1] == 0xAB
+                        ):
+                            mids += 1
+                    elif c == 0xEF and i + 2 < end and text[i + 1] == 0xBC:
+                        if text[i + 2] == 0x8C:
+                            commas += 1
+                        elif text[i + 2] == 0x81 or text[i + 2] == 0x9F:
+                            stops += 1
+                if space:
+                    words += 1
+                    space = False
+                h = _hash_word(h, c)
+                whole = _hash_word(whole, c)
+                continue
+            if 65 <= c <= 90:
+                upper += 1
+                c += 32
+            if 97 <= c <= 122 or 48 <= c <= 57:
+                chars += 1
+                if c < 58:
+                    digits += 1
+                else:
+                    letters += 1
+                if space:
+                    words += 1
+                    space = False
+                h = _hash_word(h, c)
+                if c > 57:
+                    whole = _hash_word(whole, c)
+                continue
+            if h != 2166136261:
+                if spoken < 200:
+                    spoken += 1
+                    found = lookup(vocabulary, h)
+                    if found >= 0:
+                        tone += weights[found]
+                if words <= 40:
+                    for k in range(n_known):
+                        if known[k] == h:
+                            in_title += 1
+                            break
+                h = 2166136261
+            if c <= 32:
+                space = True
+                if c == 10 and i < end:
+                    lines += 1
+                continue
+            chars += 1
+            if c == 44 or c == 59:
+                commas += 1
+            elif c == 46 or c == 33 or c == 63:
+                nxt = text[i + 1] if i + 1 < end else 32
+                if nxt <= 32 or nxt == 34 or nxt == 39 or nxt >= 0xE2:
+                    stops += 1
+            elif c == 64 or c == 95 or c == 123 or c == 125 or c == 61:
+                marks += 1
+            elif c == 124 or c == 47 or c == 62 or c == 43:
+                mids += 1
+        last = np.int64(text[end - 1])
+        j = end - 1
+        while j > begin and (last == 34 or last == 39 or last == 41 or last == 93):
+            j -= 1
+            last = np.int64(text[j])
+        ends = 0
+        if last == 46 or last == 33 or last == 63:
+            ends = 1
+            if j >= begin + 2 and text[j - 1] == 46 and text[j - 2] == 46:
+                ends = 3
+        elif last == 58:
+            ends = 2
+        elif last == 44 or last == 59:
+            ends = 4
+        elif end - begin >= 3 and text[j - 2] == 0xE2 and text[j - 1] == 0x80:
+            ends = 3 if last == 0xA6 else (1 if last == 0x9D or last == 0x9C or last == 0x99 else 0)
+        elif (end - begin >= 3 and text[j - 2] == 0xE3 and text[j - 1] == 0x80 and last == 0x82) or (
+            end - begin >= 3
+            and text[j - 2] == 0xEF
+            and text[j - 1] == 0xBC
+            and (last == 0x81 or last == 0x9F)
+        ) or (last == 187 and text[j - 1] == 0xC2):
+            ends = 1
+        first = np.int64(text[begin])
+        kind = 0
+        if 65 <= first <= 90:
+            kind = 1
+        elif 97 <= first <= 122:
+            kind = 2
+        elif 48 <= first <= 57:
+            kind = 3
+        elif first >= 0xC3:
+            kind = 1
+        else:
+            kind = 4
+        words = max(words, cjk // 2)
+        x[b, CHARS] = max(chars, 1)
+        x[b, WORDS] = max(words, 1)
+        x[b, COMMAS] = commas
+        x[b, STOPS] = stops
+        x[b, DIGITS] = digits
+        x[b, UPPER] = upper
+        x[b, LINES] = lines
+        x[b, MARKS] = marks
+        x[b, ENDS] = ends
+        x[b, FIRST] = kind
+        x[b, LETTERS] = letters
+        x[b, TITLE_SHARE] = in_title / max(words, n_known, 1) if words <= 40 else 0.0
+        x[b, HASH] = whole
+        x[b, MIDS] = mids
+        x[b, TONE] = tone / np.sqrt(max(spoken, 1))
+    return x
+
+
+HINT_COLUMNS = 4
+MOST = 288
+"""Columns that an array of features must have."""
+
+# Sums over the subtree of an element.
+E_CHARS, E_LINK, E_BLOCKS, E_COMMAS, E_STOPS, E_LONG, E_SCORE, E_FIRST = range(8)
+ELEMENT_COLUMNS = 8
+
+
+@part
+def _log(v):
+    return np.log1p(v)
+
+
+@part
+def _count(keys, key):
+    """Slot of a key in an open-addressing table of counts; the key is entered where it is not."""
+    mask = len(keys) - 1
+    i = ((key * 0x9E3779B1) >> 7) & mask
+    while keys[i] != -1 and keys[i] != key:
+        i = (i + 1) & mask
+    keys[i] = key
+    return i
+
+
+@compiled(
+    "void(int32[:,::1], int32[:,::1], int64[:,::1], float64[:,::1], int64[::1], uint32[:,::1], uint32[:,::1], "
+    "float32[::1], float64[:,::1], int64[::1], int64[::1], float32[:,::1], int64[:,::1])"
+)
+def element_features(
+    nodes, blocks, tokens, x, groups, purposes, vocabulary, weights, sums, path_bits, path_purposes, hint, repeats
+):  # fmt: skip
+    """Fill sums over subtrees, bits and hints of paths, and how often elements repeat beside and across the page.
+
+    `hint` float32 [E, 4]: weight of the class words of the element itself; sum, lowest and highest on the path. `repeats`
+    int64 [E, 2]: purposes of the element itself, number of siblings that are alike.
+    """
+    n = len(nodes)
+    for b in range(len(blocks)):
+        e = blocks[b, NODE]
+        s = sums[e]
+        chars = x[b, CHARS]
+        link = min(float(blocks[b, LINK]), chars)
+        s[E_CHARS] += chars
+        s[E_LINK] += link
+        s[E_BLOCKS] += 1
+        s[E_COMMAS] += x[b, COMMAS]
+        s[E_STOPS] += x[b, STOPS]
+        if chars >= 60 and link < 0.35 * chars:
+            s[E_LONG] += chars
+            score = 1.0 + min(x[b, COMMAS], 10.0) + min(chars / 100.0, 5.0)
+            parent = max(0, nodes[e, PARENT])
+            above = max(0, nodes[parent, PARENT])
+            sums[parent, E_SCORE] += score
+            sums[above, E_SCORE] += score / 2
+            s[E_SCORE] += score / 2
+    for e in range(n - 1, 0, -1):
+        parent = nodes[e, PARENT]
+        for k in range(E_SCORE):
+            sums[parent, k] += sums[e, k]
+    size = 16
+    while size < 3 * n:
+        size *= 2
+    keys = np.full(size, -1, np.int64)
+    counts = np.zeros(size, np.int64)
+    slots = np.zeros((n, 2), np.int64)
+    n_tokens = len(tokens)
+    for e in range(n):
+        parent = nodes[e, PARENT]
+        tag = nodes[e, TAG]
+        signature = np.int64(nodes[e, SIGNATURE])
+        bits, wanted = groups[tag], 0
+        weight = 0.0
+        t = nodes[e, FIRST_TOKEN]
+        while t < n_tokens and tokens[t, 0] == e:
+            key = tokens[t, 1]
+            found = lookup(purposes, key)
+            if found >= 0:
+                wanted |= found
+            found = lookup(vocabulary, key)
+            if found >= 0:
+                weight += weights[found]
+            t += 1
+        hint[e, 0] = weight
+        if parent >= 0:
+            path_bits[e] = path_bits[parent] | bits
+            path_purposes[e] = path_purposes[parent] | wanted
+            if nodes[e, FLAGS] & HIDDEN or nodes[parent, FLAGS] & HIDDEN:
+                nodes[e, FLAGS] |= HIDDEN
+            hint[e, 1] = hint[parent, 1] + weight
+            hint[e, 2] = min(hint[parent, 2], weight)
+            hint[e, 3] = max(hint[parent, 3], weight)
+        else:
+            path_bits[e], path_purposes[e] = bits, wanted
+            hint[e, 1] = hint[e, 2] = hint[e, 3] = 0.0
+        repeats[e, 0] = wanted
+        beside = signature * 1000003 + parent * 7919 + 1
+        slots[e, 0] = _count(keys, beside & 0x7FFFFFFFFFFFFFFF)
+        counts[slots[e, 0]] += 1
+    for e in range(n):
+        repeats[e, 1] = counts[slots[e, 0]]
+
+
+@part
+def _container(nodes, sums, e, least):
+    """The nearest element around that holds so many blocks."""
+    while nodes[e, PARENT] >= 0 and sums[e, E_BLOCKS] < least:
+        e = nodes[e, PARENT]
+    return e
+
+
+@part
+def _surroundings(f, k, sums, e, total):
+    """Six features of a container: size, links, blocks, commas, long text, share of the page."""
+    s = sums[e]
+    chars = max(s[E_CHARS], 1.0)
+    f[k] = _log(chars)
+    f[k + 1] = s[E_LINK] / chars
+    f[k + 2] = _log(chars / max(s[E_BLOCKS], 1.0))
+    f[k + 3] = 100.0 * (s[E_COMMAS] + s[E_STOPS]) / chars
+    f[k + 4] = s[E_LONG] / chars
+    f[k + 5] = chars / total
+    return k + 6
+
+
+@compiled(
+    "int64(int32[:,::1], int32[:,::1], float64[:,::1], float64[:,::1], int64[::1], int64[::1], float32[:,::1], "
+    "int64[:,::1], int64[::1], float64[::1], float32[:,::1])"
+)
+def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, groups, page, f):
+    """Write the features of every block, float32 [B, F]; their number."""
+    n = len(blocks)
+    width = 0
+    total = max(sums[0, E_CHARS], 1.0)
+    # the element around which paragraphs gather
+    best, best_score = 0, 0.0
+    for e in range(len(nodes)):
+        if sums[e, E_SCORE] > 0:
+            score = sums[e, E_SCORE] * (1.0 - sums[e, E_LINK] / max(sums[e, E_CHARS], 1.0))
+            if score > best_score:
+                best, best_score = e, score
+    # kinds of blocks: elements alike up to the grandparent
+    size = 16
+    while size < 4 * n + 3:
+        size *= 2
+    keys = np.full(size, -1, np.int64)
+    slots = np.zeros((n, 3), np.int64)
+    alike = np.zeros((size, 4))
+    for b in range(n):
+        e = blocks[b, NODE]
+        parent = max(0, nodes[e, PARENT])
+        above = max(0, nodes[parent, PARENT])
+        key = np.int64(nodes[e, SIGNATURE]) * 31 + np.int64(nodes[e, TAG])
+        slots[b, 1] = _count(keys, ((key * 1000003) ^ 0x5BD1E995) & 0x7FFFFFFFFFFFFFFF)
+        key = (key * 31 + nodes[parent, SIGNATURE]) * 31 + nodes[above, SIGNATURE]
+        slots[b, 0] = _count(keys, key & 0x7FFFFFFFFFFFFFFF)
+        slots[b, 2] = _count(keys, (np.int64(x[b, HASH]) << 20) ^ 0x7F4A7C15)
+        for k in range(3):
+            a = alike[slots[b, k]]
+            a[0] += 1
+            a[1] += x[b, CHARS]
+            a[2] += min(float(blocks[b, LINK]), x[b, CHARS])
+            a[3] += x[b, STOPS] + x[b, COMMAS]
+    before = 0.0
+    since_heading, level = 0.0, 0
+    h1 = -1
+    n_long = 0.0
+    title_at = -1
+    title_best = 0.35
+    for b in range(n):
+        e = blocks[b, NODE]
+        if h1 < 0 and path_bits[e] & 2:
+            h1 = b
+        if x[b, TITLE_SHARE] > title_best and b < 0.7 * n + 3:
+            title_best, title_at = x[b, TITLE_SHARE], b
+        n_long += x[b, CHARS] >= 150
+    for b in range(n):
+        r = f[b]
+        t = x[b]
+        e = blocks[b, NODE]
+        inner = blocks[b, INNER]
+        chars = t[CHARS]
+        k = 0
+        # text
+        r[0] = _log(chars)
+        r[1] = _log(t[WORDS])
+        r[2] = chars / t[WORDS]
+        r[3] = min(1.0, blocks[b, LINK] / chars)
+        r[4] = min(1.0, blocks[b, BOLDED] / chars)
+        r[5] = 100.0 * t[COMMAS] / chars
+        r[6] = 100.0 * t[STOPS] / chars
+        r[7] = t[DIGITS] / chars
+        r[8] = t[UPPER] / chars
+        r[9] = _log(t[LINES])
+        r[10] = 100.0 * t[MARKS] / chars
+        r[11] = t[ENDS]
+        r[12] = t[FIRST]
+        r[13] = t[LETTERS] / chars
+        r[14] = t[TITLE_SHARE]
+        r[15] = t[MIDS] / chars
+        r[16] = min(t[STOPS], 20.0)
+        r[17] = min(t[COMMAS], 20.0)
+        r[18] = blocks[b, KIND]
+        r[19] = nodes[e, FLAGS]
+        r[20] = nodes[inner, FLAGS] & ~HIDDEN
+        k = 21
+        # path
+        own = 0
+        bits = groups[nodes[e, TAG]]
+        for g in range(_PATH_GROUPS):
+            if bits & (1 << g):
+                own = g + 1
+        r[k] = own
+        bits = groups[nodes[inner, TAG]]
+        own = 0
+        for g in range(N_GROUPS):
+            if bits & (1 << g):
+                own = g + 1
+        r[k + 1] = own
+        k += 2
+        path = path_bits[e]
+        for g in range(4, N_GROUPS):
+            r[k] = 1.0 if path & (1 << g) else 0.0
+            k += 1
+        wanted = path_purposes[e] | path_purposes[inner]
+        parent = max(0, nodes[e, PARENT])
+        above = max(0, nodes[parent, PARENT])
+        near = repeats[inner, 0] | repeats[e, 0] | repeats[parent, 0] | repeats[above, 0]
+        for g in range(N_PURPOSES):
+            r[k] = (1.0 if wanted & (1 << g) else 0.0) + (1.0 if near & (1 << g) else 0.0)
+            k += 1
+        r[k] = nodes[e, DEPTH]
+        r[k + 1] = hint[inner, 1]
+        r[k + 2] = hint[inner, 2]
+        r[k + 3] = hint[inner, 3]
+        r[k + 4] = hint[inner, 0] + hint[e, 0] * (inner != e)
+        r[k + 5] = hint[parent, 0] + hint[above, 0]
+        k += 6
+        # containers
+        c = e
+        r[k] = _log(sums[e, E_CHARS])
+        r[k + 1] = _log(sums[e, E_BLOCKS])
+        r[k + 2] = _log(nodes[e, N_CHILDREN])
+        r[k + 3] = _log(nodes[parent, N_CHILDREN])
+        k += 4
+        c1 = _container(nodes, sums, e, 2)
+        k = _surroundings(r, k, sums, c1, total)
+        c2 = _container(
+            nodes, sums, nodes[c1, PARENT] if nodes[c1, PARENT] >= 0 else 0, 2 * sums[c1, E_BLOCKS]
+        )
+        k = _surroundings(r, k, sums, c2, total)
+        c3 = _container(
+            nodes, sums, nodes[c2, PARENT] if nodes[c2, PARENT] >= 0 else 0, 3 * sums[c2, E_BLOCKS]
+        )
+        k = _surroundings(r, k, sums, c3, total)
+        # the best container: whether inside, else how far below their common ancestor
+        c, up = e, 0
+        while not (c <= best < nodes[c, END]):
+            c = nodes[c, PARENT]
+            up += 1
+        inside = best <= e < nodes[best, END]
+        r[k] = -1.0 if inside else float(up)
+        r[k + 1] = nodes[e, DEPTH] - nodes[best, DEPTH] if inside else -5.0
+        r[k + 2] = sums[parent, E_SCORE] / max(best_score, 1.0)
+        r[k + 3] = sums[above, E_SCORE] / max(best_score, 1.0)
+        r[k + 4] = 0.0 if inside else (1.0 if e < best else 2.0)
+        k += 5
+        # repetition
+        most, which = 1.0, e
+        c = e
+        for _ in range(6):
+            if repeats[c, 1] > most:
+                most, which = float(repeats[c, 1]), c
+            if nodes[c, PARENT] < 0:
+                break
+            c = nodes[c, PARENT]
+        r[k] = _log(repeats[e, 1])
+        r[k + 1] = _log(repeats[parent, 1])
+        r[k + 2] = _log(most)
+        r[k + 3] = _log(sums[which, E_CHARS])
+        r[k + 4] = sums[which, E_LINK] / max(sums[which, E_CHARS], 1.0)
+        r[k + 5] = _log(sums[which, E_BLOCKS])
+        k += 6
+        r[k] = t[TONE]
+        r[k + 1] = _log(alike[slots[b, 2], 0])
+        r[k + 2] = x[b - 1, TONE] if b else 0.0
+        r[k + 3] = x[b + 1, TONE] if b + 1 < n else 0.0
+        k += 4
+        for j in range(2):
+            a = alike[slots[b, j]]
+            r[k] = _log(a[0])
+            r[k + 1] = _log(a[1] / a[0])
+            r[k + 2] = a[2] / a[1]
+            r[k + 3] = a[1] / total
+            r[k + 4] = 100.0 * a[3] / a[1]
+            k += 5
+        # neighbours
+        for d in (-3, -2, -1, 1, 2, 3):
+            o = b + d
+            if 0 <= o < n:
+                r[k] = _log(x[o, CHARS])
+                r[k + 1] = min(1.0, blocks[o, LINK] / x[o, CHARS])
+                r[k + 2] = x[o, ENDS]
+                r[k + 3] = 1.0 if path_bits[blocks[o, NODE]] & 0b1110 else 0.0
+                r[k + 4] = (
+                    1.0
+                    if blocks[o, NODE] == e
+                    else (0.5 if nodes[blocks[o, NODE], PARENT] == parent else 0.0)
+                )
+            else:
+                r[k] = r[k + 1] = r[k + 2] = r[k + 3] = r[k + 4] = -1.0
+            k += 5
+        # position
+        r[k] = before / total
+        r[k + 1] = b / n
+        r[k + 2] = _log(b)
+        r[k + 3] = _log(n - b)
+        r[k + 4] = b - h1 if h1 >= 0 else -999.0
+        r[k + 5] = b - title_at if title_at >= 0 else -999.0
+        r[k + 6] = _log(since_heading)
+        r[k + 7] = level
+        k += 8
+        # the page
+        r[k] = _log(n)
+        r[k + 1] = _log(total)
+        r[k + 2] = sums[0, E_LINK] / total
+        r[k + 3] = sums[0, E_LONG] / total
+        r[k + 4] = n_long / n
+        r[k + 5] = sums[best, E_CHARS] / total
+        r[k + 6] = sums[best, E_LINK] / max(sums[best, E_CHARS], 1.0)
+        r[k + 7] = title_best
+        k += 8
+        for j in range(len(page)):
+            r[k] = page[j]
+            k += 1
+        width = k
+        before += chars
+        since_heading += chars
+        heading = groups[nodes[e, TAG]] & 0b1110
+        if heading:
+            since_heading = 0.0
+            level = 1 if heading & 2 else (2 if heading & 4 else 3)
+    # sums over windows, from the columns already written
+    for b in range(n):
+        k = width
+        for w in (4, 10):
+            c0 = max(0, b - w)
+            c1 = min(n, b + w + 1)
+            chars = link = ends = 0.0
+            for o in range(c0, c1):
+                chars += x[o, CHARS]
+                link += min(float(blocks[o, LINK]), x[o, CHARS])
+                ends += x[o, STOPS]
+            f[b, k] = _log(chars / (c1 - c0))
+            f[b, k + 1] = link / max(chars, 1.0)
+            f[b, k + 2] = 100.0 * ends / max(chars, 1.0)
+            k += 3
+    return width + 6
+
+
+CONTEXT = 34
+"""Features that `context` writes."""
+
+
+@compiled(
+    "void(int32[:,::1], int32[:,::1], float64[:,::1], float64[:,::1], int64[::1], float64[::1], float32[:,::1], int64)"
+)
+def context(nodes, blocks, x, sums, path_bits, p, f, k0):
+    """Write what the first verdicts p float64 [B] say about each block's surroundings, from column k0 on."""
+    n = len(blocks)
+    m = np.zeros((len(nodes), 2))
+    total = good = 0.0
+    for b in range(n):
+        e = blocks[b, NODE]
+        w = x[b, WORDS]
+        m[e, 0] += w
+        m[e, 1] += w * p[b]
+        total += w
+        good += w * p[b]
+    for e in range(len(nodes) - 1, 0, -1):
+        m[nodes[e, PARENT], 0] += m[e, 0]
+        m[nodes[e, PARENT], 1] += m[e, 1]
+    first = last = -1
+    n_sure = 0.0
+    peak = 0.0
+    for b in range(n):
+        if p[b] > 0.5 and x[b, WORDS] >= 8:
+            if first < 0:
+                first = b
+            last = b
+            n_sure += x[b, WORDS]
+        peak = max(peak, p[b])
+    size = 16
+    while size < 3 * n + 3:
+        size *= 2
+    keys = np.full(size, -1, np.int64)
+    alike = np.zeros((size, 2))
+    slots = np.zeros(n, np.int64)
+    for b in range(n):
+        e = blocks[b, NODE]
+        parent = max(0, nodes[e, PARENT])
+        key = (np.int64(nodes[e, SIGNATURE]) * 31 + nodes[e, TAG]) * 31 + nodes[parent, SIGNATURE]
+        slots[b] = _count(keys, key & 0x7FFFFFFFFFFFFFFF)
+        alike[slots[b], 0] += x[b, WORDS]
+        alike[slots[b], 1] += x[b, WORDS] * p[b]
+    before = 0.0
+    since = 0.0
+    for b in range(n):
+        r = f[b]
+        k = k0
+        e = blocks[b, NODE]
+        w = x[b, WORDS]
+        r[k] = p[b]
+        k += 1
+        for d in (-4, -3, -2, -1, 1, 2, 3, 4):
+            r[k] = p[b + d] if 0 <= b + d < n else -1.0
+            k += 1
+        for width in (3, 8, 20):
+            for side in range(2):
+                a = wp = 0.0
+                for o in range(
+                    max(0, b - width) if side == 0 else b + 1, b if side == 0 else min(n, b + width + 1)
+                ):
+                    a += x[o, WORDS]
+                    wp += x[o, WORDS] * p[o]
+                r[k] = wp / a if a else -1.0
+                k += 1
+        c = e
+        for least in (2, 2, 3, 4):
+            blocks_here = sums[c, E_BLOCKS]
+            goal = 2.0 if c == e and least == 2 and blocks_here < 2 else least * blocks_here
+            c = _container(nodes, sums, c, goal)
+            rest = m[c, 0] - w
+            r[k] = (m[c, 1] - w * p[b]) / rest if rest > 0.5 else -1.0
+            r[k + 1] = m[c, 1] / max(good, 1e-6)
+            k += 2
+            if nodes[c, PARENT] >= 0:
+                c = nodes[c, PARENT]
+        a = alike[slots[b]]
+        r[k] = (a[1] - w * p[b]) / (a[0] - w) if a[0] - w > 0.5 else -1.0
+        r[k + 1] = a[1] / max(good, 1e-6)
+        r[k + 2] = before / max(good, 1e-6)
+        r[k + 3] = b - first if first >= 0 else -999.0
+        r[k + 4] = b - last if first >= 0 else -999.0
+        r[k + 5] = good / total
+        r[k + 6] = n_sure / max(good, 1e-6)
+        r[k + 7] = peak
+        r[k + 8] = _log(good)
+        r[k + 9] = w / max(good, 1e-6)
+        r[k + 10] = _log(since)
+        k += 11
+        before += w * p[b]
+        since = 0.0 if p[b] > 0.5 else since + w

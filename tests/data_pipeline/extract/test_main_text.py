@@ -1,0 +1,133 @@
+"""Main text: what stays, what goes, how it is written."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.extract import extract, html
+from data_pipeline.read import Record
+
+PARAGRAPHS = [
+    "The valley was settled early, because the river never freezes there and the southern slopes carry vines, and by the"
+    " time the first charter was written, four mills stood along its banks.",
+    "In the spring of that year, however, the snow melted within a week. The water rose above the second floor of the old"
+    " customs house, and the bridge, which had stood for two centuries, was carried away.",
+    "Nobody was hurt, as the watchman had seen the ice move and rung the bell. The council met the same night and voted,"
+    " after a long debate, to build in stone.",
+]
+PAGE = """<!DOCTYPE html><html lang="en-GB"><head><title>The flood | Valley News</title>
+<meta property="og:title" content="The flood"><meta property="article:published_time" content="2021-03-04T10:00:00Z">
+<meta name="author" content="A. Writer"></head><body>
+<div id="cookie-banner" class="cookie-consent"><p>We use cookies to improve your experience. <button>Accept all</button></p></div>
+<nav class="main-menu"><ul><li><a href="/">Home</a></li><li><a href="/news">News</a></li><li><a href="/sport">Sport</a></li></ul></nav>
+<main><article class="post"><h1>The flood</h1><div class="entry-content"><p>{0}</p><p>{1}</p>{extra}<p>{2}</p></div></article>
+<div class="related-posts"><h3>You may also like</h3><ul><li><a href="/1">Ten walks for the weekend</a></li><li><a href="/2">What
+the council decided</a></li></ul></div>
+<form class="comment-form" id="respond"><label>Leave a comment</label><textarea></textarea><input type="submit"></form></main>
+<footer class="site-footer"><p>© 2021 Valley News. All rights reserved.</p><a href="/imprint">Imprint</a></footer></body></html>"""
+
+
+def page(extra: str = "") -> html.Page:
+    return html.main_text(PAGE.format(*PARAGRAPHS, extra=extra).encode(), "http://valley.example/flood")
+
+
+def test_the_article_stays_and_its_surroundings_go() -> None:
+    text = page().text
+    assert all(paragraph in text for paragraph in PARAGRAPHS)
+    for gone in (
+        "cookies",
+        "Accept all",
+        "Sport",
+        "Ten walks",
+        "Leave a comment",
+        "All rights reserved",
+        "Imprint",
+    ):
+        assert gone not in text
+
+
+def test_metadata_of_the_page() -> None:
+    assert page().metadata == {
+        "title": "The flood",
+        "published": "2021-03-04",
+        "author": "A. Writer",
+        "language_hint": "en",
+    }
+
+
+def test_code_lists_and_tables_keep_their_shape() -> None:
+    code = "def area(width, height):\n    if width < 0:\n        raise ValueError(width)\n    return width * height"
+    rows = "".join(f"<tr><td>Mill {i}</td><td>{1700 + i}</td></tr>" for i in range(6))
+    items = "".join(
+        f"<li>The mill number {i} ground rye, wheat and oats until the war.</li>" for i in range(4)
+    )
+    text = page(
+        f"<pre><code>{code.replace('<', '&lt;')}</code></pre><table><tr><th>Name</th><th>Built</th></tr>{rows}</table>"
+        f"<p>These mills are known, with their years and their uses:</p><ul>{items}</ul>"
+    ).text
+    assert code in text
+    assert "Mill 1 | 1701\nMill 2 | 1702\n" in text
+    assert "\n- The mill number 0 ground rye, wheat and oats until the war.\n- The mill" in text
+
+
+def test_tables_that_lay_out_a_page_become_lines() -> None:
+    cells = "".join(f"<td>{paragraph}</td>" for paragraph in PARAGRAPHS)
+    text = html.main_text(f"<html><body><table><tr>{cells}</tr></table></body></html>".encode()).text
+    assert text == "\n".join(PARAGRAPHS)
+
+
+def test_a_page_without_text_takes_the_body_it_declares() -> None:
+    found = html.main_text(
+        b'<script type="application/ld+json">{"articleBody": "First \\"line\\" of the text, long enough to be one.\\nSecond."}'
+        b"</script><p>Loading"
+    )
+    assert found.text == 'First "line" of the text, long enough to be one.\nSecond.'
+    assert found.fallback
+
+
+def test_plain_text_and_empty_records() -> None:
+    def made(kind: str, payload: bytes) -> tuple[str, str | None]:
+        done = extract(Record("f", 0, 0, kind, payload, ""))  # type: ignore[arg-type]
+        return done.text, done.drop
+
+    assert made("text", b"a < b\r\n<p>c\r\n") == ("a < b\n<p>c", None)
+    assert made("html", b"") == ("", "extract.empty")
+    assert made("html", b"<html><script>x</script></html>") == ("", "extract.empty")
+
+
+def test_compiled_code_needs_no_place_to_be_kept(tmp_path: Path) -> None:
+    """Where neither the sources nor the home directory can be written, functions are compiled in memory."""
+    program = (
+        "import pathlib, tempfile\n"
+        "def refuse(*a, **k): raise PermissionError('read-only')\n"
+        "pathlib.Path.mkdir = refuse\n"
+        "from data_pipeline.extract.compiled import compiled, _folder\n"
+        "assert _folder() is None\n"
+        "@compiled('int64(int64)')\ndef twice(n):\n    return 2 * n\n"
+        "assert twice(21) == 42\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment)
+
+
+@pytest.mark.parametrize("language", ["de", "ja", "ru"])
+def test_articles_in_other_languages(language: str) -> None:
+    sentence = {
+        "de": "Der Fluss friert dort nie zu, und an den südlichen Hängen wächst Wein, weshalb das Tal früh besiedelt wurde. ",
+        "ja": "その谷は早くから人が住みついた。川が凍らず、南の斜面では葡萄がよく育つからである。",
+        "ru": "Долину заселили рано, потому что река там никогда не замерзает, а на южных склонах растёт виноград. ",
+    }[language]
+    body = "".join(f"<p>{sentence * 3}</p>" for _ in range(5))
+    menu = "".join(f'<li><a href="/{i}">{sentence.split()[0][:6]}</a></li>' for i in range(20))
+    found = html.main_text(
+        f"<html lang={language}><body><ul class=menu>{menu}</ul><div id=text>{body}</div></body></html>".encode()
+    )
+    assert found.text == "\n".join([(sentence * 3).strip()] * 5)
+    assert found.metadata["language_hint"] == language
