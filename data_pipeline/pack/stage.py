@@ -136,7 +136,7 @@ def _index(shards: list[TokenShard], config: DataRun) -> _Index:
             part["stream"][i] = numbers.setdefault(key, len(numbers))
             newest.setdefault(source, None)
             if split == "train" and date and ISO_DATE.fullmatch(date):
-                newest[source] = max(newest[source] or "", date)
+                newest[source] = max(newest[source] or "", date[:10])
         parts.append(part)
     index = np.concatenate(parts) if parts else np.zeros(0, INDEX_DTYPE)
     # Streams in name order, documents by hash; ids break ties of the hash, and equal ids are one document.

@@ -62,7 +62,7 @@ class Record:
     licence: str | None = None
     """Licence where the record states it."""
     date: str | None = None
-    """ISO 8601 date."""
+    """ISO 8601 date, with the time (UTC) where the source has one."""
     group: str | None = None
     """What a held-out split keeps together."""
     drop: str | None = None

@@ -203,7 +203,7 @@ def _arc(
         True,
         fields[3].decode("latin-1").lower(),
         url,
-        f"{date[:4]}-{date[4:6]}-{date[6:8]}",
+        _date(f"{date[:4]}-{date[4:6]}-{date[6:8]}T{date[8:10]}:{date[10:12]}:{date[12:14]}"),
         file,
         number,
         offset,
@@ -213,7 +213,12 @@ def _arc(
 
 
 def _date(text: str) -> str | None:
-    return text[:10] if len(text) >= 10 and text[4] == "-" else None
+    """Date of a capture, with its time to the second where there is one: two captures may be of one day."""
+    found = _DATE.match(text)
+    return None if found is None else f"{found[1]}T{found[2]}Z" if found[2] else found[1]
+
+
+_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T([0-9]{2}:[0-9]{2}:[0-9]{2}))?")
 
 
 def _document(

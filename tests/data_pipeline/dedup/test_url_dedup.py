@@ -4,13 +4,16 @@ import random
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dedup_runs import decisions, identifier, kept, write_run
 
-from configs.schema.pipeline import DedupConfig
+from configs.schema.pipeline import DedupConfig, RecipeConfig
+from data_pipeline import collect
 from data_pipeline.annotate import url as annotator
 from data_pipeline.dedup import url
 from data_pipeline.document import write_table
+from data_pipeline.read import units as planning
 
 Capture = tuple[str, str | None, str | None]
 """Id, URL, date."""
@@ -50,6 +53,28 @@ def test_the_newest_capture_of_a_page_stays(tmp_path: Path) -> None:
     assert kept(run, "url") == {b, d, e, f}
     assert found[a]["rule"] == found[c]["rule"] == "url"
     assert found[a]["detail"].split()[0] == found[c]["detail"].split()[0] == b
+
+
+def test_warc_captures_of_one_day_are_told_apart(tmp_path: Path) -> None:
+    """From the bytes of the archive to the decision."""
+    records = b""
+    for hour, words in (("23:59:58", "newest"), ("07:00:00", "older"), ("23:59:57.5", "almost")):
+        body = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nThe " + words.encode() + b" one."
+        head = (
+            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://x.example/\r\nWARC-Date: 2024-03-01T{hour}Z\r\n"
+            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        records += head.encode() + body + b"\r\n\r\n"
+    (tmp_path / "x.warc").write_bytes(records)
+    run = tmp_path / "run"
+    recipe = RecipeConfig(name="web", one_per_url=True)
+    for unit in planning.plan([planning.Source("web", recipe, str(tmp_path / "x.warc"))], 1 << 20).units:
+        collect.read_unit(run, unit, recipe)
+    documents = pq.read_table(run / "documents/00000.parquet")
+    write_table(annotator.annotate(documents, None), run / "signals/url/00000.parquet")
+    url.decide(run, [0], [0], DedupConfig())
+    texts = dict(zip(documents["id"].to_pylist(), documents["text"].to_pylist(), strict=True))
+    assert [texts[i] for i in kept(run, "url")] == ["The newest one."]
 
 
 def test_of_captures_of_one_day_the_preferred_one_stays(tmp_path: Path) -> None:
