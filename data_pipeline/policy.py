@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
-from data_pipeline.annotate import language, outliers, privacy, privacy_domains, url
+from data_pipeline.annotate import codes, language, nsfw, outliers, privacy, privacy_domains, url
 from data_pipeline.annotate.heuristics import SIDECARS
 from data_pipeline.document import DECISION_SCHEMA, read_shard, read_table, shard_path, write_table
 
@@ -23,7 +23,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     **{name: columns for name, (_, columns) in SIDECARS.items()},
     "language": language.COLUMNS,
     "url": url.COLUMNS,
-    "nsfw": ("word_density", "score"),
+    "nsfw": nsfw.COLUMNS,
     "privacy": privacy.COLUMNS,
     "privacy_domain": privacy_domains.COLUMNS,
     "quality": ("score",),
@@ -78,10 +78,18 @@ def check(config: FilterConfig) -> None:
 
 
 def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray:
-    """Language of each document: the one its source states, or else the detected one; null where neither is known."""
+    """Language of each document: the one its source states, or else the detected one; null where neither is known.
+
+    A detected language that is less likely than not (score below `language.SURE`) is `und`: stop words and bounds of a
+    wrong language would drop what is only rare.
+    """
     path = shard_path(run_dir, "signals/language", shard)
     stated = documents["language"]
-    return pc.coalesce(stated, read_table(path, ["language"])["language"]) if path.is_file() else stated
+    if not path.is_file():
+        return stated
+    found = read_table(path, ["language", "score"])
+    unsure = pc.fill_null(pc.less(found["score"], language.SURE), False)
+    return pc.coalesce(stated, pc.if_else(unsure, codes.UNKNOWN, found["language"]))
 
 
 @dataclass(frozen=True)

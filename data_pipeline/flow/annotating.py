@@ -23,6 +23,7 @@ from data_pipeline.stage import Stage
 
 _SCORING = ("classify/fasttext.py", "classify/inference.py", "classify/calibrate.py")
 _LANGUAGE = ("annotate/codes.py", "annotate/scripts.py", "annotate/sentences.py")
+_NSFW = tuple(f"annotate/{name}.py" for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary"))
 
 
 def signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -256,7 +257,7 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/nsfw",),
         depends=("read", "language", "nsfw_model"),
-        code=("annotate/nsfw.py", "policy.py", *_SCORING),
+        code=(*_NSFW, "annotate/nsfw_page.json", "policy.py", *_SCORING),
         config=plain(config),
         inputs=[lists, given_files(config.classifier)],
     )

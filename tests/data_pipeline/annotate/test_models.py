@@ -29,13 +29,16 @@ def documents(
 
 def test_without_models_and_lists_every_signal_is_null() -> None:
     table = documents("one", "two", urls=["http://a.b", None])
+    of_page = nsfw.annotate(table, NsfwConfig(), None)
     for found in (
         language.annotate(table, CONFIG, None, None),
-        nsfw.annotate(table, NsfwConfig(), None),
+        of_page,
         quality.annotate(table, CONFIG, None),
     ):
         assert found["id"].equals(table["id"])
-        of_model = [name for name in found.column_names[1:] if name not in ("script", "script_share", "n_sentences")]
+        alone = ("script", "script_share", "n_sentences", "adult", "reference")
+        alone += ("score",) if found is of_page else ()
+        of_model = [name for name in found.column_names[1:] if name not in alone]
         assert all(found[name].null_count == 2 for name in of_model)
 
 
@@ -53,7 +56,7 @@ def test_models_annotate_row_by_row(tmp_path: Path) -> None:
     found = language.annotate(table, CONFIG, tmp_path / "lid.bin", None).to_pydict()
     assert found["language"] == ["en", None, "de", None]
     assert found["score"][1] is None
-    score = nsfw.annotate(table, NsfwConfig(classifier=CONFIG), tmp_path / "nsfw.bin").to_pydict()["score"]
+    score = nsfw.annotate(table, NsfwConfig(classifier=CONFIG), tmp_path / "nsfw.bin").to_pydict()["classifier"]
     assert score[0] > 0.9 > 0.1 > score[2]
     assert score[1] is None
     score = quality.annotate(table, CONFIG, tmp_path / "quality.bin").to_pydict()["score"]
