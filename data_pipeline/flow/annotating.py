@@ -263,7 +263,8 @@ def _nsfw(context: Context) -> Iterator[Stage]:
     )
     if model_path(context.run_dir, config.classifier, "nsfw") is None:
         context.not_run.append(
-            "nsfw.score: no model; set nsfw.classifier.model=FILE.bin or nsfw.classifier.train=offline|FILE.jsonl"
+            "nsfw.classifier: no model, so nsfw.score knows words alone; set nsfw.classifier.model=FILE.bin or "
+            "nsfw.classifier.train=offline|FILE.jsonl"
         )
     if not config.word_lists:
         context.not_run.append("nsfw.word_density: no lists; set nsfw.word_lists=[FILE|DIR]")
