@@ -3,7 +3,8 @@
     ARRIERO_TEST_DATA=DATA python benchmarks/signals.py [FOLDER] [--megabytes 128] [--peer-megabytes 4] [--repeats 3]
 
 FOLDER: JSONL files with `text`; without it, texts of the test data, over and over until there is enough. Ours: a new process
-that reads document shards and writes all sidecars and edits, from its start to its end, imports included; `compiled` with
+that reads document shards and writes all sidecars and edits (words are found twice: for the outliers the words of all
+documents must be known), from its start to its end, imports included; `compiled` with
 an empty cache of kernels, `cold` with a full one, `warm` without start-up. Theirs: the four filters in memory, cold and
 warm. CPU seconds of one core, medians; the two sides take turns.
 """
@@ -26,7 +27,7 @@ import orjson
 import peers
 import pyarrow as pa
 
-from data_pipeline.document import shard_path, write_table
+from data_pipeline.document import read_shard, shard_path, write_table
 
 SHARD = 16 * 10**6
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,20 +44,27 @@ def write_shards(run: Path, texts: list[str], size: int) -> tuple[int, int]:
             held += len(rows[-1].encode("utf-8", "surrogatepass"))
             at += 1
         ids = [f"{shards:016x}{i:016x}" for i in range(len(rows))]
-        write_table(pa.table({"id": ids, "text": rows}), shard_path(run, "documents", shards))
+        write_table(
+            pa.table({"id": ids, "language": ["en"] * len(rows), "text": rows}),
+            shard_path(run, "documents", shards),
+        )
         shards, total = shards + 1, total + held
     return shards, total
 
 
 def work(folder: str, shards: int) -> None:
-    """What a worker does; prints CPU seconds without start-up, and the peak of its memory in MB."""
-    from data_pipeline.annotate import heuristics
+    """What workers do; prints CPU seconds without start-up, and the peak of their memory in MB."""
+    from data_pipeline.annotate import heuristics, outliers
 
     run = Path(folder)
     heuristics.annotate_texts(pa.chunked_array([["A first text, so that all is loaded."]]))
     began = time.process_time()
     for shard in range(shards):
         heuristics.annotate(run, shard)
+    outliers.merge(run, shards)
+    for shard in range(shards):
+        table = outliers.annotate(run, shard, read_shard(run, shard, ["id", "language", "text"]))
+        write_table(table, shard_path(run, "signals/outliers", shard))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"warm": time.process_time() - began, "memory": memory}))
 
@@ -109,9 +117,9 @@ def main() -> None:
         print(
             f"{size / 1e6:.0f} MB of text in {shards} shards, of {documents} different documents", flush=True
         )
-        first, tiny = Path(folder) / "tiny", ours
-        write_shards(first, texts, 1)
-        compiled = tiny(first, 1, cache)["cold"]
+        tiny = Path(folder) / "tiny"
+        write_shards(tiny, texts, 1)
+        compiled = ours(tiny, 1, cache)["cold"]
         rates: dict[str, list[float]] = {"cold": [], "warm": [], "theirs cold": [], "theirs warm": []}
         memory = 0.0
         for _ in range(args.repeats):

@@ -118,7 +118,7 @@ class Batch:
 
         out = np.zeros((len(self), len(word_rules.COUNTS)), np.int64)
         if stops is None or languages is None:
-            stops, languages = np.zeros((1, 16), np.uint64), np.full(len(self), -1, np.int32)
+            stops, languages = np.zeros((2, 16), np.uint64), np.full(len(self), -1, np.int32)
         start, length, hashes, words = self._words
         word_rules.count(self.cps, table(), start, length, hashes, words, stops, languages, out)
         return dict(zip(word_rules.COUNTS, out.T, strict=True))

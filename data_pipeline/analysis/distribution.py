@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import int64, njit
+from numba import int64
+
+from data_pipeline.analysis.compiled import kernel, small
 
 BUCKETS = 2**18
 """Rare words share buckets, which bounds memory and keeps what is rare from looking impossible."""
@@ -11,7 +13,7 @@ SMOOTHING = 0.1
 """Count that every bucket has beforehand."""
 
 
-@njit("void(uint64[::1], int64[::1], int64[::1], int64[:, ::1])", cache=True, nogil=True)
+@small("void(uint64[::1], int64[::1], int64[::1], int64[:, ::1])")
 def add(hashes, words, groups, counts):
     """Add the words of documents (`words`: int64 [d + 1]) to the counts of their group: int64 [groups, BUCKETS]."""
     for d in range(len(words) - 1):
@@ -20,11 +22,7 @@ def add(hashes, words, groups, counts):
             row[int64(hashes[w] >> np.uint64(46))] += 1
 
 
-@njit(
-    "void(uint64[::1], int64[::1], int64[::1], int64[:, ::1], int64[::1], float64[:, ::1])",
-    cache=True,
-    nogil=True,
-)
+@kernel("void(uint64[::1], int64[::1], int64[::1], int64[:, ::1], int64[::1], float64[:, ::1])")
 def compare(hashes, words, groups, counts, totals, out):
     """Compare documents with the other documents of their group.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import int64, njit, uint32, uint64
+from numba import int64, uint32, uint64
 
 from data_pipeline.analysis.characters import (
     ALNUM,
@@ -15,6 +15,7 @@ from data_pipeline.analysis.characters import (
     TERMINAL,
     UPPER,
 )
+from data_pipeline.analysis.compiled import kernel, small
 from data_pipeline.analysis.phrases import (
     ANYWHERE,
     BEGIN,
@@ -23,6 +24,7 @@ from data_pipeline.analysis.phrases import (
     CURLY,
     END,
     LOREM,
+    NOTICES,
     POLICY,
     SCRIPT,
 )
@@ -96,18 +98,18 @@ MIN_COVERAGE_WORDS = 30
 MAX_COVERAGE = 0.6
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
-_TRIGGER = np.zeros(128, np.uint8)
-for _c in "lLjJtTpPcCuU{[":
-    _TRIGGER[ord(_c)] = 1
+_TRIGGER = np.zeros((32, 32), np.uint8)
+for _phrase in NOTICES:
+    _TRIGGER[ord(_phrase[0]) & 31, ord(_phrase[1]) & 31] = 1
 
 
-@njit(uint64(uint64, uint64), cache=True, nogil=True)
+@small(uint64(uint64, uint64))
 def extend(key, word):
     """Hash of a phrase that goes on with a word."""
     return mix(key * _PRIME + word)
 
 
-@njit(uint32(uint32), cache=True, nogil=True)
+@small(uint32(uint32))
 def _lower(c):
     """Lower case, for comparison with ASCII phrases: of other letters only the Kelvin sign becomes one."""
     if 0x41 <= c <= 0x5A:
@@ -125,7 +127,7 @@ def hash_folded(word: str) -> int:
         return int(mix(h))
 
 
-@njit("int64(uint32[::1], int64[::1], uint32[::1], int32[:, ::1], int64[::1])", cache=True, nogil=True)
+@small("int64(uint32[::1], int64[::1], uint32[::1], int32[:, ::1], int64[::1])")
 def split(cps, bounds, flags, lines, of):
     """Lines as `str.splitlines` finds them: beginning, end, beginning of what follows; their number.
 
@@ -153,7 +155,7 @@ def split(cps, bounds, flags, lines, of):
     return n
 
 
-@njit("void(int32[:, ::1], int64, int32[::1], int64, int32[::1])", cache=True, nogil=True)
+@small("void(int32[:, ::1], int64, int32[::1], int64, int32[::1])")
 def number(lines, n_lines, start, n_words, line_of):
     """Number of the line of each word, into `line_of`."""
     line = 0
@@ -163,7 +165,7 @@ def number(lines, n_lines, start, n_words, line_of):
         line_of[w] = line
 
 
-@njit("int64(uint32[::1], uint32[::1], int64, int64, int64)", cache=True, nogil=True)
+@small("int64(uint32[::1], uint32[::1], int64, int64, int64)")
 def _citation(cps, flags, i, b, at):
     """Characters of `[12]`, `[]`, `[edit]` or `[citation needed]` at `i`, or 0."""
     k = i + 1
@@ -182,20 +184,18 @@ def _citation(cps, flags, i, b, at):
     return 0
 
 
-@njit("int64(uint32[::1], uint32[::1], int64, int64, uint32[::1], int64[:, ::1])", cache=True, nogil=True)
+@small("int64(uint32[::1], uint32[::1], int64, int64, uint32[::1], int64[:, ::1])")
 def _notices(cps, flags, a, b, text, phrases):
     """Bits of what the characters `a` to `b` hold."""
     bits = 0
-    for i in range(a, b):
+    for i in range(a, b - 1):
         c = cps[i]
-        if c >= 128 or _TRIGGER[c] == 0:
-            continue
         if c == 0x7B:
             bits |= CURLY
         elif c == 0x5B:
             if _citation(cps, flags, i, b, 0):
                 bits |= CITATION
-        else:
+        elif _TRIGGER[c & 31, cps[i + 1] & 31]:
             for p in range(len(phrases)):
                 first, size = phrases[p, 0], phrases[p, 1] - phrases[p, 0]
                 if i + size > b or _lower(c) != text[first]:
@@ -205,10 +205,10 @@ def _notices(cps, flags, a, b, text, phrases):
                     k += 1
                 if k == size:
                     bits |= phrases[p, 2]
-    return bits
+    return bits | CURLY if b > a and cps[b - 1] == 0x7B else bits
 
 
-@njit("boolean(uint32[::1], int64, int64)", cache=True, nogil=True)
+@small("boolean(uint32[::1], int64, int64)")
 def _is_terminated(cps, a, b):
     """Whether a line ends with `. ? ! " '` and not with three dots."""
     if b <= a:
@@ -219,9 +219,7 @@ def _is_terminated(cps, a, b):
     return c == 0x3F or c == 0x21 or c == 0x22 or c == 0x27
 
 
-@njit(
-    "int64(uint32[::1], uint32[::1], int32[::1], int32[::1], int64, int64, boolean)", cache=True, nogil=True
-)
+@small("int64(uint32[::1], uint32[::1], int32[::1], int32[::1], int64, int64, boolean)")
 def sentences(cps, flags, start, length, first, last, space):
     """Sentences of the words `first` to `last`: one ends with marks, and the next begins with what is none.
 
@@ -229,9 +227,11 @@ def sentences(cps, flags, start, length, first, last, space):
     """
     found, ended = 1, False
     for k in range(first, last):
-        is_mark, i = True, int64(start[k])
-        for j in range(i, i + length[k]):
-            is_mark = is_mark and flags[cps[j]] & PUNCTUATION != 0
+        i = int64(start[k])
+        last_mark = i
+        while last_mark < i + length[k] and flags[cps[last_mark]] & PUNCTUATION:
+            last_mark += 1
+        is_mark = last_mark == i + length[k]
         ends = length[k] == 1 and flags[cps[i]] & TERMINAL != 0
         if ended and not is_mark and not ends:
             found += 1
@@ -241,7 +241,7 @@ def sentences(cps, flags, start, length, first, last, space):
     return found + (1 if space and ended else 0)
 
 
-@njit("int64(int32[:, ::1], int64, int64, int64, int64, int64, int64)", cache=True, nogil=True)
+@small("int64(int32[:, ::1], int64, int64, int64, int64, int64, int64)")
 def _propose(spans, n, kind, document, a, b, text):
     """Add a span; beyond the end of the array it is only counted."""
     if b <= a:
@@ -251,11 +251,7 @@ def _propose(spans, n, kind, document, a, b, text):
     return n + 1
 
 
-@njit(
-    "int64(uint32[::1], int32[:, ::1], int64, int64, int64, int64, int64, int64, int64)",
-    cache=True,
-    nogil=True,
-)
+@small("int64(uint32[::1], int32[:, ::1], int64, int64, int64, int64, int64, int64, int64)")
 def _keep(cps, spans, n, kind, document, begin, previous, a, b):
     """Delete what lies between the piece that was kept before, which ended at `previous`, and the one from `a` on.
 
@@ -275,19 +271,15 @@ def _keep(cps, spans, n, kind, document, begin, previous, a, b):
     return _propose(spans, n, kind, document, feed + 1 - begin, a - begin, 0)
 
 
-@njit(
-    "int64(uint32[::1], uint32[::1], uint64[:, ::1], int64, int64, int64, int64[:, ::1])",
-    cache=True,
-    nogil=True,
+@small(
+    "int64(uint32[::1], uint32[::1], uint64[:, ::1], int64, int64, uint64[::1], boolean[::1], int64[:, ::1])"
 )
-def _leftover(cps, flags, table, a, b, words, found):
+def _leftover(cps, flags, table, a, b, hashes, is_number, found):
     """Judge a line of at most ten words by RefinedWeb's patterns: COUNTED, another bit, or 0.
 
     `found[0]` is then the beginning and the end of the phrase.
     """
     n, i = 0, a
-    hashes = np.empty(SHORT_LINE, np.uint64)
-    is_number = np.zeros(SHORT_LINE, np.bool_)
     while i < b:
         if flags[cps[i]] & SPACE:
             i += 1
@@ -305,6 +297,8 @@ def _leftover(cps, flags, table, a, b, words, found):
             others == 1 and flags[cps[i - 1]] & ALPHA and _lower(cps[i - 1]) in (0x6B, 0x6D, 0x62)
         ):
             is_number[n] = digits > 0
+        else:
+            is_number[n] = False
         if digits == 0 and others == 0:
             continue  # punctuation between words
         hashes[n], found[n + 1, 0], found[n + 1, 1] = mix(h), begin, i
@@ -337,11 +331,9 @@ def _leftover(cps, flags, table, a, b, words, found):
     return 0
 
 
-@njit(
+@kernel(
     "int64(uint32[::1], int64[::1], uint32[::1], uint64[::1], int32[:, ::1], int64[::1], int32[::1], int32[::1], "
-    "int64[::1], uint8[::1], uint32[::1], int64[:, ::1], uint64[:, ::1], int64[:, ::1], int32[:, ::1])",
-    cache=True,
-    nogil=True,
+    "int64[::1], uint8[::1], uint32[::1], int64[:, ::1], uint64[:, ::1], int64[:, ::1], int32[:, ::1])"
 )
 def judge(
     cps, bounds, flags, rules, lines, of, start, length, words, covered, text, phrases, leftovers, out, spans
@@ -355,6 +347,7 @@ def judge(
     """
     n = 0
     found = np.empty((SHORT_LINE + 1, 2), np.int64)
+    hashes, is_number = np.empty(SHORT_LINE + 1, np.uint64), np.zeros(SHORT_LINE + 1, np.bool_)
     for d in range(len(bounds) - 1):
         begin = bounds[d]
         row = out[d]
@@ -491,7 +484,11 @@ def judge(
             elif letters == 0 and decimal > 0:
                 kind = RW_NUMERIC
             else:
-                left = _leftover(cps, flags, leftovers, a, b, pieces, found) if pieces <= SHORT_LINE else 0
+                left = (
+                    _leftover(cps, flags, leftovers, a, b, hashes, is_number, found)
+                    if pieces <= SHORT_LINE
+                    else 0
+                )
                 if left & COUNTED:
                     kind = RW_COUNTER
                 elif pieces == 1:

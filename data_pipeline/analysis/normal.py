@@ -11,7 +11,9 @@ from functools import cache
 
 import numpy as np
 import regex
-from numba import njit, uint32
+from numba import uint32
+
+from data_pipeline.analysis.compiled import small
 
 _SPACE = regex.compile(r"\s+")
 _SPACED = 0x20
@@ -50,7 +52,7 @@ def _forms() -> np.ndarray:
     return forms
 
 
-@njit("int64(uint32[::1], int64[::1], uint32[::1], uint8[::1], int64[::1])", cache=True, nogil=True)
+@small("int64(uint32[::1], int64[::1], uint32[::1], uint8[::1], int64[::1])")
 def _write(cps, bounds, forms, out, ends):
     """Write normalised texts as UTF-8 one behind another; `ends` [d] is where each ends, -1 - begin where it cannot be."""
     n = 0

@@ -7,9 +7,10 @@ looked at again. Everything is compared by 64-bit hashes.
 from __future__ import annotations
 
 import numpy as np
-from numba import int64, njit, uint64
+from numba import int64, uint64
 
 from data_pipeline.analysis.characters import SPACE
+from data_pipeline.analysis.compiled import kernel, small
 from data_pipeline.analysis.word_rules import mix
 
 DUPLICATES = [
@@ -32,7 +33,7 @@ _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
 
 
-@njit("int64(int64)", cache=True, nogil=True)
+@small("int64(int64)")
 def _slots(n):
     size = 16
     while size < 2 * n:
@@ -40,7 +41,7 @@ def _slots(n):
     return size
 
 
-@njit("int64(uint64[::1], int64, int64, uint64)", cache=True, nogil=True)
+@small("int64(uint64[::1], int64, int64, uint64)")
 def _add(keys, base, size, key):
     """Add a key to the set at `base`; 1 where it was there."""
     key = key | uint64(1)
@@ -55,7 +56,7 @@ def _add(keys, base, size, key):
         slot = (slot + 1) & (size - 1)
 
 
-@njit("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])", cache=True, nogil=True)
+@kernel("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])")
 def duplicates(cps, bounds, flags, out):
     """Count into `out` [d, len(DUPLICATES)]."""
     keys = np.zeros(1024, np.uint64)
@@ -123,11 +124,7 @@ def duplicates(cps, bounds, flags, out):
         row[6] = dup_filled_chars
 
 
-@njit(
-    "int64(uint64[::1], int32[::1], int64, uint64[::1], int32[::1], int32[::1], int64)",
-    cache=True,
-    nogil=True,
-)
+@small("int64(uint64[::1], int32[::1], int64, uint64[::1], int32[::1], int32[::1], int64)")
 def _group(grams, places, n, keys, counts, groups, size):
     """Count equal n-grams at `n` places; group of each place into `groups`, sizes of groups into `counts`."""
     counts[:size] = 0
@@ -142,11 +139,7 @@ def _group(grams, places, n, keys, counts, groups, size):
     return 0
 
 
-@njit(
-    "void(uint64[::1], int32[::1], int64[::1], int32[::1], int64[:, ::1], uint8[::1])",
-    cache=True,
-    nogil=True,
-)
+@kernel("void(uint64[::1], int32[::1], int64[::1], int32[::1], int64[:, ::1], uint8[::1])")
 def n_grams(hashes, length, words, line_of, out, covered):
     """Characters of repeated n-grams.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from numba import int64, njit, uint32
+from numba import int64, uint32
 
 from data_pipeline.analysis.characters import (
     ALNUM,
@@ -14,6 +14,7 @@ from data_pipeline.analysis.characters import (
     SPACE,
     TERMINAL,
 )
+from data_pipeline.analysis.compiled import small
 
 COUNTS = (
     "alnum",
@@ -44,7 +45,7 @@ SHORT_LINE = 30
 ENCODED_RUN = 120
 
 
-@njit("int64(uint8[::1], int64[::1], uint32[::1], int64[::1])", cache=True, nogil=True)
+@small("int64(uint8[::1], int64[::1], uint32[::1], int64[::1])")
 def decode(data, offsets, cps, bounds):
     """Code points of UTF-8 texts; the number of them. Surrogates pass, anything malformed becomes U+FFFD.
 
@@ -82,7 +83,7 @@ def decode(data, offsets, cps, bounds):
     return n
 
 
-@njit("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])", cache=True, nogil=True)
+@small("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])")
 def count(cps, bounds, flags, out):
     """Count into `out` [d, len(COUNTS)]."""
     for d in range(len(bounds) - 1):
@@ -101,9 +102,25 @@ def count(cps, bounds, flags, out):
         for i in range(a, b + 1):
             c = cps[i] if i < b else uint32(10)
             f = flags[c]
-            if i < b:
-                alnum += f & ALNUM != 0
+            if f & ALNUM:  # most characters: nothing else holds for them
+                alnum += 1
                 decimal += f & DECIMAL != 0
+                non_ascii += c >= 128
+                if f & ENCODED:
+                    run += 1
+                elif run:
+                    encoded += run if run >= ENCODED_RUN else 0
+                    run = 0
+                if dots:
+                    ellipses += dots // 3
+                    dots = 0
+                inside = feed_filled = True
+                holds_letter = holds_letter or f & ALPHA != 0
+                last = i
+                if first < 0:
+                    first = i
+                continue
+            if i < b:
                 space += f & SPACE != 0
                 non_ascii += c >= 128
                 replaced += c == 0xFFFD
@@ -127,7 +144,6 @@ def count(cps, bounds, flags, out):
                     inside = holds_letter = False
             else:
                 inside = True
-                holds_letter = holds_letter or f & ALPHA != 0
                 feed_filled = True
                 last = i
                 if first < 0:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 
 import numpy as np
-from numba import int64, njit, uint32, uint64
+from numba import int64, uint32, uint64
 
 from data_pipeline.analysis.characters import (
     AFFIX,
@@ -33,11 +33,11 @@ from data_pipeline.analysis.characters import (
     WORD,
     table,
 )
+from data_pipeline.analysis.compiled import kernel, small
 from data_pipeline.analysis.english import exceptions, units
 
 COUNTS = ("lexical", "lexical_chars", "alpha", "stop_words")
 """Columns of `count`: words that hold more than symbols, their characters, words that hold a letter, stop words."""
-MAX_STOP_WORD = 24
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -47,6 +47,7 @@ _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 _SLOTS = 8192
 _PATTERNS = 2 * _SLOTS
 _UNITS = 4 * _SLOTS
+_MASKS = 5 * _SLOTS
 _LONGEST = 13
 """Characters of the longest exception: longer words are not looked up."""
 _WHOLE = np.uint64(1 << 62)
@@ -55,7 +56,7 @@ _WHOLE = np.uint64(1 << 62)
 _DOT, _ELLIPSIS, _PLUS, _HYPHEN = 0x2E, 0x2026, 0x2B, 0x2D
 
 
-@njit(uint64(uint64), cache=True, nogil=True)
+@small(uint64(uint64), inline=True)
 def mix(x):
     """Finaliser of splitmix64: neighbouring numbers become unrelated hashes."""
     x = (x ^ (x >> _30)) * _MIX_1
@@ -63,7 +64,7 @@ def mix(x):
     return x ^ (x >> _31)
 
 
-@njit(uint64(uint32[::1], int64, int64), cache=True, nogil=True)
+@small(uint64(uint32[::1], int64, int64), inline=True)
 def hash_of(cps, a, b):
     """64-bit hash of the characters `a` to `b`; equal on every machine."""
     h = _OFFSET
@@ -72,7 +73,7 @@ def hash_of(cps, a, b):
     return mix(h)
 
 
-@njit(int64(uint64[::1], int64, uint64), cache=True, nogil=True)
+@small(int64(uint64[::1], int64, uint64), inline=True)
 def _find(rules, base, key):
     """Slot of a key in the table that starts at `base`, or -1."""
     slot = int64(key & uint64(_SLOTS - 1))
@@ -85,14 +86,22 @@ def _find(rules, base, key):
         slot = (slot + 1) & (_SLOTS - 1)
 
 
-@njit(int64(uint64[::1], uint32[::1], int64, int64), cache=True, nogil=True)
+@small("boolean(uint64[::1], uint32, uint32, int64)", inline=True)
+def _may_be(rules, first, last, size):
+    """Whether an exception of this length begins and ends with such characters; rules out most words at once."""
+    masks = rules[_MASKS + int64(first & uint32(127))] & rules[_MASKS + 128 + int64(last & uint32(127))]
+    return size >= 2 and size <= _LONGEST and (masks >> uint64(size)) & uint64(1) != uint64(0)
+
+
+@small(int64(uint64[::1], uint32[::1], int64, int64))
 def _exception(rules, cps, a, b):
-    if b - a < 2 or b - a > _LONGEST:
+    """Slot of the characters `a` to `b` among the exceptions, or -1."""
+    if b - a < 2 or not _may_be(rules, cps[a], cps[b - 1], b - a):
         return -1
     return _find(rules, 0, hash_of(cps, a, b))
 
 
-@njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
+@small(int64(uint32[::1], uint32[::1], int64, int64))
 def _prefix(cps, flags, a, b):
     """Length of the prefix of a piece, or 0."""
     c = cps[a]
@@ -112,7 +121,7 @@ def _prefix(cps, flags, a, b):
     return 0
 
 
-@njit(int64(uint64[::1], uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
+@small(int64(uint64[::1], uint32[::1], uint32[::1], int64, int64))
 def _suffix(rules, cps, flags, a, b):
     """Length of the suffix of a piece, or 0."""
     if b <= a:
@@ -152,7 +161,7 @@ def _suffix(rules, cps, flags, a, b):
     return 0
 
 
-@njit(int64(uint32[::1], uint32[::1], int64, int64, int64), cache=True, nogil=True)
+@small(int64(uint32[::1], uint32[::1], int64, int64, int64))
 def _infix(cps, flags, a, b, i):
     """Length of the infix at `i` of the piece `a` to `b`, or 0."""
     c = cps[i]
@@ -193,7 +202,7 @@ def _infix(cps, flags, a, b, i):
     return 0
 
 
-@njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
+@small(int64(uint32[::1], uint32[::1], int64, int64))
 def _ends_address(cps, flags, i, b):
     """Whether a port, a path or nothing follows the host of an address."""
     if i < b and cps[i] == 0x3A:
@@ -206,7 +215,7 @@ def _ends_address(cps, flags, i, b):
     return 1 if i == b or cps[i] == 0x2F or cps[i] == 0x3F or cps[i] == 0x23 else 0
 
 
-@njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
+@small(int64(uint32[::1], uint32[::1], int64, int64))
 def _is_host(cps, flags, a, b):
     """Whether `a` to `b` is a host with an optional port and path."""
     label, labels, i, quad = a, 0, a, 0
@@ -250,7 +259,7 @@ def _is_host(cps, flags, a, b):
     return _ends_address(cps, flags, i, b)
 
 
-@njit(int64(uint32[::1], uint32[::1], int64, int64), cache=True, nogil=True)
+@small(int64(uint32[::1], uint32[::1], int64, int64))
 def _is_address(cps, flags, a, b):
     """Whether a piece is a URL, a host name or an e-mail address."""
     if _is_host(cps, flags, a, b):
@@ -278,7 +287,7 @@ _ARRAYS = (
 )
 
 
-@njit("int64(uint32[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)", cache=True, nogil=True)
+@small("int64(uint32[::1], int64, int64, int32[::1], int32[::1], uint64[::1], int64)", inline=True)
 def _emit(cps, a, b, start, length, hashes, n):
     start[n] = a
     length[n] = b - a
@@ -286,11 +295,7 @@ def _emit(cps, a, b, start, length, hashes, n):
     return n + 1
 
 
-@njit(
-    "int64(uint32[::1], int64, int64, uint64, int32[::1], int32[::1], uint64[::1], int64)",
-    cache=True,
-    nogil=True,
-)
+@small("int64(uint32[::1], int64, int64, uint64, int32[::1], int32[::1], uint64[::1], int64)")
 def _emit_cut(cps, a, b, cuts, start, length, hashes, n):
     """Emit the parts of an exception; `cuts` holds their number and, a byte each, where they begin."""
     at = a
@@ -302,11 +307,7 @@ def _emit_cut(cps, a, b, cuts, start, length, hashes, n):
     return _emit(cps, at, b, start, length, hashes, n)
 
 
-@njit(
-    "int64(uint32[::1], uint64[::1], int64, int32[::1], int32[::1], uint64[::1], int64)",
-    cache=True,
-    nogil=True,
-)
+@small("int64(uint32[::1], uint64[::1], int64, int32[::1], int32[::1], uint64[::1], int64)")
 def _join(cps, rules, first, start, length, hashes, n):
     """Join parts of a piece that together are an exception, such as a colon and a bracket."""
     i = out = first
@@ -332,7 +333,7 @@ def _join(cps, rules, first, start, length, hashes, n):
     return out
 
 
-@njit(_ARRAYS, cache=True, nogil=True)
+@small(_ARRAYS)
 def _cut(cps, flags, rules, a, b, start, length, hashes, n):
     """Words of a piece without white space; -1 where the arrays are full."""
     first, top = n, len(start)
@@ -371,6 +372,9 @@ def _cut(cps, flags, rules, a, b, start, length, hashes, n):
             at, i = a, a
             is_address = -1
             while i < b:
+                if flags[cps[i]] & (LETTER | DIGIT):
+                    i += 1
+                    continue
                 found = _infix(cps, flags, a, b, i)
                 if found and i > a:
                     if is_address < 0:
@@ -393,7 +397,7 @@ def _cut(cps, flags, rules, a, b, start, length, hashes, n):
     return _join(cps, rules, first, start, length, hashes, n) if n - first > 1 else n
 
 
-@njit(_ARRAYS, cache=True, nogil=True)
+@small(_ARRAYS)
 def find(cps, flags, rules, a, b, start, length, hashes, n):
     """Words of the characters `a` to `b`, written from place `n` on; the next free place, or -1 where there is none.
 
@@ -412,18 +416,18 @@ def find(cps, flags, rules, a, b, start, length, hashes, n):
             return -1
         first = i
         h, whole = _OFFSET, _OFFSET
-        every, some = uint32(0xFFFFFFFF), uint32(0)
-        letters = 0
+        some = uint32(0)
+        letters = digits = 0
         while i < b:
             c = cps[i]
             f = flags[c]
             if f & SPACE:
                 break
-            every &= f
             some |= f
             h = whole
             whole = (whole ^ uint64(c)) * _PRIME
             letters += f & LETTER != 0
+            digits += f & DIGIT != 0
             i += 1
         size = i - first
         if some & UNSPACED:
@@ -441,21 +445,22 @@ def find(cps, flags, rules, a, b, start, length, hashes, n):
                     at = k + 1
             continue
         whole = mix(whole)
-        if size <= _LONGEST:
+        last = cps[i - 1]
+        if _may_be(rules, cps[first], last, size):
             slot = _find(rules, 0, whole)
             if slot >= 0:
                 n = _emit_cut(cps, first, i, rules[_SLOTS + slot], start, length, hashes, n)
                 continue
-        if letters == size:
+        # Nothing is split off letters, nor off digits unless a unit follows them.
+        if letters == size or (letters + digits == size and flags[last] & DIGIT):
             start[n], length[n], hashes[n] = first, size, whole
             n += 1
             continue
-        last = cps[i - 1]
         ends = flags[last] & AFFIX or (last == _DOT and size > 1 and flags[cps[i - 2]] & LOWER_LETTER)
         if ends and letters == size - 1 and size > 2 and not flags[last] & LETTER:
             # A word and one mark behind it, the most frequent piece after plain words.
             h = mix(h)
-            if size - 1 > _LONGEST or _find(rules, 0, h) < 0:
+            if not _may_be(rules, cps[first], cps[i - 2], size - 1) or _find(rules, 0, h) < 0:
                 start[n], length[n], hashes[n] = first, size - 1, h
                 n = _emit(cps, i - 1, i, start, length, hashes, n + 1)
                 continue
@@ -465,10 +470,8 @@ def find(cps, flags, rules, a, b, start, length, hashes, n):
     return n
 
 
-@njit(
-    "int64(uint32[::1], int64[::1], uint32[::1], uint64[::1], int32[::1], int32[::1], uint64[::1], int64[::1])",
-    cache=True,
-    nogil=True,
+@small(
+    "int64(uint32[::1], int64[::1], uint32[::1], uint64[::1], int32[::1], int32[::1], uint64[::1], int64[::1])"
 )
 def find_all(cps, bounds, flags, rules, start, length, hashes, words):
     """Words of all documents of a batch; `words` (int64 [d + 1], written) says where those of each begin."""
@@ -482,11 +485,9 @@ def find_all(cps, bounds, flags, rules, start, length, hashes, words):
     return n
 
 
-@njit(
+@kernel(
     "void(uint32[::1], uint32[::1], int32[::1], int32[::1], uint64[::1], int64[::1], uint64[:, ::1], int32[::1], "
-    "int64[:, ::1])",
-    cache=True,
-    nogil=True,
+    "int64[:, ::1])"
 )
 def count(cps, flags, start, length, hashes, words, stops, languages, out):
     """Count words into `out` [d, len(COUNTS)].
@@ -495,7 +496,7 @@ def count(cps, flags, start, length, hashes, words, stops, languages, out):
         stops: hash table of stop words as `stop_words` makes it; languages: int32 [d], number of the language of each
             document in it, -1 for none.
     """
-    size = stops.shape[1]
+    size, longest = stops.shape[1], int64(stops[1, 0])
     seen = np.full(size, -1, np.int64)
     for d in range(len(words) - 1):
         lexical = chars = alpha = found = 0
@@ -513,7 +514,7 @@ def count(cps, flags, start, length, hashes, words, stops, languages, out):
             if holds_word:
                 lexical += 1
                 chars += length[w]
-            if language > 0 and length[w] <= MAX_STOP_WORD:
+            if language > 0 and length[w] <= longest:
                 key = mix(hashes[w] + language)
                 slot = int64(key) & (size - 1)
                 while stops[0, slot] != uint64(0):
@@ -527,11 +528,15 @@ def count(cps, flags, start, length, hashes, words, stops, languages, out):
 
 
 def stop_words(listed: Sequence[Collection[str]]) -> np.ndarray:
-    """Hash table of the stop words of some languages, by their place in the list: uint64 [1, slots]."""
+    """Hash table of the stop words of some languages, by their place in the list: uint64 [2, slots].
+
+    The second row begins with the characters of the longest of them.
+    """
     size = 16
     while size < 2 * sum(map(len, listed)):
         size *= 2
-    table = np.zeros((1, size), np.uint64)
+    table = np.zeros((2, size), np.uint64)
+    table[1, 0] = max((len(word) for words in listed for word in words), default=0)
     for language, words in enumerate(listed):
         for word in sorted(words):
             key = int(mix(np.uint64((hash_word(word) + language + 1) % 2**64)))
@@ -555,7 +560,7 @@ def hash_word(word: str) -> int:
 @cache
 def rules() -> np.ndarray:
     """Exceptions, what the rules would make of them, and units, as hash tables in one array."""
-    found = np.zeros(5 * _SLOTS, np.uint64)
+    found = np.zeros(_MASKS + 256, np.uint64)
 
     def insert(base: int, key: int, value: int | None) -> None:
         slot = key & (_SLOTS - 1)
@@ -577,6 +582,8 @@ def rules() -> np.ndarray:
     for word, cuts in exceptions().items():
         packed = len(cuts) + sum(cut << 8 * (i + 1) for i, cut in enumerate(cuts))
         insert(0, hash_word(word), packed)
+        for place, character in ((0, word[0]), (128, word[-1])):
+            found[_MASKS + place + (ord(character) & 127)] |= np.uint64(1 << len(word))
     for parts, packed in patterns:
         key = parts[0]
         for k in range(1, len(parts)):
