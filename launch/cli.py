@@ -43,7 +43,7 @@ EXIT_INTERRUPTED = 130
 
 # Distribution extra that provides a package, for the message when it is missing.
 EXTRAS = {
-    "data": "brotli charset_normalizer datatrove faiss fasttext httpx lxml pyarrow regex trafilatura xxhash zstandard",
+    "data": "brotli charset_normalizer datatrove faiss fasttext httpx lxml numba pyarrow regex xxhash zstandard",
     "track": "wandb trackio tensorboard",
     "report": "plotly",
     "hf": "transformers",

@@ -92,7 +92,7 @@ def language_rows(seed: int) -> list[Row]:
     phrases = _cldr_phrases()
     if not words and not phrases:
         raise ValueError(
-            "no words of other languages in this environment: install trafilatura (it brings jusText and Babel), or give "
+            "no words of other languages in this environment: install jusText and Babel, or give "
             "`languages.model` or labelled rows in `languages.train`"
         )
     rows: list[Row] = []
