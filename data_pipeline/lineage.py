@@ -12,6 +12,7 @@ Examples:
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,8 @@ def _trace_in_run(packed: PackedDataset, loaded: LoadedTokenizer, run_dir: Path,
             detail = f" ({found.detail})" if found.detail else ""
             print(f"{_head(found.id, found.source, found.url)}\n  dropped by {found.rule}{detail}")
             print(flags, end="")
+            if found.rule.startswith("contamination."):
+                print("".join(f"  {line}\n" for line in contamination(run_dir, found.id, config.limit)), end="")
         elif find(packed, bytes.fromhex(found.id)):
             taken_out = config.text is not None and config.text not in found.final
             span = _token_span(loaded, found.final, config.text) if config.text and not taken_out else None
@@ -149,6 +152,20 @@ def removals(packed: PackedDataset, identifier: str | None, url: str | None) -> 
         for found, hashed in zip(removal.documents, removal.url_hashes, strict=True):
             if found == (identifier or "").lower() or (wanted and hashed == wanted):
                 yield f"document {found}: removed on {removal.date} ({removal.reason})"
+
+
+def contamination(run_dir: Path, identifier: str, limit: int) -> Iterator[str]:
+    """A line for every item of an evaluation set that stands in a document and counts."""
+    path = run_dir / "contamination.jsonl"
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        held = (orjson.loads(line) for line in file if identifier.encode() in line)
+        for row in itertools.islice((r for r in held if r["counts"] and r["document"] == identifier), limit):
+            yield (
+                f"item {row['item']} of {row['set']}, {row['part']}, {row['score']:.0%} of it at characters "
+                f"{row['start']}–{row['end']}: {_printable(row['question'])}"
+            )
 
 
 def data_directory(packed: PackedDataset) -> Path | None:

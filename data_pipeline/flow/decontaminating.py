@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,6 +15,9 @@ from data_pipeline import edits, fingerprint
 from data_pipeline.document import read_shard, shard_count, shard_path, write_table
 from data_pipeline.flow.context import Context
 from data_pipeline.stage import Stage, write_atomically
+
+if TYPE_CHECKING:
+    from data_pipeline.annotate.evalsets import Index
 
 INDEX = "models/evaluation_sets.arrays"
 MATCHES, REPORT = "contamination.jsonl", "contamination.json"
@@ -31,10 +35,13 @@ def index(run_dir: Path, task: int, config: DataRun) -> dict[str, int]:
 
 def compare(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     """Signals, matches and proposed edits of a shard."""
-    from data_pipeline.annotate import contamination, evalsets
+    from data_pipeline.annotate import contamination
 
     documents = read_shard(run_dir, shard, ["id", "url", "text"])
-    found = evalsets.Index.read(run_dir / INDEX) if config.decontaminate.sets else None
+    found = None
+    if config.decontaminate.sets:
+        stamp = (run_dir / INDEX).stat()
+        found = _index(run_dir / INDEX, (stamp.st_ino, stamp.st_mtime_ns))
     table, rows, spans = contamination.annotate(documents, found, config.decontaminate)
     write_table(table, shard_path(run_dir, "signals/contamination", shard))
     edits.write(run_dir, "contamination", shard, documents["id"], spans)
@@ -42,6 +49,14 @@ def compare(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
         write_atomically(run_dir / "contamination" / f"{shard:05d}.jsonl", _lines(rows))
     hit = len({row["document"] for row in rows if row["counts"]})
     return {"documents": len(documents), "contaminated": hit}
+
+
+@functools.lru_cache(maxsize=1)
+def _index(path: Path, stamp: tuple[int, int]) -> Index:
+    """The index, read once by each process."""
+    from data_pipeline.annotate.evalsets import Index
+
+    return Index.read(path)
 
 
 def report(run_dir: Path, task: int, config: DataRun) -> dict[str, int]:

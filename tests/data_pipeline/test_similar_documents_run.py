@@ -9,6 +9,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipeline import lineage
 from data_pipeline.run import main
 
 SYLLABLES = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "rt", "l", "sk", "m")]
@@ -86,6 +87,9 @@ def test_items_are_reported_copies_dropped_and_workers_change_nothing(sources: P
     assert (table["items"], table["items_found"], table["documents"]) == (8, 5, 5)
     matches = [orjson.loads(line) for line in (one / "contamination.jsonl").read_bytes().splitlines()]
     assert [m["item"] for m in matches] == list(range(5))
+    assert "item 3 of sums, question, 100% of it" in next(
+        lineage.contamination(one, matches[3]["document"], 5)
+    )
     assert {m["document"] for m in matches} == {r["id"] for r in rows if r["rule"] == "contamination.items"}
     assert files(run(sources, tmp_path / "three", "executor.workers=3")) == files(one)
     # Another threshold repeats the neighbours and not the embeddings.
