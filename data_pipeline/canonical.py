@@ -25,6 +25,8 @@ from urllib.parse import quote, urlsplit
 
 from data_pipeline.domains import ascii_host
 
+MAX_CHARACTERS = 8192
+"""Characters of a URL; a longer one is its own canonical form."""
 _DEFAULT_PORT = {"http": 80, "https": 443}
 _ORDINARY = re.compile(
     r"(https?)://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))?(?:#([!-~]*))?"
@@ -62,7 +64,7 @@ _SESSION_VALUE = re.compile(r"[0-9a-fA-F]{32}|(?=[0-9A-Za-z]*[0-9])[0-9A-Za-z]{2
 def canonical(url: str) -> str:
     """The canonical form of a URL. Idempotent; never raises: what cannot be split is returned without white space."""
     url = url.strip()
-    split = _split(url)
+    split = _split(url) if len(url) <= MAX_CHARACTERS else None
     if split is None:
         return url
     scheme, host, port, raw_path, raw_query, raw_fragment = split
@@ -80,7 +82,8 @@ def _split(url: str) -> tuple[str, str, int | None, str | None, str | None, str 
     plain = _ORDINARY.fullmatch(url)
     if plain is not None and (plain[3] is None or int(plain[3]) < 1 << 16):
         host = plain[2].lower().rstrip(".")
-        return (plain[1], host, int(plain[3]) if plain[3] else None, *plain.group(4, 5, 6)) if host else None
+        number = int(plain[3]) if plain[3] else None
+        return (plain[1], host, number, plain[4], plain[5], plain[6]) if host else None
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -12,12 +12,15 @@ from __future__ import annotations
 import functools
 import unicodedata
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numba
 import numpy as np
 import pyarrow as pa
 
 BLANK, TEXT, EXEMPT = 0, 1, 2
+MAX_UNITS = 1 << 21
+"""Lines of a document that is not looked at: no text has as many, and every line takes 40 bytes of memory."""
 _LETTER = np.uint32(1 << 31)
 _SPACE = np.uint32(1)
 _BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
@@ -64,7 +67,7 @@ def _characters() -> np.ndarray:
 
 
 def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
-    """The lines of texts, or their paragraphs (lines that no empty line parts).
+    """The lines of texts, or their paragraphs (lines that no empty line parts); none of texts of `MAX_UNITS` lines.
 
     Args:
         shortest: characters of the normal form from which a unit has a hash; an ideograph counts as three.
@@ -75,12 +78,13 @@ def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
     _, offsets, values = texts.buffers()
     ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     data = np.frombuffer(values, np.uint8) if values is not None else np.zeros(0, np.uint8)
-    low, high = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
-    n = int(np.count_nonzero(data[low:high] == 10)) + len(texts)
+    breaks = np.array([np.count_nonzero(data[a:b] == 10) for a, b in pairwise(ends.tolist())], np.int64)
+    endless = breaks >= MAX_UNITS
+    n = int(breaks[~endless].sum()) + len(texts)
     found = Units(*(np.empty(n, kind) for kind in (np.uint64, np.uint8, np.int64, np.int64, np.int64)))
     sizes = np.empty(n, np.int64)
     used = _lines(
-        data, ends, _characters(), found.hash, found.kind, found.start, found.end, found.document, sizes
+        data, ends, endless, _characters(), found.hash, found.kind, found.start, found.end, found.document, sizes
     )
     if by_paragraph:
         used = _paragraphs(used, found.hash, found.kind, found.start, found.end, found.document, sizes)
@@ -91,15 +95,15 @@ def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
 
 
 @numba.njit(
-    _I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.uint32[::1], _U64[::1], _U8[::1], _I64[::1],
+    _I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.boolean[::1], numba.uint32[::1], _U64[::1], _U8[::1], _I64[::1],
          _I64[::1], _I64[::1], _I64[::1]),
     cache=True, nogil=True,
 )  # fmt: skip
-def _lines(data, ends, table, hashes, kinds, starts, stops, documents, sizes):  # type: ignore[no-untyped-def]
+def _lines(data, ends, endless, table, hashes, kinds, starts, stops, documents, sizes):  # type: ignore[no-untyped-def]
     used = 0
     for document in range(len(ends) - 1):
         i, end = ends[document], ends[document + 1]
-        if i == end:
+        if i == end or endless[document]:
             continue
         place = 0  # code points of the document so far
         fenced = False

@@ -95,6 +95,13 @@ def test_ordinary_addresses_are_split_as_any_other(monkeypatch: pytest.MonkeyPat
     assert [canonical(u) for u in urls] == found
 
 
+@pytest.mark.parametrize("part", ["/a", "%", "&b=1", "é", "/..", "(A(", ";sid=", "?", "#", "www."])
+def test_endless_addresses_take_no_time(part: str) -> None:
+    for n in (8000 // len(part), 1_000_000):
+        url = "http://x.example/?" + part * n
+        assert canonical(canonical(url)) == canonical(url)
+
+
 def test_canonical_addresses_stay_as_they_are() -> None:
     chosen = random.Random(0)
     pieces = [

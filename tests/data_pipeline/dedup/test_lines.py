@@ -14,7 +14,7 @@ from dedup_runs import decisions, identifier, kept, write_run
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline import edits
-from data_pipeline.dedup import lines
+from data_pipeline.dedup import line_hashes, lines
 from data_pipeline.dedup.line_hashes import BLANK, EXEMPT, TEXT, units
 
 Rows = list[tuple[str, str]]
@@ -283,6 +283,18 @@ def test_offsets_count_code_points_and_hashes_follow_the_normal_form() -> None:
         same.setdefault(h, set()).add(key(line))
     assert all(len(v) == 1 for v in same.values())
     assert len(same) == len({key(line) for line in cut})
+
+
+def test_documents_of_endless_lines_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_hashes, "MAX_UNITS", 100)
+    found = units(pa.array(["a line\nanother", "\n" * 100, "x\n" * 99, "y\n" * 100, "a line"]), False)
+    assert sorted(set(found.document.tolist())) == [0, 2, 4]
+    assert found.hash[0] == found.hash[-1]
+
+
+def test_a_line_without_end_is_a_line() -> None:
+    found = units(pa.array(["word " * 2_000_000, "word " * 1_999_999 + "word"]), False)
+    assert found.hash[0] == found.hash[1] != 0
 
 
 def test_short_lines_are_left_alone() -> None:
