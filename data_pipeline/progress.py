@@ -26,7 +26,7 @@ from data_pipeline.stage import Stage, State, write_atomically
 EVERY = 2.0
 """Seconds between two versions of the page."""
 HIDDEN = ("repaired_characters", "bytes")
-DOCUMENTS = ("read", "documents", "considered", "signed", "kept")
+DOCUMENTS = ("read", "documents", "considered", "signed")
 """Counts of a stage that say how many documents it has seen, in order of preference."""
 
 
@@ -170,7 +170,8 @@ class Page:
 
 
 def _rate(counts: dict[str, int], seconds: float) -> float | None:
-    documents = next((counts[name] for name in DOCUMENTS if name in counts), None)
+    decided = counts.get("kept", 0) + counts.get("dropped", 0)
+    documents = next((counts[name] for name in DOCUMENTS if name in counts), decided)
     return round(documents / seconds, 1) if documents and seconds > 0 else None
 
 

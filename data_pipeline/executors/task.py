@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import time
 import traceback
@@ -40,12 +41,22 @@ class Task:
             except BaseException:
                 _say(log, "failed\n" + traceback.format_exc())
                 raise
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            peak = peak_memory() // 2**20
             took = f"{time.monotonic() - began:.2f} s, {time.process_time() - cpu:.2f} s of CPU"
             _say(log, f"done in {took}; peak memory of the process {peak} MiB")
         done.parent.mkdir(exist_ok=True)
         done.touch()
         return PipelineStats()
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has held at once."""
+    try:
+        # Not `ru_maxrss`, which a process inherits from the one that started it.
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        found = None
+    return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 _open: list[IO[str]] = []

@@ -15,6 +15,8 @@ from data_pipeline.read.jsonl import KNOWN_KEYS, from_row
 BATCH_ROWS = 1000
 BATCH_BYTES = 16 * 2**20
 """Bytes of a batch, by what the file says about its rows."""
+MAX_GROUP_BYTES = 1 * 2**30
+"""Bytes of text of a row group: the library holds a page whole, and a group may be one page."""
 DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError)
 """What the library raises on damaged files."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 2**22}
@@ -42,6 +44,16 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
             number = sum(parquet.metadata.row_group(i).num_rows for i in range(unit.begin))
             for group in range(unit.begin, stop):
                 after = number + parquet.metadata.row_group(group).num_rows
+                if (size := _text_bytes(parquet, group, recipe.text_key)) > MAX_GROUP_BYTES:
+                    yield SetAside(
+                        file,
+                        number,
+                        number,
+                        f"row group {group} holds {size} bytes of text",
+                        f"at most {MAX_GROUP_BYTES}: a page of it may be one string; write smaller row groups",
+                    )
+                    number = after
+                    continue
                 try:
                     for row in _rows(parquet, group, columns, recipe):
                         yield _item(row, file, number, recipe)
@@ -65,6 +77,12 @@ def open_parquet(raw: Any) -> pq.ParquetFile:
     names = pq.read_schema(raw).names
     raw.seek(0)
     return pq.ParquetFile(raw, buffer_size=2**20, read_dictionary=names, **LIMITS)
+
+
+def _text_bytes(parquet: pq.ParquetFile, group: int, text_key: str) -> int:
+    described = parquet.metadata.row_group(group)
+    columns = (described.column(i) for i in range(described.num_columns))
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == text_key)
 
 
 def _rows(

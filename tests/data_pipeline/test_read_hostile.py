@@ -17,13 +17,14 @@ from data_pipeline.read.units import Source, plan
 
 ROOT = Path(__file__).parents[2]
 READ = """
-import json, resource, sys, time
+import json, sys, time
 from configs.schema.pipeline import RecipeConfig
+from data_pipeline.executors.task import peak_memory
 from data_pipeline.read import Record, SetAside, records
 from data_pipeline.read.units import Source, plan
 
 recipe = RecipeConfig(name="test", max_record_bytes=8 * 2**20)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 found = {}
 for unit in plan([Source("test", recipe, sys.argv[1])], 2**40).units:
     for name in unit.files:
@@ -42,8 +43,7 @@ for unit in plan([Source("test", recipe, sys.argv[1])], 2**40).units:
         whole = found.setdefault(name.rsplit("/", 1)[-1], {"sound": 0, "aside": [], "languages": [], "seconds": 0})
         for key, value in {"sound": sound, "aside": aside, "languages": languages, "seconds": seconds}.items():
             whole[key] += value
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-json.dump({"files": found, "peak": peak * 1024}, sys.stdout)
+json.dump({"files": found, "peak": peak_memory() - before}, sys.stdout)
 """
 
 
@@ -73,7 +73,8 @@ def test_harm_is_set_aside_in_bounded_memory_and_the_rest_read(tmp_path: Path, k
         and not name.startswith("flipped")
     ]  # fmt: skip
     assert not silent
-    assert found["peak"] < 300 * 2**20
+    # A string of Parquet is there whole or not at all: 100 MB here, held several times by the library.
+    assert found["peak"] < (900 if kind == "tables" else 250) * 2**20
     assert max(file["seconds"] for file in found["files"].values()) < 20
 
 

@@ -1,0 +1,46 @@
+"""The page of a run while it works, and after it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import progress
+from data_pipeline.stage import Stage, State
+
+
+def touch_tasks(logs: Path, tasks: int, documents: int) -> None:
+    for name in ("completions", "counts", "logs"):
+        (logs / name).mkdir(parents=True, exist_ok=True)
+    for i in range(tasks):
+        (logs / "completions" / f"{i:05d}").touch()
+        (logs / "counts" / f"{i:05d}.json").write_text(json.dumps({"documents": documents}))
+
+
+def test_page_shows_where_a_run_stands_and_why_it_stopped(tmp_path: Path) -> None:
+    stages = [Stage(name, print, tasks, ()) for name, tasks in (("read", 2), ("signals", 4), ("pack", 1))]
+    touch_tasks(tmp_path / "logs" / "read", 2, 5)
+    with pytest.raises(ValueError, match="something"), progress.Page(tmp_path, stages, [100, 100]) as page:
+        page.begin(stages[0])
+        page.end(stages[0], State("x", True, {"read": 10}, 2.0), False)
+        page.begin(stages[1])
+        touch_tasks(tmp_path / "logs" / "signals", 3, 7)
+        page._write()
+        facts = json.loads((tmp_path / "logs" / "progress.json").read_text())
+        assert [(s["state"], s["done"], s["tasks"]) for s in facts["stages"]] == [
+            ("done", 2, 2), ("running", 3, 4), ("waiting", 0, 1)
+        ]  # fmt: skip
+        assert facts["stages"][0]["rate"] == 5.0 and facts["stages"][1]["counts"] == {"documents": 21}
+        assert facts["stages"][1]["eta"] is not None and facts["input_bytes_read"] == 200
+        running = (tmp_path / "logs" / "progress.html").read_text()
+        assert 'http-equiv="refresh"' in running and "documents 21" in running
+        assert "src=" not in running and "href=" not in running  # needs nothing but itself
+        log = tmp_path / "logs" / "signals" / "logs" / "task_00003.log"
+        log.write_text("task 3\n2026-01-01 failed\nTraceback\nValueError: <script>\n")
+        raise ValueError("something <b>else</b>")
+    stopped = (tmp_path / "logs" / "progress.html").read_text()
+    assert "refresh" not in stopped
+    assert "something &lt;b&gt;else" in stopped and "ValueError: &lt;script&gt;" in stopped
+    assert json.loads((tmp_path / "logs" / "progress.json").read_text())["stages"][1]["state"] == "stopped"

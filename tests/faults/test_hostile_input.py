@@ -1,0 +1,55 @@
+"""A whole run over a folder of everything that means harm: it ends well, and accounts for every record."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import hostile
+import pyarrow.parquet as pq
+import pytest
+from toyrun import ROOT
+
+
+@pytest.mark.timeout(500)
+def test_a_folder_of_harm_is_accounted_for(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    expected: dict[str, int | None] = {}
+    for kind in ("archives", "lines", "tables", "others"):
+        (source / kind).mkdir(parents=True)
+        expected |= getattr(hostile, kind)(source / kind)
+    # Twelve gigabytes of text in a small file: read in bounded memory too, but not in the time of a test.
+    (source / "tables" / "shared.parquet").unlink()
+    (source / "left").mkdir()
+    left_out = hostile.left_out(source / "left")
+    hostile.loops(source / "left")
+    words = ["recipe=web", f"input={source}", f"output={output}", "recipe.max_record_bytes=8388608",
+             "executor.workers=2", "stop_after=final", "recipe.filter.rules={}"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cli", "data", *words], cwd=ROOT, capture_output=True, text=True, timeout=480,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    account = json.loads((output / "funnel.json").read_text())
+    web = account["sources"]["web"]
+    assert web["read"] == web["set_aside"] + sum(web["dropped"].values()) + web["kept"]
+    rows = [json.loads(line) for path in (output / "rejected").glob("*.jsonl") for line in path.open()]
+    assert len(rows) == web["set_aside"] > 50
+    assert all(row["file"] and row["reason"] and row["expected"] and row["record"] >= 0 for row in rows)
+    documents = sum(
+        pq.read_table(p, columns=["id"]).num_rows for p in (output / "documents").glob("*.parquet")
+    )
+    assert documents + web["set_aside"] + web["dropped"].get("identity.copy", 0) == web["read"]
+    assert documents >= 200  # the sound ones behind the harm; equal ones are one
+    assert {Path(f["file"]).name for f in account["unknown_files"]} == left_out
+    # Nothing that a record says becomes the name of a file.
+    names = [p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()]
+    assert all(re.fullmatch(r"[\w.,=-]+(/[\w.,=-]+)*", name) for name in names)
+    assert not [name for name in names if "passwd" in name]
+    peaks = [int(p) for log in (output / "logs").glob("*/logs/*.log")
+             for p in re.findall(r"peak memory of the process (\d+) MiB", log.read_text())]  # fmt: skip
+    assert max(peaks) < 1500, "MiB"
