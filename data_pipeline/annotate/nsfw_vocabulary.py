@@ -7,20 +7,19 @@ use these words too.
 from __future__ import annotations
 
 ADULT = """
-porn porno pornos pornography pornstar pornstars pornographic xxx nsfw hentai rule34 camgirl camgirls camsex webcam sexcam
-nude nudes nudity naked topless uncensored erotic erotica erotik erotico erotique erotismo hardcore softcore milf milfs
-gilf bbw bdsm fetish kinky kink escort escorts escorte callgirl callgirls hooker hookers stripper strippers striptease
-swinger swingers hookup hookups threesome gangbang orgy orgies blowjob blowjobs handjob cumshot creampie deepthroat
-dildo dildos vibrator vibrators fleshlight masturbate masturbating masturbation orgasm orgasms horny slut sluts slutty
-busty babes boobs tits titties pussy cock cocks dick anal fuck fucks fucked fucking sucking cum cumming jerk wank wanking
-onlyfans playboy lingerie upskirt voyeur amateur amateurs shemale tranny ladyboy gloryhole bondage domina dominatrix
-femdom sissy cuckold squirting squirt lesbians explicit seduction seductive sensual undress undressed stripped moaning
-moaned thrust thrusting sexchat sextreff sexkontakte nackt nackte titten fotze ficken geile geil muschi schwanz huren
-nutte nutten bordell puff hure porńo sexo desnuda desnudas desnudo tetas culo puta putas follar polla coño maduras
-sexe baise baiser salope salopes pute putes nue nues chatte bite nichons cul sesso nuda nude figa cazzo troia troie
-puttana scopare tette porr naken knulla fitta neuken kut hoer geile lekker naakt seks cipka kurwa ruchanie dupa cycki
-порно секс голая голые сиськи трах трахает минет шлюха шлюхи эротика проститутки 色情 裸体 成人 性爱 av女優 無修正
-エロ 熟女 巨乳 야동 섹스 포르노 سكس نيك بورنو xvideos xhamster redtube youporn
+porn porno pornos pornography pornstar pornstars pornographic xxx nsfw hentai rule34 camgirl camgirls camsex webcam
+sexcam nude nudes nudity naked topless uncensored erotic erotica erotik erotico erotique erotismo hardcore softcore
+milf milfs gilf bbw bdsm fetish kinky escorts callgirl callgirls hooker hookers stripper strippers striptease swinger
+swingers hookup hookups threesome gangbang orgy orgies blowjob blowjobs handjob cumshot creampie deepthroat dildo
+dildos vibrator vibrators fleshlight masturbate masturbating masturbation orgasm orgasms horny slut sluts slutty busty
+babes boobs tits titties pussy anal fuck fucks fucked fucking cumming wank wanking onlyfans playboy lingerie upskirt
+voyeur shemale tranny ladyboy gloryhole bondage domina dominatrix femdom cuckold squirting squirt sexchat sextreff
+sexkontakte titten fotze ficken geile geil muschi schwanz huren nutte nutten bordell desnuda desnudas desnudo tetas
+puta putas follar polla coño maduras baise salope salopes pute putes nue nues chatte nichons nuda nude cazzo puttana
+scopare tette porr naken knulla fitta neuken hoer geile lekker naakt cipka kurwa ruchanie cycki порно голая голые
+сиськи трах трахает минет шлюха шлюхи эротика проститутки 色情 裸体 性爱 av女優 無修正
+エロ 熟女 巨乳 야동 섹스 포르노 سكس نيك بورنو xvideos
+xhamster redtube youporn
 """
 """Everyday words of pages for adults, of many languages; one sign of many, never one by itself."""
 
