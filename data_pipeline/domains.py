@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 _PLAIN = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[0-9]{0,5})?((?:/[!-\"$->@-~]*)?(?:\?[!-\"$-~]+)?)(?:\?|#[!-~]*)?")
 """A web address of ASCII, as most are: `urlsplit` takes five times as long."""
+_MAX_HOST = 253
+"""Characters of a name (RFC 1035, section 2.3.4)."""
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 
 
@@ -50,10 +52,14 @@ def registered(host: str) -> str | None:
     return ".".join(host.split(".")[-n:]) if n else None
 
 
-@functools.lru_cache(maxsize=65_536)
 def registered_labels(host: str) -> int:
     """How many labels the registered domain of a host has; 0 where it has none."""
-    if not host or _ADDRESS.fullmatch(host):
+    return _registered_labels(host) if 0 < len(host) <= _MAX_HOST else 0
+
+
+@functools.lru_cache(maxsize=65_536)
+def _registered_labels(host: str) -> int:
+    if _ADDRESS.fullmatch(host):
         return 0
     rules = _suffixes()
     labels = host.split(".")

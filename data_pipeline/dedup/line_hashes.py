@@ -84,7 +84,16 @@ def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
     found = Units(*(np.empty(n, kind) for kind in (np.uint64, np.uint8, np.int64, np.int64, np.int64)))
     sizes = np.empty(n, np.int64)
     used = _lines(
-        data, ends, endless, _characters(), found.hash, found.kind, found.start, found.end, found.document, sizes
+        data,
+        ends,
+        endless,
+        _characters(),
+        found.hash,
+        found.kind,
+        found.start,
+        found.end,
+        found.document,
+        sizes,
     )
     if by_paragraph:
         used = _paragraphs(used, found.hash, found.kind, found.start, found.end, found.document, sizes)
@@ -95,7 +104,8 @@ def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
 
 
 @numba.njit(
-    _I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.boolean[::1], numba.uint32[::1], _U64[::1], _U8[::1], _I64[::1],
+    _I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.boolean[::1], numba.uint32[::1],
+         _U64[::1], _U8[::1], _I64[::1],
          _I64[::1], _I64[::1], _I64[::1]),
     cache=True, nogil=True,
 )  # fmt: skip
