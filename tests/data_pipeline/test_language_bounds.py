@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
@@ -9,6 +11,7 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import FilterConfig
 from data_pipeline import policy
+from data_pipeline.document import shard_path, write_table
 
 SPOKEN = ["en", "de", "zh", "fr", None, "und"]
 
@@ -86,3 +89,10 @@ def test_a_null_signal_of_a_language_without_the_rule_is_not_reported() -> None:
 def test_bounds_that_cannot_be_meant_are_refused(content: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         policy.check(edge.build(FilterConfig, {"name": "x"} | content))
+
+
+def test_a_language_that_is_less_likely_than_not_counts_as_undetermined(tmp_path: Path) -> None:
+    found = {"language": ["de", "de", None, "zxx"], "score": [0.9, 0.4, None, 0.2]}
+    write_table(pa.table(found), shard_path(tmp_path, "signals/language", 0))
+    stated = pa.table({"id": list("abcd"), "language": pa.array([None, None, None, "fr"], pa.string())})
+    assert policy.languages(tmp_path, 0, stated).to_pylist() == ["de", "und", None, "fr"]
