@@ -94,6 +94,7 @@ def test_the_documents_are_gone_and_every_other_token_is_where_it_was(example: E
         np.testing.assert_array_equal(sequence.tokens[~gone], tokens[~gone])
         assert (sequence.tokens[gone] == pad).all()
         np.testing.assert_array_equal(sequence.segments["start"], segments["start"])
+        assert sequence.next == (-1 if gone[-1] else following)
         if (name, index) not in places:
             assert sequence.next == following and sequence.segments.tobytes() == segments.tobytes()
     # Nothing of them is left in any file, and files that held nothing of them are the same files.
