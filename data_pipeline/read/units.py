@@ -18,8 +18,8 @@ from data_pipeline.read import Kind, Unit, excerpt, parquet, python, storage, wa
 from data_pipeline.read.members import has_members, starts_record
 from data_pipeline.read.streams import codec_of, expand
 
-MIN_UNIT_BYTES = 1 * 2**20
-UNITS_WANTED = 64
+MIN_UNIT_BYTES = 4 * 2**20
+UNITS_WANTED = 32
 """Inputs are cut into about so many units where units are not too small then, so that many workers have something to
 do. The number of workers itself must not count: the output would depend on it."""
 PROBES = 16
