@@ -98,6 +98,8 @@ MIN_COVERAGE_WORDS = 30
 MAX_COVERAGE = 0.6
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
+_EDIT = np.array(list(map(ord, "[edit]")), np.uint32)
+_NEEDED = np.array(list(map(ord, "[citation needed]")), np.uint32)
 _TRIGGER = np.zeros((32, 32), np.uint8)
 for _phrase in NOTICES:
     _TRIGGER[ord(_phrase[0]) & 31, ord(_phrase[1]) & 31] = 1
@@ -165,22 +167,20 @@ def number(lines, n_lines, start, n_words, line_of):
         line_of[w] = line
 
 
-@small("int64(uint32[::1], uint32[::1], int64, int64, int64)")
-def _citation(cps, flags, i, b, at):
+@small("int64(uint32[::1], uint32[::1], int64, int64)")
+def _citation(cps, flags, i, b):
     """Characters of `[12]`, `[]`, `[edit]` or `[citation needed]` at `i`, or 0."""
     k = i + 1
     while k < b and flags[cps[k]] & DECIMAL:
         k += 1
     if k < b and cps[k] == 0x5D:
         return k + 1 - i
-    for size in (6, 17):
-        if i + size <= b and cps[i + size - 1] == 0x5D:
-            text = "[edit]" if size == 6 else "[citation needed]"
-            same = True
-            for j in range(size):
-                same = same and cps[i + j] == ord(text[j])
-            if same:
-                return size
+    for noted in (_EDIT, _NEEDED):
+        k = 0
+        while k < len(noted) and i + k < b and cps[i + k] == noted[k]:
+            k += 1
+        if k == len(noted):
+            return k
     return 0
 
 
@@ -193,7 +193,7 @@ def _notices(cps, flags, a, b, text, phrases):
         if c == 0x7B:
             bits |= CURLY
         elif c == 0x5B:
-            if _citation(cps, flags, i, b, 0):
+            if _citation(cps, flags, i, b):
                 bits |= CITATION
         elif _TRIGGER[c & 31, cps[i + 1] & 31]:
             for p in range(len(phrases)):
@@ -396,7 +396,7 @@ def judge(
                     rest = np.empty(b - a, np.uint32)
                     size, i = 0, a
                     while i < b:
-                        cited = _citation(cps, flags, i, b, 0) if cps[i] == 0x5B else 0
+                        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
                         if cited:
                             i += cited
                         else:
@@ -407,13 +407,13 @@ def judge(
                     ended = _is_terminated(rest, 0, size)
                     i = a
                     while i < b:
-                        cited = _citation(cps, flags, i, b, 0) if cps[i] == 0x5B else 0
+                        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
                         if not cited and not flags[cps[i]] & SPACE:
                             break
                         i += max(cited, 1)
                     inner_a = i
                     while i < b:
-                        cited = _citation(cps, flags, i, b, 0) if cps[i] == 0x5B else 0
+                        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
                         if not cited and not flags[cps[i]] & SPACE:
                             inner_b = i + 1
                         i += max(cited, 1)
@@ -469,7 +469,7 @@ def judge(
                             if bits & CITATION:
                                 i = a
                                 while i < b:
-                                    cited = _citation(cps, flags, i, b, 0) if cps[i] == 0x5B else 0
+                                    cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
                                     if cited:
                                         n = _propose(spans, n, FINEWEB, d, i - begin, i + cited - begin, 0)
                                         if ended:
