@@ -25,6 +25,8 @@ from data_pipeline.annotate import lists
 DATATROVE = "datatrove"
 """Name that stands for the lists bundled with datatrove (its URLFilter, and with it FineWeb's)."""
 FORMAT = 1
+CACHED = 4
+"""Indices that the cache keeps: those used last."""
 HOST, SUBDOMAINS, ADDRESS, BELOW, ADDRESS_HOST = range(5)
 """Kinds of hashed entries; the kind is the seed of the hash. ADDRESS_HOST: there are addresses of this host."""
 
@@ -100,15 +102,23 @@ def build(names: tuple[str, ...], soft: tuple[str, ...], output: Path, cache: Pa
         FileNotFoundError, ValueError: a list that is missing, empty, not UTF-8, or has an impossible expression.
     """
     kept = cache / f"url-{fingerprint_of(names, soft)}" if cache is not None else None
-    if kept is None or not kept.is_dir():
+    if kept is None or not _taken(kept, output):
         made = _build(names, soft, output)
         if kept is not None:
             _keep(made, kept)
-    else:
-        _appear(shutil.copytree(kept, _scratch(output)), output)
     index = Index.load(output)
     words = (index.words, index.cased_words, index.subwords, index.soft_words, index.cased_soft_words)
     return {"entries": len(index.keys), "words": sum(map(len, words)), "expressions": len(index.expressions)}
+
+
+def _taken(kept: Path, output: Path) -> bool:
+    """Copy an index from the cache; False where it is not there, or another process has just removed it."""
+    try:
+        kept.touch()  # it was used
+        _appear(shutil.copytree(kept, _scratch(output)), output)
+    except (OSError, shutil.Error):
+        return False
+    return True
 
 
 def _keep(made: Path, kept: Path) -> None:
@@ -116,6 +126,9 @@ def _keep(made: Path, kept: Path) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             shutil.copytree(made, Path(scratch) / "index").rename(kept)
+        known = sorted(kept.parent.glob("url-*"), key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
+        for path in known[CACHED:]:
+            shutil.rmtree(path, ignore_errors=True)
     except OSError:  # a cache that cannot be written, or that another process has just filled, is no fault
         return
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -158,6 +159,25 @@ def test_an_edited_list_is_read_again(tmp_path: Path) -> None:
         path.write_text(f"{host}\n")
         url_lists.build((str(path),), (), tmp_path / "index", tmp_path / "cache")
         assert annotated(tmp_path / "index", f"http://{host}/")["listed"] == ["list.domain"]
+
+
+def test_the_cache_keeps_a_few_indices(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    for number in range(url_lists.CACHED + 3):
+        path.write_text(f"host{number}.example\n")
+        url_lists.build((str(path),), (), tmp_path / "index", tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == url_lists.CACHED
+    for kept in (tmp_path / "cache").glob("url-*"):  # as another process may
+        shutil.rmtree(kept)
+    url_lists.build((str(path),), (), tmp_path / "index", tmp_path / "cache")
+    assert annotated(tmp_path / "index", f"http://host{number}.example/")["listed"] == ["list.domain"]
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("bad.example\n")
+    (tmp_path / "cache").write_text("a file")
+    url_lists.build((str(tmp_path / "list.txt"),), (), tmp_path / "index", tmp_path / "cache")
+    assert annotated(tmp_path / "index", "http://bad.example/")["listed"] == ["list.domain"]
 
 
 def test_bad_lists_are_named(tmp_path: Path) -> None:
