@@ -54,6 +54,8 @@ def run_dir(tmp_path: Path) -> Path:
         {"id": r["id"], "keep": i != 2, "rule": "short" if i == 2 else None} for i, r in enumerate(rows)
     ]
     write_table(pa.Table.from_pylist(decisions, DECISION_SCHEMA), tmp_path / "decisions/a/00000.parquet")
+    flags = pa.array([[]] * 4, pa.list_(pa.string()))
+    write_table(pa.table({"id": documents["id"], "flags": flags}), tmp_path / "flags/00000.parquet")
     spans = [[LINE, MAIL], [Span(0, 14)], [Span(0, 3)], []]
     edits.write(tmp_path, "mine", 0, documents["id"], spans)
     return tmp_path
