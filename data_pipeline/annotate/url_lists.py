@@ -6,6 +6,7 @@ Built once for a set of lists. A list of 4.6 million hosts takes 10 bytes an ent
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 import shutil
 import tarfile
@@ -114,7 +115,7 @@ def build(names: tuple[str, ...], soft: tuple[str, ...], output: Path, cache: Pa
 def _taken(kept: Path, output: Path) -> bool:
     """Copy an index from the cache; False where it is not there, or another process has just removed it."""
     try:
-        kept.touch()  # it was used
+        os.utime(kept)  # it was used
         _appear(shutil.copytree(kept, _scratch(output)), output)
     except (OSError, shutil.Error):
         return False
