@@ -18,20 +18,26 @@ LOOK_BEHIND = 32
 
 _DIGIT, _UPPER, _LOWER, _HEX = 1, 2, 4, 16
 _NO_PHONE_AFTER = (45, 46, 44, 47, 35, 36, 95, 61, 37, 38, 43, 126)
-_W_PHONE, _W_OTHER, _W_VERSION, _W_ADDRESS, _W_CARD, _W_NATIONAL = 1, 2, 4, 8, 16, 32
+_W_PHONE, _W_OTHER, _W_VERSION, _W_ADDRESS, _W_CARD, _W_NATIONAL, _W_LINK = 1, 2, 4, 8, 16, 32, 64
 
 
 @njit(nogil=True)
 def _words_before(data, low, at, cls, keys, values):
-    """(what the nearest word that says something says, what all of them say), looking back from `at`."""
+    """(what the nearest word that says something says, what all of them say), looking back from `at`.
+
+    What kind of number follows is said by a word right before it, or with such as `no.` or `is` between; other words
+    between make it a word like others, except that a word for addresses is heard from farther.
+    """
     begin = max(low, at - LOOK_BEHIND)
-    nearest, every = 0, 0
+    nearest, every, between = 0, 0, 0
     k = at
     while k > begin:
         k -= 1
         c = data[k]
         if c == 10 and k > begin and data[k - 1] == 10:
             break  # another paragraph
+        if cls[c] & _DIGIT and not (k > begin and cls[data[k - 1]] & _DIGIT):
+            between += 1
         if not (cls[c] & (_UPPER | _LOWER) or c >= 128):
             continue
         end = k + 1
@@ -40,9 +46,12 @@ def _words_before(data, low, at, cls, keys, values):
         if k == begin and k > low and cls[data[k - 1]] & (_UPPER | _LOWER):
             break  # the window cuts a word
         found = lookup(keys, values, word_hash(data, k, end))
-        if found and not nearest:
-            nearest = found
         every |= found
+        if found == _W_LINK:
+            continue
+        if not nearest:
+            nearest = found if between == 0 else found & (_W_ADDRESS | _W_CARD | _W_NATIONAL)
+        between += found == 0
     return nearest, every
 
 
@@ -245,7 +254,7 @@ def _card(data, g, n, cls, says_other):
                 fours = fours and g[j, 1] - g[j, 0] == 4
             last = g[m, 1] - g[m, 0]
             whole = (fours and last <= 4) or (m == 2 and g[1, 1] - g[1, 0] == 6 and last in (4, 5))
-        if not whole or digits < 14 or (m + 1 < n and g[m + 1, 2] != 1) or seen & (seen - 1) == 0:
+        if not whole or digits < 14 or (m + 1 < n and not g[m + 1, 2] & 17) or seen & (seen - 1) == 0:
             continue
         if m == 0 and n > 1 and g[1, 2] != 1:
             continue
@@ -406,7 +415,9 @@ def _phone(data, low, high, i, g, n, nearest, cls, countries):
         total += g[k, 1] - g[k, 0]
     tail = g[n - 1, 1]
     closed = tail >= high or not (cls[data[tail]] & (_UPPER | _LOWER) or data[tail] == 95 or data[tail] == 37)
-    if not closed or _plain_date(g, n):
+    comma = tail + 1 < high and data[tail] == 44 and cls[data[tail + 1]] & _DIGIT
+    fraction = n == 2 and g[1, 2] == 4
+    if not closed or comma or fraction or _plain_date(g, n):
         return -1, 0
     if data[i] == 48 and a >= 2 and data[i + 1] != 48:
         x = g[1, 2] if n > 1 else 0
@@ -529,7 +540,10 @@ def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, 
         end = _social_security(data, low, high, i, g, n, nearest, every, cls)
         if end:
             return i, end, SSN
-    column = before == 32 and i - 2 >= low and cls[data[i - 2]] & _DIGIT  # of a table of numbers
+    # Of a table of numbers.
+    column = i - 5 >= low and before == 32
+    for k in range(i - 5, i - 1):
+        column = column and cls[data[k]] & _DIGIT != 0
     if total >= 14 and not column and before not in (46, 44, 47, 45, 61, 43, 35):
         other = nearest & (_W_OTHER | _W_PHONE) != 0 and not every & _W_CARD
         end = _card(data, g, n, cls, other)

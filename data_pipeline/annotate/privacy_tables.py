@@ -10,7 +10,7 @@ from numba import njit, uint64
 DIGIT, UPPER, LOWER, LOCAL, HEX, TRIGGER, TOKEN = 1, 2, 4, 8, 16, 32, 64
 """Bits of a byte: `LOCAL` may stand in the local part of an address, `TOKEN` in a key, at `TRIGGER` one is looked at."""
 
-WORD_PHONE, OTHER_NUMBER, VERSION, ADDRESS, WORD_CARD, NATIONAL = 1, 2, 4, 8, 16, 32
+WORD_PHONE, OTHER_NUMBER, VERSION, ADDRESS, WORD_CARD, NATIONAL, LINK = 1, 2, 4, 8, 16, 32, 64
 """What a word before a number says of it."""
 
 _WORDS = {
@@ -31,6 +31,9 @@ _WORDS = {
         proxy from login peer firewall blocked banned""",
     WORD_CARD: """card cards visa mastercard amex credit debit kreditkarte karte carte tarjeta pan cc""",
     NATIONAL: "ssn ss social security",
+    LINK: """no nr num number numbers nummer numéro numero n º us at on me him her is are was or by the our my your his
+        and a an to of in office home work free toll direct line uns unter über bei oder und mob au al de du le la local
+        main new now today privat dienstl geschäftlich büro bureau""",
 }
 
 _COUNTRY_CODES = """
