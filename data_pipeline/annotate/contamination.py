@@ -48,7 +48,8 @@ _LOOSE = 0.25
 _BESIDE = 60
 """Words around a question in which its answers and context are looked for."""
 _MOST_CANDIDATES = 4096
-"""Of a document: bounds the time of one that is made of nothing else."""
+_WORK, _WORK_PER_WORD = 10**8, 2000
+"""Of a document, candidates and word comparisons: bound the time of one that repeats a phrase of a long item on and on."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def _candidates(  # type: ignore[no-untyped-def]
     """Align every part that shares a seed with the text; places [h, 4]: part, start, end, run; values [h, 2]."""
     found = 0
     mask = len(keys) - 1
+    left = _WORK + _WORK_PER_WORD * len(text)
     for p in range(len(text) - SEED + 1):
         value = text[p]
         for k in range(1, SEED):
@@ -179,6 +181,9 @@ def _candidates(  # type: ignore[no-untyped-def]
                 continue
             seen[part] = base + begin
             low, high = max(0, begin - slack), min(len(text), begin + m + slack)
+            left -= m * (high - low)
+            if left < 0:
+                return found
             weight, start, end, run, heavy = align(
                 text, low, high, part_words, weights, ends[part], ends[part + 1]
             )
