@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 
 from configs.schema.pipeline import RecipeConfig
+from data_pipeline import keyed
 from data_pipeline.document import Document, ShardWriter, document_id, shard_path
 from data_pipeline.extract import extract
 from data_pipeline.read import Record, SetAside, Skipped, Unit, records
@@ -35,8 +36,17 @@ def to_document(record: Record, source: str, recipe: RecipeConfig) -> tuple[Docu
     return document, counts
 
 
-def read_unit(run_dir: Path, unit: Unit, recipe: RecipeConfig) -> dict[str, int]:
+def read_unit(
+    run_dir: Path, unit: Unit, recipe: RecipeConfig, sample: float = 1.0, seed: int = 0
+) -> dict[str, int]:
     """Read, extract and write the document shard of a unit, its rejected records and its counts.
+
+    Args:
+        run_dir: directory of the run.
+        unit: what to read.
+        recipe: how.
+        sample: share of the records that are extracted, chosen by a hash of (seed, id); the rest counts as skipped.
+        seed: of that choice.
 
     Returns:
         Counts: `read` (documents, copies and records set aside), `set_aside`, `copies`, `skipped: …` by reason,
@@ -52,6 +62,11 @@ def read_unit(run_dir: Path, unit: Unit, recipe: RecipeConfig) -> dict[str, int]
             if isinstance(item, Skipped):
                 counts[f"skipped: {item.reason}"] += 1
                 continue
+            if sample < 1 and isinstance(item, Record):
+                identifier = document_id(unit.source, item.given, item.payload)
+                if keyed.rank("sample", seed, identifier) >= sample * 2**64:
+                    counts["skipped: not in the sample"] += 1
+                    continue
             counts["read"] += 1
             if isinstance(item, SetAside):
                 counts["set_aside"] += 1

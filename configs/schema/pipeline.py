@@ -95,7 +95,7 @@ class SourceConfig:
     recipe: str
     """Recipe of the group `recipe` that reads it."""
     input: str
-    """File, folder or glob; for the `python` reader `environment` (the running interpreter's) or a site-packages folder."""
+    """File, folder, glob or address; for the `python` reader `environment` (the running one) or a site-packages folder."""
     max_source_bytes: int | None = None
     """Overrides the recipe's `max_source_bytes`; null: the recipe's."""
 
@@ -360,7 +360,7 @@ class DataRun:
     output: str
     """Directory of the run; the packed dataset is `output/packed`."""
     input: str | None = None
-    """File, folder or glob, read with `recipe`; or give `sources`."""
+    """File, folder, glob or address (`s3://…`, `https://…`), read with `recipe`; or give `sources`."""
     recipe: RecipeConfig = field(default_factory=lambda: RecipeConfig(name="web"))
     """Recipe of `input`."""
     sources: tuple[SourceConfig, ...] = ()
@@ -389,6 +389,8 @@ class DataRun:
     """Executor."""
     unit_bytes: int = 64 * 2**20
     """Target size of one unit of work, bytes of input."""
+    sample: float = 1.0
+    """Share of the records that go beyond reading, chosen by a hash of (seed, id), for a quick try; 1: all."""
     cutoff: str | None = None
     """Knowledge cut-off date of the data, ISO 8601, recorded in the manifest; null: newest document date."""
     seed: int = 0

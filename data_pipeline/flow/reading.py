@@ -16,7 +16,7 @@ from data_pipeline.stage import Stage
 def read(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     """Raw input → documents."""
     unit, recipe = recipe_of(run_dir, shard, config)
-    return collect.read_unit(run_dir, unit, recipe)
+    return collect.read_unit(run_dir, unit, recipe, config.sample, config.seed)
 
 
 def copies(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -26,13 +26,18 @@ def copies(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
 
 def stages(context: Context) -> Iterator[Stage]:
     """The stages of reading."""
+    config = context.config
     yield Stage(
         "read",
         read,
         context.shards,
         outputs=("documents", "rejected"),
-        code=("collect.py", "read", "extract"),
-        config=[context.recipes, [dataclasses.asdict(u) for u in context.plan.units]],
+        code=("collect.py", "keyed.py", "read", "extract"),
+        config=[
+            context.recipes,
+            [dataclasses.asdict(u) for u in context.plan.units],
+            [config.sample, config.seed] if config.sample < 1 else None,
+        ],
         inputs=context.plan.inputs,
         libraries=("charset-normalizer", "lxml"),
     )

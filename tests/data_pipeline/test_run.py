@@ -302,3 +302,20 @@ def test_real_crawl_with_further_sources(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     funnel = json.loads((tmp_path / "data" / "funnel.json").read_text())
     assert all(row["kept"] > 0 for row in funnel["sources"].values())
+
+
+def test_a_sample_is_the_same_however_input_is_cut(corpus: Path, done: Path, tmp_path: Path) -> None:
+    chosen = []
+    for size in ("67108864", "3000"):
+        output = tmp_path / size
+        words = ("recipe=web", f"input={corpus}", f"output={output}", f"unit_bytes={size}", "sample=0.4",
+                 "recipe.filter.rules={}", "stop_after=copies", "executor.workers=1", *SMALL)  # fmt: skip
+        result = arriero(*words)
+        assert result.returncode == 0, result.stderr
+        chosen.append(ids(output))
+    assert chosen[0] == chosen[1] < ids(done)
+    assert 0.15 < len(chosen[0]) / len(ids(done)) < 0.7
+
+
+def ids(folder: Path) -> set[str]:
+    return {i for p in (folder / "documents").glob("*.parquet") for i in pq.read_table(p)["id"].to_pylist()}
