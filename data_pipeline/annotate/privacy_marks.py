@@ -110,8 +110,8 @@ def _email(data, low, high, at, after, cls, keys, values):
 
 @njit(nogil=True)
 def _spelled_at(data, i, high):
-    """Where the domain begins behind `(at)` or `[at]` at `i`; 0 where it is something else."""
-    close = 41 if data[i] == 40 else 93
+    """Where the domain begins behind `(at)`, `[at]` or ` -at- ` at `i`; 0 where it is something else."""
+    close = 41 if data[i] == 40 else 93 if data[i] == 91 else 45
     k = i + 1
     if k < high and data[k] == 32:
         k += 1
@@ -168,25 +168,26 @@ def _prefixed(data, low, high, i, cls, text, sizes):
     """(begin, end) of a key with a known prefix of which the byte at `i` is part; begin -1: none."""
     for p in range(len(text)):
         size = sizes[p, 0]
-        for position in range(size):
-            if text[p, position] != data[i]:
-                continue
-            begin = i - position
-            if begin < low or begin + size > high or (begin > low and cls[data[begin - 1]] & _TOKEN):
-                continue
-            same = True
-            for k in range(size):
-                same = same and data[begin + k] == text[p, k]
-            if not same:
-                continue
-            end = _run(data, begin + size, high, cls, sizes[p, 2])
-            if end < 0 or end - begin - size < sizes[p, 1]:
-                continue
-            digits = 0
-            for k in range(begin + size, end):
-                digits += cls[data[k]] & _DIGIT
-            if digits:
-                return begin, end
+        # The mark of a prefix is its last byte; that of `AIza` is rarer than its last.
+        position = 2 if text[p, size - 1] == 97 else size - 1
+        begin = i - position
+        if text[p, position] != data[i] or begin < low or begin + size > high:
+            continue
+        if (begin > low and cls[data[begin - 1]] & _TOKEN) or data[begin] != text[p, 0]:
+            continue
+        same = True
+        for k in range(size):
+            same = same and data[begin + k] == text[p, k]
+        if not same:
+            continue
+        end = _run(data, begin + size, high, cls, sizes[p, 2])
+        if end < 0 or end - begin - size < sizes[p, 1]:
+            continue
+        digits = 0
+        for k in range(begin + size, end):
+            digits += cls[data[k]] & _DIGIT
+        if digits:
+            return begin, end
     return -1, 0
 
 
@@ -392,7 +393,11 @@ def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
                 else:
                     kind = EMAIL
                     begin, end = _email(data, low, high, i, i + 1, cls, file_keys, file_values)
-            elif c == 40 or c == 91:
+            elif (
+                c == 40
+                or c == 91
+                or (c == 45 and i > low and data[i - 1] == 32 and data[min(i + 4, high - 1)] == 32)
+            ):
                 after = _spelled_at(data, i, high)
                 if after:
                     kind = EMAIL

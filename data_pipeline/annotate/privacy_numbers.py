@@ -525,7 +525,10 @@ def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, 
     if n >= 4 and g[1, 2] == 4 and g[2, 2] == 4 and g[3, 2] == 4:
         end, octets = _ipv4(data, low, high, i, cls)
         if end:
-            small = octets & 0xE0E0E0E0 == 0  # numbers of sections and versions
+            large = 0
+            for k in range(4):
+                large += octets >> (8 * k) & 255 >= 32
+            small = large <= 1  # numbers of sections and versions
             path = before == 47 and not (i - 2 >= low and data[i - 2] == 47)
             stated = nearest & _W_ADDRESS != 0
             if (

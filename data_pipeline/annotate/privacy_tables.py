@@ -26,9 +26,8 @@ _WORDS = {
         inv po""",
     VERSION: """version versions ver v vers release released releases firmware build driver update updated upgrade rev
         revision chapter section sections sec clause figure fig table appendix release paragraph kernel software oid
-        package patch rfc""",
-    ADDRESS: """ip ips ipv address addresses adresse dns ping host hosts server servers gateway client nameserver router
-        proxy from login peer firewall blocked banned""",
+        package patch rfc ec""",
+    ADDRESS: """ip ips ipv dns ping nameserver gateway firewall blocked banned""",
     WORD_CARD: """card cards visa mastercard amex credit debit kreditkarte karte carte tarjeta pan cc""",
     NATIONAL: "ssn ss social security",
     LINK: """no nr num number numbers nummer numéro numero n º us at on me him her is are was or by the our my your his

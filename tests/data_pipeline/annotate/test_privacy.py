@@ -23,6 +23,7 @@ FOUND = {
         "o'brien@example.ie",
         "info(at)firma.de",
         "max [at] uni-koeln.de",
+        "erika -at- example.org",
     ],
     "ip": ["91.198.174.192", "2a00:1450:4001:81b::200e", "2600:1f18:4e6:ab00:1234:5678:9abc:def0"],
     "phone": [
