@@ -49,9 +49,12 @@ def n_grams(line: str) -> Counter[str]:
 
 
 def test_the_model_is_smoothed_naive_bayes_over_n_grams(model: Path) -> None:
-    counts = {label: Counter[str]() for label in TEXTS}
+    counts: dict[str, Counter[str]] = {label: Counter() for label in TEXTS}
+    bare = str.maketrans("üö", "uo")  # Greek keeps its accents
     for text, label in rows():
-        counts[label].update(n_grams(text))
+        for line, weight in ((text, 1), (text.translate(bare), bayes.WITHOUT_ACCENTS)):
+            for gram, times in n_grams(line).items():
+                counts[label][gram] += weight * times  # type: ignore[assignment]
     vocabulary = set().union(*counts.values())
     total = {label: sum(c.values()) for label, c in counts.items()}
     line = "der neue bridge σταθμός 火 unseen"
