@@ -40,10 +40,10 @@ def test_a_folder_of_harm_is_accounted_for(tmp_path: Path) -> None:
     web = account["sources"]["web"]
     assert web["read"] == web["set_aside"] + sum(web["dropped"].values()) + web["kept"]
     rows = [json.loads(line) for path in (output / "rejected").glob("*.jsonl") for line in path.open()]
-    assert len(rows) == web["set_aside"] > 50
+    assert len(rows) == web["set_aside"] > 40
     assert all(row["file"] and row["reason"] and row["expected"] and row["record"] >= 0 for row in rows)
-    documents = sum(
-        pq.read_table(p, columns=["id"]).num_rows for p in (output / "documents").glob("*.parquet")
+    documents = len(
+        {i for p in (output / "documents").glob("*.parquet") for i in pq.read_table(p)["id"].to_pylist()}
     )
     assert documents + web["set_aside"] + web["dropped"].get("identity.copy", 0) == web["read"]
     assert documents >= 200  # the sound ones behind the harm; equal ones are one
