@@ -77,7 +77,7 @@ class Batch:
             if word_rules.find_all(self.cps, self.bounds, flags, rules, start, length, hashes, words) >= 0:
                 n = int(words[-1])
                 return start[:n], length[:n], hashes[:n], words
-            room *= 2
+            room = min(2 * room, len(self.cps) + 64)  # a word has a character
 
     @property
     def start(self) -> np.ndarray:

@@ -417,7 +417,7 @@ def judge(
                         if not cited and not flags[cps[i]] & SPACE:
                             inner_b = i + 1
                         i += max(cited, 1)
-                    room = 2 * size + 64
+                    room = size + 64
                     begins, sizes = np.empty(room, np.int32), np.empty(room, np.int32)
                     m = find(rest, flags, rules, 0, size, begins, sizes, np.empty(room, np.uint64), 0)
                     gap = (

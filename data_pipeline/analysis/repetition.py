@@ -27,6 +27,8 @@ white space."""
 TOP = (2, 3, 4)
 DUPLICATE = (5, 6, 7, 8, 9, 10)
 LONGEST = 10
+MAX_WORDS = 2**22
+"""Words of a document whose n-grams are looked at, which bounds memory; those behind them count as not repeated."""
 COVERAGE = 3
 """Words of the n-grams whose repetition within a line is measured."""
 _OFFSET = np.uint64(0x9E3779B97F4A7C15)
@@ -152,7 +154,7 @@ def n_grams(hashes, length, words, line_of, out, covered):
     """
     most = 0
     for d in range(len(words) - 1):
-        most = max(most, words[d + 1] - words[d])
+        most = min(max(most, words[d + 1] - words[d]), MAX_WORDS)
     room = _slots(most)
     keys = np.empty(room, np.uint64)
     counts = np.empty(room, np.int32)
@@ -161,7 +163,7 @@ def n_grams(hashes, length, words, line_of, out, covered):
     places = np.empty(most, np.int32)
     groups = np.empty(most, np.int32)
     for d in range(len(words) - 1):
-        w, m = words[d], words[d + 1] - words[d]
+        w, m = words[d], min(words[d + 1] - words[d], MAX_WORDS)
         row = out[d]
         row[:] = 0
         for i in range(m):

@@ -390,8 +390,7 @@ def _cut(cps, flags, rules, a, b, start, length, hashes, n):
                 i += max(found, 1)
             if at < b:
                 n = _emit(cps, at, b, start, length, hashes, n)
-    if n + len(start) - top > top:
-        return -1
+    # What is read lies behind what is written, so the suffixes may move within the arrays.
     for k in range(top, len(start)):
         n = _emit(cps, int64(start[k]), int64(start[k] + length[k]), start, length, hashes, n)
     return _join(cps, rules, first, start, length, hashes, n) if n - first > 1 else n
