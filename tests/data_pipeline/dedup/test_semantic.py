@@ -77,7 +77,8 @@ def test_an_excerpt_goes_and_its_source_stays_but_not_the_other_way_round(tmp_pa
     semantic.run(run, [0], CONFIG)
     found = decisions(run, "semantic")
     assert found["a" * 32]["keep"] and not found["b" * 32]["keep"]
-    quality: dict[str, float | None] = {i: 0.5 for i, _ in others} | {"a" * 32: 0.1, "b" * 32: 0.9}
+    quality: dict[str, float | None] = dict.fromkeys([i for i, _ in others], 0.5)
+    quality |= {"a" * 32: 0.1, "b" * 32: 0.9}
     run = write_run(tmp_path / "other", [[*others, ("a" * 32, whole), ("b" * 32, part)]], quality)
     semantic.run(run, [0], DedupConfig(semantic=True, keep="quality"))
     found = decisions(run, "semantic")
