@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.schema.pipeline import NsfwConfig
-from data_pipeline.annotate import listed_words, lists, nsfw_page
+from data_pipeline.annotate import listed_words, lists, nsfw_page, stopwords
 from data_pipeline.annotate.nsfw_vocabulary import ADULT, REFERENCE
 from data_pipeline.classify.fasttext import Classifier
 
@@ -35,10 +35,11 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS = tuple(SCHEMA.names[1:])
-MODULES = ("nsfw", "nsfw_page", "nsfw_vocabulary", "listed_words", "lists")
-"""Modules of this package that the signals depend on, and `nsfw_page.json`."""
 _LANGUAGE_FILE = re.compile(r"[a-z]{2,3}(-[A-Za-z]+)?")
 _SAME_LANGUAGE = {"no": ("no", "nb", "nn"), "fil": ("fil", "tl"), "zh": ("zh", "yue", "wuu")}
+_GUESSED_FROM = 4000
+"""Characters from which a language is guessed."""
+_LEAST_SHARE = 0.3
 _ADULT, _REFERENCE = listed_words.MAX_LISTS, listed_words.MAX_LISTS + 1
 
 
@@ -49,7 +50,7 @@ def annotate(documents: pa.Table, config: NsfwConfig, model: Path | None) -> pa.
         id; word_density (words that belong to a listed word or phrase ÷ words), hits (phrases found), distinct (different
         ones), all null without word lists; adult, reference (shares of built-in vocabulary); classifier (P(nsfw) of the
         model; null without one); score (P(nsfw) of the page, from all of these; null for empty texts). Word lists of one
-        language apply to documents of that language, and to those whose language is null.
+        language apply to documents of that language; where it is null, see `count`.
 
     Raises:
         FileNotFoundError, ValueError: a list that is missing, empty or not UTF-8; a model without label `nsfw`.
@@ -88,9 +89,11 @@ def count(texts: pa.ChunkedArray, languages: list[str | None], config: NsfwConfi
 
     Args:
         texts: large strings without nulls.
-        languages: of each text; None: every list applies.
+        languages: of each text; None: the language of a list whose function words stand in it, else every list applies.
     """
     known = word_lists(config.word_lists)
+    if config.word_lists:
+        languages = _guessed(texts, languages, known.names)
     bits = {language: known.bits(language) for language in set(languages)}
     listed = np.array([bits[language] for language in languages], np.uint64)
     others = [np.full(len(languages), 1 << bit, np.uint64) for bit in (_ADULT, _REFERENCE)]
@@ -100,6 +103,26 @@ def count(texts: pa.ChunkedArray, languages: list[str | None], config: NsfwConfi
         parts.append(listed_words.count(known.trie, chunk, groups))
         done += len(chunk)
     return np.concatenate(parts)
+
+
+def _guessed(texts: pa.ChunkedArray, languages: list[str | None], names: tuple[str, ...]) -> list[str | None]:
+    """Languages, those that are not known by function words: everyday words of one language are on lists of others."""
+    rows = [row for row, language in enumerate(languages) if language is None]
+    guessed = list(languages)
+    candidates = [(name, wanted) for name in names if name and (wanted := stopwords.of(name))]
+    starts = pc.utf8_slice_codeunits(texts.take(pa.array(rows, pa.int64())), 0, _GUESSED_FROM)
+    for row, start in zip(rows, starts.to_pylist(), strict=True):
+        text = start.lower()
+        words = set(text.split())
+        shares = [
+            (sum(w in text for w in wanted) if name in stopwords.UNSPACED else len(wanted & words))
+            / len(wanted)
+            for name, wanted in candidates
+        ]
+        best = max(shares, default=0.0)
+        if best >= _LEAST_SHARE and shares.count(best) == 1:
+            guessed[row] = candidates[shares.index(best)][0]
+    return guessed
 
 
 @dataclass(frozen=True)

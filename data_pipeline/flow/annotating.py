@@ -23,7 +23,10 @@ from data_pipeline.stage import Stage
 
 _SCORING = ("classify/fasttext.py", "classify/inference.py", "classify/calibrate.py")
 _LANGUAGE = ("annotate/codes.py", "annotate/scripts.py", "annotate/sentences.py")
-_NSFW = tuple(f"annotate/{name}.py" for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary"))
+_NSFW = tuple(
+    f"annotate/{name}.py"
+    for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary", "stopwords")
+)
 
 
 def signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:

@@ -89,6 +89,7 @@ def words(tmp_path: Path) -> NsfwConfig:
         ("SCHEISSE und mist", "de", 2 / 3),
         ("mist in the morning", "en", 0),
         ("mist in the morning", None, 1 / 4),
+        ("mist that was to be in the air of the morning with and of it", None, 0),
         ("你是坏蛋吗", "zh", 2 / 5),
         ("faen ta deg", "nb", 1 / 3),
         ("hello 🖕", "en", 1 / 2),
