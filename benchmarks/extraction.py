@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument(
         "--shipped", action="store_true", help="judge by the shipped classifier, without fitting"
     )
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of the timing")
     options = parser.parse_args()
     root = labelled_pages.folder()

@@ -28,18 +28,18 @@ from data_pipeline.extract import html, metadata, model, parse, tags
 from data_pipeline.extract.charset import decode
 from data_pipeline.extract.layout import BEGIN, INNER, PARENT, STOP
 
-ROUNDS = (160, 120)
+ROUNDS = (110, 70)
 """Trees of the two passes."""
-PARTS = 4
+PARTS = 3
 """Parts of the cross-fitting inside a fit."""
-ROWS = 0.35
+ROWS = 0.3
 """Share of the blocks that trees are fitted on: drawn by weight, so that menus of many blocks lose most of theirs."""
 PARAMETERS = {
     "objective": "cross_entropy",
-    "learning_rate": 0.08,
+    "learning_rate": 0.1,
     "num_leaves": 24,
     "min_data_in_leaf": 80,
-    "feature_fraction": 0.4,
+    "feature_fraction": 0.3,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "lambda_l2": 5.0,

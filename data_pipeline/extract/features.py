@@ -14,6 +14,7 @@ from data_pipeline.extract.hints import N_PURPOSES
 from data_pipeline.extract.layout import (
     BEGIN,
     BOLDED,
+    COMMENTS,
     DEPTH,
     END,
     FIRST_TOKEN,
@@ -43,7 +44,8 @@ _GROUP_NAMES = (
 for _i, _names in enumerate(_GROUP_NAMES):
     GROUPS[_ids(_names)] |= 1 << _i
 N_GROUPS = len(_GROUP_NAMES)
-_HEADING = 0b1110
+IN_COMMENTS = 1 << 40
+"""Bit of the paths that lie in the comments of readers."""
 _PATH_GROUPS = 13
 """Groups from here on are features of the path; those before, of the block's own element."""
 
@@ -188,12 +190,16 @@ def text_features(text, blocks, title, vocabulary, weights):
             ends = 4
         elif end - begin >= 3 and text[j - 2] == 0xE2 and text[j - 1] == 0x80:
             ends = 3 if last == 0xA6 else (1 if last == 0x9D or last == 0x9C or last == 0x99 else 0)
-        elif (end - begin >= 3 and text[j - 2] == 0xE3 and text[j - 1] == 0x80 and last == 0x82) or (
-            end - begin >= 3
-            and text[j - 2] == 0xEF
-            and text[j - 1] == 0xBC
-            and (last == 0x81 or last == 0x9F)
-        ) or (last == 187 and text[j - 1] == 0xC2):
+        elif (
+            (end - begin >= 3 and text[j - 2] == 0xE3 and text[j - 1] == 0x80 and last == 0x82)
+            or (
+                end - begin >= 3
+                and text[j - 2] == 0xEF
+                and text[j - 1] == 0xBC
+                and (last == 0x81 or last == 0x9F)
+            )
+            or (last == 187 and text[j - 1] == 0xC2)
+        ):
             ends = 1
         first = np.int64(text[begin])
         kind = 0
@@ -298,6 +304,8 @@ def element_features(
         tag = nodes[e, TAG]
         signature = np.int64(nodes[e, SIGNATURE])
         bits, wanted = groups[tag], 0
+        if nodes[e, FLAGS] & COMMENTS:
+            bits |= IN_COMMENTS
         weight = 0.0
         t = nodes[e, FIRST_TOKEN]
         while t < n_tokens and tokens[t, 0] == e:
@@ -391,6 +399,7 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
             a[3] += x[b, STOPS] + x[b, COMMAS]
     before = 0.0
     since_heading, level = 0.0, 0
+    heading_tone = heading_hint = 0.0
     h1 = -1
     n_long = 0.0
     title_at = -1
@@ -429,8 +438,8 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         r[16] = min(t[STOPS], 20.0)
         r[17] = min(t[COMMAS], 20.0)
         r[18] = blocks[b, KIND]
-        r[19] = nodes[e, FLAGS]
-        r[20] = nodes[inner, FLAGS] & ~HIDDEN
+        r[19] = 1.0 if (nodes[e, FLAGS] | nodes[inner, FLAGS]) & HIDDEN else 0.0
+        r[20] = nodes[inner, FLAGS] & ~(HIDDEN | COMMENTS)
         k = 21
         # path
         own = 0
@@ -547,7 +556,9 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         r[k + 5] = b - title_at if title_at >= 0 else -999.0
         r[k + 6] = _log(since_heading)
         r[k + 7] = level
-        k += 8
+        r[k + 8] = heading_tone
+        r[k + 9] = heading_hint
+        k += 10
         # the page
         r[k] = _log(n)
         r[k + 1] = _log(total)
@@ -567,6 +578,8 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         heading = groups[nodes[e, TAG]] & 0b1110
         if heading:
             since_heading = 0.0
+            heading_tone = t[TONE]
+            heading_hint = hint[inner, 1]
             level = 1 if heading & 2 else (2 if heading & 4 else 3)
     # sums over windows, from the columns already written
     for b in range(n):

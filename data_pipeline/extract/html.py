@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.extract import features, hints, metadata, model
+from data_pipeline.extract.layout import NODE
 from data_pipeline.extract.parse import Tree, parse
 from data_pipeline.extract.render import render
 
@@ -20,6 +21,12 @@ MAX_BLOCKS = 100_000
 """Blocks of a page that are judged; crawler traps repeat without end."""
 LEAST_CHARS = 25
 """A page whose blocks have fewer characters takes the `articleBody` it declares, if that has more."""
+
+
+ARTICLE_WORDS = 40
+"""Words expected before the comments of readers that make a page an article."""
+COMMENT_SHARE = 0.1
+"""What then remains of the probability of a comment."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Judged:
     """float32 [B, width + CONTEXT]; the context is not filled in."""
     width: int
     """Features of the first pass."""
+    page: np.ndarray
+    """Features of the page, float64 [N_PAGE]."""
 
 
 def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = None) -> Page:
@@ -66,7 +75,7 @@ def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = 
     if len(tree.blocks):
         fitted = fitted or model.load()
         judged = judge(page, tree, found, fitted)
-        keep = verdicts(judged, fitted)
+        keep = verdicts(judged, fitted, url)
         text = render(tree, keep)
     body = metadata.article_body(found)
     if len(body) > LEAST_CHARS and len(text) < max(LEAST_CHARS, len(body) // 3):
@@ -102,7 +111,7 @@ def judge(page: bytes, tree: Tree, found: metadata.Head, fitted: model.Model) ->
     width = features.assemble(
         tree.nodes, tree.blocks, x, sums, path_bits, path_purposes, hint, repeats, features.GROUPS, of_page, f
     )
-    return Judged(tree, found, x, sums, path_bits, f, width)
+    return Judged(tree, found, x, sums, path_bits, f, width, of_page)
 
 
 def first_pass(judged: Judged, forest: model.Forest) -> np.ndarray:
@@ -130,7 +139,19 @@ def add_context(judged: Judged, first: np.ndarray) -> None:
     )
 
 
-def verdicts(judged: Judged, fitted: model.Model) -> np.ndarray:
+def verdicts(judged: Judged, fitted: model.Model, url: str | None = None) -> np.ndarray:
     """Which blocks to keep, boolean [B]."""
     p = second_pass(judged, first_pass(judged, fitted.forests[0]), fitted.forests[1])
-    return model.best_blocks(p, judged.text, model.LEAST)
+    return model.best_blocks(_without_comments(judged, p, url), judged.text, model.LEAST)
+
+
+def _without_comments(judged: Judged, p: np.ndarray, url: str | None) -> np.ndarray:
+    """Probabilities, those of readers' comments cut down where an article stands before them."""
+    inside = (judged.path_bits[judged.tree.blocks[:, NODE]] & features.IN_COMMENTS) != 0
+    if not inside.any() or metadata.is_forum(judged.page, url):
+        return p
+    words = p * judged.text[:, features.WORDS]
+    article = words[: int(np.argmax(inside))].sum()
+    if article < ARTICLE_WORDS or article < 0.7 * words[~inside].sum():
+        return p
+    return np.where(inside, p * COMMENT_SHARE, p)

@@ -10,7 +10,7 @@ TAG, PARENT, END, DEPTH, SIGNATURE, FLAGS, FIRST_TOKEN, N_CHILDREN = range(8)
 NODE_COLUMNS = 8
 NODE, INNER, BEGIN, STOP, LINK, BOLDED, KIND, BREAKS = range(8)
 BLOCK_COLUMNS = 8
-HIDDEN, HREF, ITEMPROP, ROLE, ARIA, ITEMTYPE = (1 << i for i in range(6))
+HIDDEN, HREF, ITEMPROP, ROLE, ARIA, ITEMTYPE, COMMENTS = (1 << i for i in range(7))
 """Flags of an element."""
 PRE, AFTER_RULE, CODE = (1 << i for i in range(3))
 """Flags of a block (KIND)."""

@@ -120,10 +120,10 @@ def reference(data, p, end, names, points, cp1252):
 def add_words(data, p, end, seed, node, tokens, t, limit, sought):
     """Words of an attribute as tokens, whole and in parts (camelCase and punctuation part them; digits go).
 
-    Returns the number of tokens, the hash of all words, and whether one of them is in the table `sought`.
+    Returns the number of tokens, the hash of all words, and what the table `sought` has for one of them, or -1.
     """
     every = BASIS
-    found = False
+    found = -1
     end = min(end, p + MAX_ATTRIBUTE)
     while p < end:
         while p < end and data[p] <= 32:
@@ -166,7 +166,8 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
             tokens[t, 0], tokens[t, 1] = node, whole
             t += 1
         every = ((every ^ whole) * PRIME) & 0xFFFFFFFF
-        found = found or lookup(sought, whole) >= 0
+        if found < 0:
+            found = lookup(sought, whole)
     return t, every, found
 
 

@@ -100,6 +100,13 @@ _SYSTEMS = (
     (b"cdn.shopify", b"woocommerce", b"Magento"),
     (b"phpbb", b"vbulletin", b"xenforo", b"XenForo", b"discourse", b"invisioncommunity"),
 )
+_DISCUSSION = 3
+"""Place of the kind for discussions in _KINDS; their software is the last of _SYSTEMS."""
+_FORUM = re.compile(
+    r"^\w+://[^/]*(?:forum|discuss|community|reddit|answers)|/(?:forums?|threads?|topics?|t|r|questions|discussions?|q)/"
+    r"|viewtopic|showthread|item\?id=",
+    re.I,
+)
 _COUNTED = ("p", "li", "td", "article", "form", "h3", "button", "time")
 N_PAGE = len(_KINDS) + len(_SYSTEMS) + len(_COUNTED) + 4
 
@@ -149,6 +156,13 @@ def page_features(page: bytes, tree: Tree, found: Head) -> np.ndarray:
         float(np.log1p(count[tags.ID["h2"]])),
     ]
     return np.array(values)
+
+
+def is_forum(features: np.ndarray, url: str | None) -> bool:
+    """Whether a page is a discussion, by what it says, by its software or by its address."""
+    return bool(
+        features[_DISCUSSION] or features[len(_KINDS) + len(_SYSTEMS) - 1] or (url and _FORUM.search(url))
+    )
 
 
 def describe(found: Head, url: str | None) -> dict[str, Any]:

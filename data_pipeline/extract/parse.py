@@ -25,6 +25,7 @@ from data_pipeline.extract.layout import (
     AFTER_RULE,
     ARIA,
     BLOCK_COLUMNS,
+    COMMENTS,
     DEPTH,
     END,
     FIRST_TOKEN,
@@ -101,6 +102,7 @@ MAX_MARKS = 600
 MAX_TOKENS = 24
 """Words of class and id that one element may have."""
 
+N_UNSHOWN = len(tags.UNSHOWN_CLASSES)
 _I = tags.ID
 BR, HR, TITLE, META, SCRIPT, MATH, IMG, TIME, ANNOTATION, FRAMESET = (
     _I[n] for n in "br hr title meta script math img time annotation frameset".split()
@@ -325,7 +327,7 @@ def scan(
                     s[S_TOKENS],
                     math_images,
                 )
-                if formula:
+                if formula >= 0:
                     write_formula(
                         data, seen[ALT, 0], seen[ALT, 1], False, s, stack, out, classes, names, points, cp1252
                     )
@@ -371,9 +373,15 @@ def scan(
                 data, seen[CLASS_, 0], seen[CLASS_, 1], BASIS, node, tokens, t, limit, unshown
             )
             signature = ((signature ^ tag) * PRIME) & 0xFFFFFFFF
-            unshow = unshow or (copied and (bits & INLINE != 0 or tag == TD))
+            unshow = unshow or (0 <= copied < N_UNSHOWN and (bits & INLINE != 0 or tag == TD))
+            if copied >= N_UNSHOWN:
+                flags |= COMMENTS
         if seen[ID_, 1]:
-            t, _, _ = add_words(data, seen[ID_, 0], seen[ID_, 1], BASIS, node, tokens, t, limit, unshown)
+            t, _, special = add_words(
+                data, seen[ID_, 0], seen[ID_, 1], BASIS, node, tokens, t, limit, unshown
+            )
+            if special >= N_UNSHOWN:
+                flags |= COMMENTS
         if seen[ROLE_, 1]:
             flags |= ROLE
             t, _, _ = add_words(data, seen[ROLE_, 0], seen[ROLE_, 1], BASIS, node, tokens, t, limit, unshown)
@@ -476,7 +484,7 @@ def _tables() -> tuple[np.ndarray, ...]:
         tags.numbered(tags.NAMES[1:], 1),
         tags.properties(),
         tags.numbered(tags.ATTRIBUTES, 1),
-        tags.numbered(tags.UNSHOWN_CLASSES),
+        tags.numbered([*tags.UNSHOWN_CLASSES, *tags.COMMENT_SECTIONS]),
         tags.numbered(tags.MATH_IMAGES),
         names,
         points,
@@ -488,9 +496,9 @@ def _tables() -> tuple[np.ndarray, ...]:
 def parse(page: bytes) -> Tree:
     """Elements and blocks of a page in UTF-8. Never raises; time and memory are linear in its bytes."""
     data = np.frombuffer(page, np.uint8).copy()  # compiled for arrays that can be written
-    opens = page.count(b"<") + 2
+    opens = int(np.count_nonzero(data == 60)) + 2  # every block ends at a tag, or at the end
     nodes = np.empty((opens, NODE_COLUMNS), np.int32)
-    blocks = np.empty((opens + page.count(b"/p") + 2, BLOCK_COLUMNS), np.int32)
+    blocks = np.empty((opens, BLOCK_COLUMNS), np.int32)
     out = np.empty(len(page) + len(page) // 4 + 4 * opens + 64, np.uint8)
     tokens = np.empty((min(len(page) // 3 + 1, 16 * opens), 2), np.int64)
     marks = np.empty((MAX_MARKS, 3), np.int32)

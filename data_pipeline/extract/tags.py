@@ -51,6 +51,12 @@ UNSHOWN_CLASSES = (
     "line-numbers-rows mwe-math-fallback-image-inline mwe-math-fallback-image-display headerlink mw-editsection"
 ).split()
 """Classes whose elements repeat what stands beside them (rendered maths, line numbers, anchors of headings)."""
+COMMENT_SECTIONS = (
+    "comments commentlist comment-list comments-list comments-area comments-section comment-section comments-container "
+    "comments-wrapper comment-thread disqus_thread kommentare kommentarbereich commentaires comentarios commenti komentarze "
+    "reacties comments-title"
+).split()
+"""Ids and classes of the elements that hold the comments of readers."""
 MATH_IMAGES = "latex tex math mwe-math-fallback-image latexrender teximage".split()
 """Classes of images whose `alt` is TeX."""
 

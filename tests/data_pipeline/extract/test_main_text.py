@@ -52,6 +52,23 @@ def test_the_article_stays_and_its_surroundings_go() -> None:
         assert gone not in text
 
 
+def test_comments_of_readers_go_and_discussions_stay() -> None:
+    opinion = "<p>I disagree with the council, since a wooden bridge costs half as much and can be repaired by anyone.</p>"
+    comments = f'<ol id="comments" class="commentlist"><li>{opinion}</li><li>{opinion}</li></ol>'
+    text = html.main_text(
+        PAGE.format(*PARAGRAPHS, extra="").replace("<footer", comments + "<footer").encode()
+    ).text
+    assert PARAGRAPHS[0] in text
+    assert "wooden bridge" not in text
+    posts = "".join(
+        f'<div class="post"><div class="post-content"><p>{paragraph}</p></div></div>'
+        for paragraph in PARAGRAPHS
+    )
+    thread = f'<html><body><h1>Which bridge?</h1><div id="comments">{posts}</div></body></html>'
+    found = html.main_text(thread.encode(), "http://forum.example/threads/which-bridge.1/").text
+    assert all(paragraph in found for paragraph in PARAGRAPHS)
+
+
 def test_metadata_of_the_page() -> None:
     assert page().metadata == {
         "title": "The flood",
