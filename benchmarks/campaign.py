@@ -114,7 +114,8 @@ def kill_once(
         )
         _, errors = process.communicate(timeout=PATIENCE)
         runs += 1
-    found = tree(output) if finish else expected
+    # A chain goes on in the same folder until a run ends well there.
+    found = tree(output) if process.returncode == 0 else expected
     names = sorted(found.keys() | expected.keys())
     return Kill(victim, stage, status, runs, [n for n in names if found.get(n) != expected.get(n)])
 
@@ -146,7 +147,7 @@ def campaign(words: list[str], folder: Path, kills: int, seed: int, chained: boo
             flush=True,
         )
         made.append(kill)
-        if not chained:
+        if not chained or kill.status == 0:
             shutil.rmtree(output)
     return made
 

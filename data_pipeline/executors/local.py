@@ -39,7 +39,7 @@ PRELOAD = [
 TRIES = 3
 """Workers that one task may take with it before the run ends."""
 RECYCLE_BYTES = 1 * 2**30
-"""Memory of a worker above which it is replaced between two tasks."""
+"""Memory of a worker above which it is replaced between two tasks, if it is also twice what its first one left."""
 
 
 class LocalExecutor(Task, LocalPipelineExecutor):
@@ -92,6 +92,8 @@ class _Worker:
     process: Any
     connection: Connection
     rank: int | None = None
+    base: int = 0
+    """Its memory after its first task of the stage: models stay loaded."""
 
 
 class Pool:
@@ -123,6 +125,8 @@ class Pool:
         job = pickle.dumps(executor)
         waiting, deaths = deque(ranks), Counter[int]()
         left = len(ranks)
+        for worker in self._workers:
+            worker.base = 0
         while left:
             for worker in [w for w in self._workers if w.rank is None]:
                 if waiting:
@@ -142,7 +146,8 @@ class Pool:
                     left -= 1
                     if error is not None:
                         raise error
-                    if size > RECYCLE_BYTES:
+                    worker.base = worker.base or size
+                    if size > max(RECYCLE_BYTES, 2 * worker.base):
                         self._stop(worker)
                 elif worker.process.sentinel in ready:
                     self._bury(worker, waiting, deaths)
