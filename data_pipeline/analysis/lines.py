@@ -185,6 +185,23 @@ def _citation(cps, flags, i, b):
 
 
 @small("int64(uint32[::1], uint32[::1], int64, int64, uint32[::1], int64[:, ::1])")
+def _without_citations(cps, flags, a, b, rest, found):
+    """Copy a line without citations; characters left. `found[0]`: all but citations and spaces at its ends."""
+    size, i = 0, a
+    found[0, 0] = found[0, 1] = b
+    while i < b:
+        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
+        if not cited:
+            rest[size] = cps[i]
+            size += 1
+            if not flags[cps[i]] & SPACE:
+                found[0, 0] = min(found[0, 0], i)
+                found[0, 1] = i + 1
+        i += max(cited, 1)
+    return size
+
+
+@small("int64(uint32[::1], uint32[::1], int64, int64, uint32[::1], int64[:, ::1])")
 def _notices(cps, flags, a, b, text, phrases):
     """Bits of what the characters `a` to `b` hold."""
     bits = 0
@@ -394,29 +411,10 @@ def judge(
             if (longest <= MAX_WORD and pieces >= MIN_WORDS) or bits & CITATION:
                 if bits & CITATION:
                     rest = np.empty(b - a, np.uint32)
-                    size, i = 0, a
-                    while i < b:
-                        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
-                        if cited:
-                            i += cited
-                        else:
-                            rest[size] = cps[i]
-                            size += 1
-                            i += 1
-                    bits = _notices(rest, flags, 0, size, text, phrases) & ~CITATION | CITATION
+                    size = _without_citations(cps, flags, a, b, rest, found)
+                    inner_a, inner_b = found[0, 0], found[0, 1]
+                    bits = _notices(rest, flags, 0, size, text, phrases) | CITATION
                     ended = _is_terminated(rest, 0, size)
-                    i = a
-                    while i < b:
-                        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
-                        if not cited and not flags[cps[i]] & SPACE:
-                            break
-                        i += max(cited, 1)
-                    inner_a = i
-                    while i < b:
-                        cited = _citation(cps, flags, i, b) if cps[i] == 0x5B else 0
-                        if not cited and not flags[cps[i]] & SPACE:
-                            inner_b = i + 1
-                        i += max(cited, 1)
                     room = size + 64
                     begins, sizes = np.empty(room, np.int32), np.empty(room, np.int32)
                     m = find(rest, flags, rules, 0, size, begins, sizes, np.empty(room, np.uint64), 0)
@@ -477,33 +475,27 @@ def judge(
                                     i += max(cited, 1)
 
             # RefinedWeb.
-            kind = -1
-            cut_a, cut_b = int64(lines[line, 0]), following
             if upper * 2 > marks:
                 kind = RW_UPPER
             elif letters == 0 and decimal > 0:
                 kind = RW_NUMERIC
             else:
-                left = (
-                    _leftover(cps, flags, leftovers, a, b, hashes, is_number, found)
-                    if pieces <= SHORT_LINE
-                    else 0
-                )
-                if left & COUNTED:
-                    kind = RW_COUNTER
-                elif pieces == 1:
-                    kind = RW_SINGLE
-                elif left:
-                    kind = RW_LEFTOVER
-                    if found[0, 0] > a or found[0, 1] < b:
-                        cut_a, cut_b = found[0, 0], found[0, 1]
-                        while cut_b < b and flags[cps[cut_b]] & SPACE:
-                            cut_b += 1
-                        while cut_b == b and cut_a > a and flags[cps[cut_a - 1]] & SPACE:
-                            cut_a -= 1
+                left = 0
+                if pieces <= SHORT_LINE:
+                    left = _leftover(cps, flags, leftovers, a, b, hashes, is_number, found)
+                single = RW_SINGLE if pieces == 1 else RW_LEFTOVER if left else -1
+                kind = RW_COUNTER if left & COUNTED else single
             if kind >= 0:
                 row[kind] += 1
                 row[RW_WORDS] += pieces
+                cut_a, cut_b = int64(lines[line, 0]), following
+                if kind == RW_LEFTOVER and (found[0, 0] > a or found[0, 1] < b):
+                    # Of a longer line the phrase alone goes, and the spaces that would be left over.
+                    cut_a, cut_b = found[0, 0], found[0, 1]
+                    while cut_b < b and flags[cps[cut_b]] & SPACE:
+                        cut_b += 1
+                    while cut_b == b and cut_a > a and flags[cps[cut_a - 1]] & SPACE:
+                        cut_a -= 1
                 n = _propose(spans, n, REFINEDWEB, d, cut_a - begin, cut_b - begin, 0)
 
             # Llama 3: repetition within a line.
