@@ -13,7 +13,7 @@ from configs.schema.pipeline import FilterConfig, RecipeConfig, RuleConfig
 from data_pipeline import policy
 from data_pipeline.annotate import heuristics
 from data_pipeline.document import Document, ShardWriter, document_id, read_table, shard_path, write_table
-from data_pipeline.extract import html, wikitext
+from data_pipeline.extract import wikitext
 from data_pipeline.extract.charset import decode
 
 
@@ -57,20 +57,6 @@ def test_wikitext() -> None:
 
 def test_unclosed_wikitext_ends() -> None:
     assert "after" in wikitext.to_text("before {{open\nafter the template that never ends")
-
-
-def test_html_main_text_and_bounds() -> None:
-    body = "".join(
-        f"<p>Paragraph {i} of the article has enough words to be taken for content here.</p>"
-        for i in range(8)
-    )
-    text, fallback = html.main_text(
-        f"<html><body><nav>Menu Home</nav><article>{body}</article></body></html>"
-    )
-    assert "Paragraph 7" in text and "Menu" not in text and not fallback
-    deep = "<div>" * 50_000 + "<p>deep text</p>"
-    assert html.main_text(deep)[1]
-    assert html.main_text("")[0] == ""
 
 
 def shard(run_dir: Path, texts: list[str], language: str | None = None) -> None:
