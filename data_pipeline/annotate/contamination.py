@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit, types
+from numba import types
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import DecontaminateConfig
 from data_pipeline.annotate.evalsets import ANSWER, CONTEXT, QUESTION, SEED, SMALLEST_WEIGHT, Index
+from data_pipeline.compiled import kernel
 from data_pipeline.edits import Span
 from data_pipeline.wordhash import words
 
@@ -87,12 +88,10 @@ _I64, _F64 = (
 _U64 = types.Array(types.uint64, 1, "C", readonly=True)
 
 
-@njit(
+@kernel(
     types.Tuple((types.float64, types.int64, types.int64, types.int64, types.float64))(
         _U64, types.int64, types.int64, _U64, _F64, types.int64, types.int64
-    ),
-    cache=True,
-    nogil=True,
+    )
 )
 def align(text, low, high, part_words, weights, first, last):  # type: ignore[no-untyped-def]
     """Heaviest common subsequence of text[low:high] and part_words[first:last].
@@ -141,14 +140,10 @@ def align(text, low, high, part_words, weights, first, last):  # type: ignore[no
     return best[m], since[m], end, longest, longest_weight
 
 
-@njit(
-    types.int64(
+@kernel(types.int64(
         _U64, _U64, _U64, _I64, _I64, _I64, _I64, _I64, _U64, _F64, _F64, types.int64, types.int64, types.int64[::1],
         types.int64[:, ::1], types.float64[:, ::1],
-    ),
-    cache=True,
-    nogil=True,
-)  # fmt: skip
+    ))  # fmt: skip
 def _candidates(  # type: ignore[no-untyped-def]
     text, bits, keys, first, count, posting_part, posting_at, ends, part_words, weights, total, ngram, base, seen, places,
     values,
@@ -203,7 +198,8 @@ class Annotator:
         check(config)
         self.index, self.config = index, config
         self._seen = np.zeros(len(index.parts), np.int64)
-        self._base, self._apart = 0, 4 * int(np.diff(index.ends).max(initial=0)) + 16
+        self._apart = 4 * int(np.diff(index.ends).max(initial=0)) + 16
+        self._base, self._next = 0, self._apart
         self._places = np.zeros((_MOST_CANDIDATES, 4), np.int64)
         self._values = np.zeros((_MOST_CANDIDATES, 2))
 
@@ -214,8 +210,9 @@ class Annotator:
         signals = dict.fromkeys(COLUMNS, 0.0)
         if len(hashes) < SEED:
             return [], signals
-        # Places of this document, far from those of the one before: `_seen` need not be cleared.
-        self._base += len(hashes) + self._apart
+        # Places of this document lie behind all those of the one before: `_seen` need not be cleared.
+        self._base = self._next
+        self._next = self._base + len(hashes) + self._apart
         n = _candidates(
             hashes, index.filter, index.keys, index.first, index.count, index.posting_part, index.posting_at,
             index.ends, index.words, index.weights, index.total, config.ngram, self._base, self._seen, self._places,

@@ -108,6 +108,17 @@ def test_a_question_is_found_however_it_is_written(annotator: Annotator, change:
     assert found(annotator, change(PROBLEM)) == {("sums", 0)}
 
 
+def test_what_is_found_in_a_document_does_not_depend_on_those_before(tmp_path: Path) -> None:
+    path = tmp_path / "sums.jsonl"
+    path.write_bytes(orjson.dumps(SETS["sums"][0]))
+    config = DecontaminateConfig(sets=(str(path),))
+    index = evalsets.load(config)
+    for before in range(0, 2000, 5):
+        compared = Annotator(index, config)
+        assert compared.matches("and " * before + PROBLEM)[1]["matches"] == 1
+        assert compared.matches(PROBLEM)[1]["matches"] == 1, before
+
+
 def test_a_solution_is_found_without_its_question(annotator: Annotator) -> None:
     assert found(annotator, SOLUTION) == {("sums", 0)}
 
