@@ -40,7 +40,7 @@ _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//")
 _SESSION_PATH = re.compile(r";(?:jsessionid|phpsessid|sid|sessionid)=[^/?;]*", re.IGNORECASE)
 _SESSION_SEGMENT = re.compile(r"/\((?:[A-Z]\([0-9A-Za-z_-]{8,}\))+\)(?=/|$)")
 _INDEX = re.compile(
-    r"/(?:index\.(?:html?|xhtml|shtml|php\d?|aspx?|jspx?|cfm|cgi|pl)|default\.(?:html?|aspx?))$", re.I
+    r"(?:/(?:index\.(?:html?|xhtml|shtml|php\d?|aspx?|jspx?|cfm|cgi|pl)|default\.(?:html?|aspx?)))+$", re.I
 )
 _TRACKING = re.compile(
     r"utm[_-]\w+|(?:mtm|matomo|piwik|hsa)_\w+|pk_(?:campaign|kwd|keyword|source|medium|content|cid)|"
@@ -68,10 +68,12 @@ def canonical(url: str) -> str:
     if split is None:
         return url
     scheme, host, port, raw_path, raw_query, raw_fragment = split
-    host = host.removeprefix("www.") if host.count(".") > 1 else host
+    while host.startswith("www.") and host.count(".") > 1:
+        host = host.removeprefix("www.")
     if ":" in host:
         host = f"[{host}]"
-    place = host if port is None or port == _DEFAULT_PORT[scheme] else f"{host}:{port}"
+    # The canonical form is an address of https, whose default port then says nothing either.
+    place = host if port in (None, _DEFAULT_PORT[scheme], 443) else f"{host}:{port}"
     query = _query(raw_query) if raw_query else ""
     fragment = "#" + _encoded(raw_fragment) if raw_fragment and raw_fragment.startswith("!") else ""
     return f"https://{place}{_path(raw_path or '')}{query}{fragment}"
@@ -140,12 +142,13 @@ def _escape(match: re.Match[str]) -> str:
 def _query(query: str) -> str:
     kept = []
     for parameter in query.split("&"):
-        name, _, value = parameter.partition("=")
+        # Encoded first, so that no escape hides a name.
+        name, _, value = (_encoded(part.replace("+", "%20")) for part in parameter.partition("="))
         name = _AMPERSAND.sub("", name)
         if not name or _TRACKING.fullmatch(name) or _SESSION.fullmatch(name):
             continue
         if name.lower() in ("sid", "s") and _SESSION_VALUE.fullmatch(value):
             continue
-        kept.append((_encoded(name.replace("+", "%20")), _encoded(value.replace("+", "%20"))))
+        kept.append((name, value))
     kept.sort(key=lambda pair: pair[0])
     return "?" + "&".join(f"{name}={value}" for name, value in kept) if kept else ""

@@ -11,7 +11,9 @@ import importlib.resources
 import re
 from urllib.parse import urlsplit
 
-_PLAIN = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[0-9]{0,5})?((?:/[!-\"$->@-~]*)?(?:\?[!-\"$-~]+)?)(?:\?|#[!-~]*)?")
+_PLAIN = re.compile(
+    r"https?://([A-Za-z0-9.-]+)(?::[0-9]{0,5})?((?:/[!-\"$->@-~]*)?(?:\?[!-\"$-~]+)?)(?:\?|#[!-~]*)?"
+)
 """A web address of ASCII, as most are: `urlsplit` takes five times as long."""
 _MAX_HOST = 253
 """Characters of a name (RFC 1035, section 2.3.4)."""
@@ -40,7 +42,7 @@ def ascii_host(host: str) -> str:
     if not host.isascii():
         with contextlib.suppress(UnicodeError):
             host = host.encode("idna").decode("ascii")
-    return host
+    return host.rstrip(".")  # an ideographic full stop has become one of ASCII
 
 
 def registered(host: str) -> str | None:

@@ -38,6 +38,7 @@ EQUAL = [
     ("empty parameters", "http://x.example/a?&b=1&&", "http://x.example/a?b=1"),
     ("no value", "http://x.example/a?b", "http://x.example/a?b="),
     ("ampersand", "http://x.example/a?b=1&amp;c=2", "http://x.example/a?b=1&c=2"),
+    ("tracking, encoded", "http://x.example/a?utm%5Fsource=b", "http://x.example/a"),
 ]
 DIFFERENT = [
     ("path case", "http://x.example/A", "http://x.example/a"),
@@ -123,9 +124,22 @@ def test_canonical_addresses_stay_as_they_are() -> None:
         "#",
         "!",
         "+",
+        "/index.html",
+        "utm%5Fterm=",
+        "a%6Dp;",
+    ]
+    hosts = [
+        "www.x.example",
+        "www.www.x.example",
+        "x.example:443",
+        "x.example:080",
+        "x.example。",
+        "www。é.example.",
     ]
     for _ in range(5000):
-        url = "http://www.x.example/" + "".join(chosen.choices(pieces, k=8))
+        url = f"{chosen.choice(('http', 'https'))}://{chosen.choice(hosts)}/" + "".join(
+            chosen.choices(pieces, k=8)
+        )
         assert canonical(canonical(url)) == canonical(url), url
 
 
