@@ -136,17 +136,21 @@ def campaign(words: list[str], folder: Path, kills: int, seed: int, chained: boo
     if again != expected:
         raise RuntimeError("two undisturbed runs differ")
     print(f"undisturbed: {seconds:.1f} s, {len(expected)} files")
-    made = []
-    for i in range(kills):
+    made: list[Kill] = []
+    i = 0
+    while (dead := sum(kill.victim != "nothing" for kill in made)) < kills and len(made) < 4 * kills:
         output = folder / ("killed" if chained else f"killed-{i}")
         delay = draw.uniform(0.3 if chained else 0.1, 0.8 if chained else 1.0) * seconds
-        kill = kill_once(words, output, expected, delay, draw, finish=not chained or i == kills - 1)
+        kill = kill_once(words, output, expected, delay, draw, finish=not chained or dead == kills - 1)
         verdict = "identical" if not kill.differences else f"DIFFERENT: {', '.join(kill.differences[:5])}"
         print(
             f"  {i + 1:>2}. {kill.victim:<8} after {delay:5.1f} s in {kill.stage:<12} runs {kill.runs}  {verdict}",
             flush=True,
         )
         made.append(kill)
+        i += 1
+        if kill.victim == "nothing":
+            seconds *= 0.8  # the machine has become faster
         if not chained or kill.status == 0:
             shutil.rmtree(output)
     return made
