@@ -15,7 +15,9 @@ import unicodedata
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from data_pipeline.compiled import kernel, subroutine
 
 GAP, JOIN = 0, 1
 """Classes of the folding table: ends a word; is no part of a word and does not end it."""
@@ -77,7 +79,7 @@ def _ascii_folding() -> np.ndarray:
     return table
 
 
-@njit(cache=True, inline="always")
+@subroutine
 def _mix(x):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64 (Steele et al., 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -96,7 +98,7 @@ def _signature(code: types.Type) -> Any:
     )
 
 
-@njit([_signature(types.uint8), _signature(types.uint32)], cache=True, nogil=True)
+@kernel(_signature(types.uint8), _signature(types.uint32))
 def _scan(codes, table, prefix, hashes, starts, ends):  # type: ignore[no-untyped-def]
     n = len(codes)
     found = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import int64
 
-from data_pipeline.analysis.compiled import kernel, small
+from data_pipeline.compiled import kernel, small
 
 BUCKETS = 2**18
 """Rare words share buckets, which bounds memory and keeps what is rare from looking impossible."""

@@ -15,7 +15,6 @@ from data_pipeline.analysis.characters import (
     TERMINAL,
     UPPER,
 )
-from data_pipeline.analysis.compiled import kernel, small
 from data_pipeline.analysis.phrases import (
     ANYWHERE,
     BEGIN,
@@ -29,6 +28,7 @@ from data_pipeline.analysis.phrases import (
     SCRIPT,
 )
 from data_pipeline.analysis.word_rules import find, mix
+from data_pipeline.compiled import kernel, small
 
 COLUMNS = (
     "c4_long",

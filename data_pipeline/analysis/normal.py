@@ -13,7 +13,7 @@ import numpy as np
 import regex
 from numba import uint32
 
-from data_pipeline.analysis.compiled import small
+from data_pipeline.compiled import small
 
 _SPACE = regex.compile(r"\s+")
 _SPACED = 0x20

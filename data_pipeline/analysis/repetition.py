@@ -10,8 +10,8 @@ import numpy as np
 from numba import int64, uint64
 
 from data_pipeline.analysis.characters import SPACE
-from data_pipeline.analysis.compiled import kernel, small
 from data_pipeline.analysis.word_rules import mix
+from data_pipeline.compiled import kernel, small
 
 DUPLICATES = [
     "lines",

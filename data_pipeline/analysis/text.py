@@ -14,7 +14,7 @@ from data_pipeline.analysis.characters import (
     SPACE,
     TERMINAL,
 )
-from data_pipeline.analysis.compiled import small
+from data_pipeline.compiled import small
 
 COUNTS = (
     "alnum",

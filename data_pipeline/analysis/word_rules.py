@@ -33,8 +33,8 @@ from data_pipeline.analysis.characters import (
     WORD,
     table,
 )
-from data_pipeline.analysis.compiled import kernel, small
 from data_pipeline.analysis.english import exceptions, units
+from data_pipeline.compiled import kernel, small
 
 COUNTS = ("lexical", "lexical_chars", "alpha", "stop_words")
 """Columns of `count`: words that hold more than symbols, their characters, words that hold a letter, stop words."""

@@ -15,7 +15,9 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from numba import int64, njit, uint32, uint64
+from numba import int64, uint32, uint64
+
+from data_pipeline.compiled import kernel, subroutine
 
 MAX_LISTS = 62
 """Lists that a trie holds beside two of our own."""
@@ -140,14 +142,14 @@ def count(trie: Trie, texts: pa.Array, groups: Sequence[np.ndarray]) -> np.ndarr
     return out
 
 
-@njit("uint64(uint64, uint64)", cache=True, nogil=True)
+@kernel("uint64(uint64, uint64)")
 def _key(node, token):
     h = (token ^ (node * uint64(0x9E3779B97F4A7C15))) * uint64(0xFF51AFD7ED558CCD)
     h ^= h >> uint64(32)
     return h | uint64(1)
 
 
-@njit(nogil=True)
+@subroutine
 def _decode(data, i, end):
     """(code point, bytes) at `i`."""
     c = uint32(data[i])
@@ -162,12 +164,12 @@ def _decode(data, i, end):
     return value, size
 
 
-@njit(nogil=True)
+@subroutine
 def _hashed(h, c):
     return (h ^ uint64(c)) * uint64(0x100000001B3)
 
 
-@njit("int64(uint8[::1], uint8[::1], uint32[::1], uint8[::1], uint64[::1])", cache=True, nogil=True)
+@kernel("int64(uint8[::1], uint8[::1], uint32[::1], uint8[::1], uint64[::1])")
 def _tokens(data, classes, folded, symbols, out):
     """Tokens of a phrase; how many there are."""
     n, i, end = 0, int64(0), len(data)
@@ -196,11 +198,9 @@ def _tokens(data, classes, folded, symbols, out):
     return n
 
 
-@njit(
+@kernel(
     "void(uint8[::1], int64[::1], uint64[:, ::1], uint8[::1], uint32[::1], uint8[::1], uint64[::1], int32[::1], "
-    "uint64[::1], uint8[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])",
-    cache=True,
-    nogil=True,
+    "uint64[::1], uint8[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])"
 )
 def _count(data, offsets, masks, classes, folded, symbols, keys, nodes, lists, first, seen, out, loose):
     groups = masks.shape[1]

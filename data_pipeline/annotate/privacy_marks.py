@@ -8,9 +8,9 @@ some hundred bytes (a private key: 16 KiB). Helpers take and return positions in
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from data_pipeline.annotate.privacy_tables import lookup, word_hash
+from data_pipeline.compiled import kernel, subroutine
 
 EMAIL, SECRET = 0, 6
 MAX_LOCAL = 64
@@ -38,7 +38,7 @@ _NAMES = _padded(("secret", "token", "password", "passwd", "pwd", "apikey", "key
 _HINTS = _padded(("api", "access", "secret", "private", "auth", "account", "encryption", "signing", "master"))
 
 
-@njit(nogil=True)
+@subroutine
 def _host_end(data, at, high, cls, keys, values):
     """End of a host name with a plausible top-level domain that begins at `at`; 0 where there is none."""
     limit = min(high, at + MAX_DOMAIN)
@@ -80,7 +80,7 @@ def _host_end(data, at, high, cls, keys, values):
     return last if end else 0
 
 
-@njit(nogil=True)
+@subroutine
 def _email(data, low, high, at, after, cls, keys, values):
     """(begin, end) of an address whose at-sign stands at `at` and whose domain begins at `after`; begin -1: none."""
     begin = at
@@ -108,7 +108,7 @@ def _email(data, low, high, at, after, cls, keys, values):
     return begin, end
 
 
-@njit(nogil=True)
+@subroutine
 def _spelled_at(data, i, high):
     """Where the domain begins behind `(at)`, `[at]` or ` -at- ` at `i`; 0 where it is something else."""
     close = 41 if data[i] == 40 else 93 if data[i] == 91 else 45
@@ -133,7 +133,7 @@ def _spelled_at(data, i, high):
     return k
 
 
-@njit(nogil=True)
+@subroutine
 def _credentials(data, low, at, cls):
     """Begin of the password in `scheme://user:password@` with the at-sign at `at`; -1: none."""
     colon = -1
@@ -152,7 +152,7 @@ def _credentials(data, low, at, cls):
     return -1
 
 
-@njit(nogil=True)
+@subroutine
 def _run(data, at, high, cls, limit):
     """End of the run of letters, digits, `-` and `_` from `at` on, or -1 where it is longer than `limit`."""
     k = at
@@ -163,7 +163,7 @@ def _run(data, at, high, cls, limit):
     return k
 
 
-@njit(nogil=True)
+@subroutine
 def _prefixed(data, low, high, i, cls, text, sizes):
     """(begin, end) of a key with a known prefix of which the byte at `i` is part; begin -1: none."""
     for p in range(len(text)):
@@ -191,7 +191,7 @@ def _prefixed(data, low, high, i, cls, text, sizes):
     return -1, 0
 
 
-@njit(nogil=True)
+@subroutine
 def _amazon(data, low, high, i, cls):
     """(begin, end) of an AWS key id, of which the third (K) or second (S) letter stands at `i`; begin -1: none."""
     begin = i - 1
@@ -211,7 +211,7 @@ def _amazon(data, low, high, i, cls):
     return begin, end
 
 
-@njit(nogil=True)
+@subroutine
 def _web_token(data, low, high, i, cls):
     """(begin, end) of a JSON web token `eyJ….eyJ….…` whose J stands at `i`; begin -1: none."""
     begin = i - 2
@@ -236,7 +236,7 @@ def _web_token(data, low, high, i, cls):
     return begin, k
 
 
-@njit(nogil=True)
+@subroutine
 def _same(data, at, high, text):
     if at + len(text) > high:
         return False
@@ -246,7 +246,7 @@ def _same(data, at, high, text):
     return k == len(text)
 
 
-@njit(nogil=True)
+@subroutine
 def _private_key(data, high, i):
     """End of a PEM private key that begins at `i`; 0: none. A block that is cut counts as far as it goes."""
     if not _same(data, i, high, _BEGIN):
@@ -278,7 +278,7 @@ def _private_key(data, high, i):
     return last
 
 
-@njit(nogil=True)
+@subroutine
 def _spells(data, at, word):
     """Length of a word, if it stands at `at` in either case; 0: it does not."""
     n = 0
@@ -289,7 +289,7 @@ def _spells(data, at, word):
     return n
 
 
-@njit(nogil=True)
+@subroutine
 def _size(word):
     n = 0
     while n < len(word) and word[n]:
@@ -297,7 +297,7 @@ def _size(word):
     return n
 
 
-@njit(nogil=True)
+@subroutine
 def _keyword(data, low, at, cls):
     """Whether what is assigned at `at` is called secret, token, password, or a key of something."""
     k = at
@@ -320,7 +320,7 @@ def _keyword(data, low, at, cls):
     return False
 
 
-@njit(nogil=True)
+@subroutine
 def _assigned(data, low, high, i, cls, counts):
     """(begin, end) of a random value that is assigned at `i` (`=` or `:`) to a secret name; begin -1: none."""
     k = i + 1
@@ -352,7 +352,7 @@ def _assigned(data, low, high, i, cls, counts):
     return (begin, k) if entropy >= 3.0 and (entropy >= 3.5 or size < 40) else (-1, 0)
 
 
-@njit(nogil=True)
+@subroutine
 def _characters(data, begin, end):
     """Code points of a piece of UTF-8."""
     n = 0
@@ -361,10 +361,8 @@ def _characters(data, begin, end):
     return n
 
 
-@njit(
-    "int64(uint8[::1], int64[::1], uint8[::1], uint64[::1], int64[::1], uint8[:, ::1], int64[:, ::1], int32[:, ::1])",
-    cache=True,
-    nogil=True,
+@kernel(
+    "int64(uint8[::1], int64[::1], uint8[::1], uint64[::1], int64[::1], uint8[:, ::1], int64[:, ::1], int32[:, ::1])"
 )
 def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
     """E-mail addresses and keys of documents: rows of (document, begin, end, kind), in code points; how many there are.

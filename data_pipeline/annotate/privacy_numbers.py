@@ -8,9 +8,9 @@ bytes; 0 or -1 means that nothing was found.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from data_pipeline.annotate.privacy_tables import lookup, word_hash
+from data_pipeline.compiled import kernel, subroutine
 
 IP, PHONE, CARD, IBAN, SSN = 1, 2, 3, 4, 5
 LOOK_BEHIND = 32
@@ -21,7 +21,7 @@ _NO_PHONE_AFTER = (45, 46, 44, 47, 35, 36, 95, 61, 37, 38, 43, 126)
 _W_PHONE, _W_OTHER, _W_VERSION, _W_ADDRESS, _W_CARD, _W_NATIONAL, _W_LINK = 1, 2, 4, 8, 16, 32, 64
 
 
-@njit(nogil=True)
+@subroutine
 def _words_before(data, low, at, cls, keys, values):
     """(what the nearest word that says something says, what all of them say), looking back from `at`.
 
@@ -55,7 +55,7 @@ def _words_before(data, low, at, cls, keys, values):
     return nearest, every
 
 
-@njit(nogil=True)
+@subroutine
 def _ipv4(data, low, high, i, cls):
     """End of four numbers from 0 to 255 between dots, and those numbers; 0 where there are none."""
     octets = 0
@@ -81,7 +81,7 @@ def _ipv4(data, low, high, i, cls):
     return k, octets
 
 
-@njit(nogil=True)
+@subroutine
 def _public(octets):
     """Whether an IPv4 address may belong to somebody (RFC 6890)."""
     a, b, c = octets >> 24, octets >> 16 & 255, octets >> 8 & 255
@@ -96,7 +96,7 @@ def _public(octets):
     )
 
 
-@njit(nogil=True)
+@subroutine
 def _ipv6(data, low, high, i, cls):
     """End of a global unicast IPv6 address (2000::/3 without documentation) that begins at `i`; 0: none."""
     groups, size, doubled, value = 0, 0, False, 0
@@ -147,7 +147,7 @@ def _ipv6(data, low, high, i, cls):
     return end if groups == 8 else 0
 
 
-@njit(nogil=True)
+@subroutine
 def _groups(data, high, i, cls, out):
     """Groups of digits from `i` on, with at most three separating bytes between: (how many, 0 where it is too long).
 
@@ -197,7 +197,7 @@ def _groups(data, high, i, cls, out):
         k = j
 
 
-@njit(nogil=True)
+@subroutine
 def _luhn(data, begin, end, cls):
     total, odd = 0, False
     for k in range(end - 1, begin - 1, -1):
@@ -210,7 +210,7 @@ def _luhn(data, begin, end, cls):
     return total % 10 == 0
 
 
-@njit(nogil=True)
+@subroutine
 def _issued(six, digits):
     """Whether a card of so many digits is issued under these first six."""
     two, three, four = six // 10000, six // 1000, six // 100
@@ -231,7 +231,7 @@ def _issued(six, digits):
     return four in (5018, 5020, 5038, 5893, 6304, 6759, 6761, 6762, 6763) and 16 <= digits <= 19
 
 
-@njit(nogil=True)
+@subroutine
 def _card(data, g, n, cls, says_other):
     """End of a payment card number in the groups; 0: none. ISO/IEC 7812: issuer, length, Luhn's check digit."""
     digits = 0
@@ -265,7 +265,7 @@ def _card(data, g, n, cls, says_other):
     return 0
 
 
-@njit(nogil=True)
+@subroutine
 def _iban(data, high, i, cls, lengths):
     """End of an IBAN whose country letters stand at `i`; 0: none. ISO 13616: length by country, remainder 1 by 97."""
     size = lengths[data[i] - 65, data[i + 1] - 65]
@@ -300,7 +300,7 @@ def _iban(data, high, i, cls, lengths):
     return k if (rest * 1000000 + tail) % 97 == 1 else 0
 
 
-@njit(nogil=True)
+@subroutine
 def _plain_date(g, n):
     """Whether groups look like a date, or a year and something."""
     if n < 3 or g[1, 2] & 1 or g[1, 2] != g[2, 2]:
@@ -309,7 +309,7 @@ def _plain_date(g, n):
     return (a == 4 and b <= 2 and c <= 2) or (a <= 2 and b <= 2 and (c == 4 or c == 2))
 
 
-@njit(nogil=True)
+@subroutine
 def _international(data, g, n, cls, countries, skip):
     """End of an E.164 number whose country code begins `skip` digits into the first group; 0: none."""
     first = g[0, 0] + skip
@@ -354,7 +354,7 @@ def _international(data, g, n, cls, countries, skip):
     return best
 
 
-@njit(nogil=True)
+@subroutine
 def _phone(data, low, high, i, g, n, nearest, cls, countries):
     """(begin, end) of a telephone number whose first digit stands at `i`; begin -1: none."""
     begin = i
@@ -465,7 +465,7 @@ def _phone(data, low, high, i, g, n, nearest, cls, countries):
     return -1, 0
 
 
-@njit(nogil=True)
+@subroutine
 def _social_security(data, low, high, i, g, n, nearest, every, cls):
     """End of a US social security number; 0: none. The numbers that are never issued are left out."""
     if n < 3 or g[1, 2] != g[2, 2] or g[1, 2] not in (1, 2):
@@ -491,7 +491,7 @@ def _social_security(data, low, high, i, g, n, nearest, every, cls):
     return tail
 
 
-@njit(nogil=True)
+@subroutine
 def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, ibans, g):
     """(begin, end, kind) of what the digit at `i` begins; begin -1: nothing."""
     if i + 1 >= high or not (cls[data[i + 1]] & (_DIGIT | _HEX) or data[i + 1] in (32, 40, 41, 45, 46)):
@@ -556,10 +556,8 @@ def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, 
     return begin, end, PHONE
 
 
-@njit(
-    "int64(uint8[::1], int64[::1], uint8[::1], uint64[::1], int64[::1], uint8[::1], uint8[:, ::1], int32[:, ::1])",
-    cache=True,
-    nogil=True,
+@kernel(
+    "int64(uint8[::1], int64[::1], uint8[::1], uint64[::1], int64[::1], uint8[::1], uint8[:, ::1], int32[:, ::1])"
 )
 def scan(data, offsets, cls, word_keys, word_values, countries, ibans, out):
     """Numbers of documents: rows of (document, begin, end, kind), in code points; how many there are.

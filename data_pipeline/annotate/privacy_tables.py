@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
+
+from data_pipeline.compiled import subroutine
 
 DIGIT, UPPER, LOWER, LOCAL, HEX, TRIGGER, TOKEN = 1, 2, 4, 8, 16, 32, 64
 """Bits of a byte: `LOCAL` may stand in the local part of an address, `TOKEN` in a key, at `TRIGGER` one is looked at."""
@@ -155,7 +157,7 @@ def prefixes() -> tuple[np.ndarray, np.ndarray]:
     return text, sizes
 
 
-@njit(nogil=True)
+@subroutine
 def lookup(keys, values, h):  # type: ignore[no-untyped-def]
     """Value of a hash in a table of `_hashed`; 0 where it is not in it."""
     mask = uint64(len(keys) - 1)
@@ -167,7 +169,7 @@ def lookup(keys, values, h):  # type: ignore[no-untyped-def]
     return 0
 
 
-@njit(nogil=True)
+@subroutine
 def word_hash(data, begin, end):  # type: ignore[no-untyped-def]
     """`hash_word` of some bytes, ASCII in lower case."""
     h = uint64(0xCBF29CE484222325)

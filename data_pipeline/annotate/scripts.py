@@ -13,6 +13,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from data_pipeline.compiled import kernel
+
 _RANGES = """
     Latn 41-5a,61-7a,aa,ba,c0-d6,d8-f6,f8-2b8,2e0-2e4,1d00-1d25,1d2c-1d5c,1d62-1d65,1d6b-1d77,1d79-1dbe,
     1e00-1eff,2071-207f,2090-209c,212a-212b,2132,214e,2183-2184,2c60-2c7f,a722-a787,a78b-a7d9,a7f2-a7ff,
@@ -134,7 +136,7 @@ def count(texts: pa.Array) -> np.ndarray:
     return out
 
 
-@numba.njit(numba.void(_BYTES, _STARTS, numba.uint8[::1], numba.int64[:, ::1]), cache=True, nogil=True)
+@kernel(numba.void(_BYTES, _STARTS, numba.uint8[::1], numba.int64[:, ::1]))
 def _count(data, starts, table, out):  # type: ignore[no-untyped-def]
     counts = np.zeros(256, np.int64)
     for row in range(len(starts) - 1):

@@ -8,6 +8,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from data_pipeline.compiled import kernel
+
 SPACED = ".!?…"
 """Marks that end a sentence where white space, a closing mark or the end of the text follows."""
 ALONE = (
@@ -59,7 +61,7 @@ def count(texts: pa.Array) -> np.ndarray:
     return out
 
 
-@numba.njit(numba.void(_BYTES, _STARTS, numba.uint8[::1], numba.int64[::1]), cache=True, nogil=True)
+@kernel(numba.void(_BYTES, _STARTS, numba.uint8[::1], numba.int64[::1]))
 def _count(data, starts, kinds, out):  # type: ignore[no-untyped-def]
     for row in range(len(starts) - 1):
         i, end = starts[row], starts[row + 1]

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from configs.schema.pipeline import ClassifierConfig
 from data_pipeline.classify import inference
+from data_pipeline.compiled import kernel, subroutine
 
 SCALE = 15.0
 """Weight of the output layer: n-grams that a text counts for. Calibration finds the right one; this does not saturate."""
@@ -108,7 +109,7 @@ def _save(
             file.write(np.ascontiguousarray(matrix).data)
 
 
-@numba.njit(numba.uint8(_BYTES, numba.int64, numba.int64, numba.int64), cache=True, inline="always")
+@subroutine
 def _byte(data, begin, length, j):  # type: ignore[no-untyped-def]
     """Byte `j` of a word between `<` and `>`."""
     if j == 0:
@@ -118,9 +119,7 @@ def _byte(data, begin, length, j):  # type: ignore[no-untyped-def]
     return data[begin + j - 1]
 
 
-@numba.njit(
-    numba.void(_BYTES, _STARTS, numba.int64, numba.int64, numba.int64[:, ::1], numba.int64), cache=True
-)
+@kernel(numba.void(_BYTES, _STARTS, numba.int64, numba.int64, numba.int64[:, ::1], numba.int64))
 def _count(data, starts, low, high, counts, column):  # type: ignore[no-untyped-def]
     """Add the n-grams of lines of words and single spaces to one column of counts [bucket, labels]."""
     n_buckets = np.uint32(len(counts))

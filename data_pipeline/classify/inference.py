@@ -16,6 +16,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from data_pipeline.compiled import kernel, subroutine
+
 MAGIC, VERSION = 793712314, 12
 HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL = 1, 2, 3, 4
 _SUPERVISED = 3
@@ -207,9 +209,7 @@ def _buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8), found
 
 
-@numba.njit(
-    numba.types.Tuple((numba.int64, numba.uint8[::1]))(_BYTES, numba.int64[::1], numba.int64[::1]), cache=True
-)
+@kernel(numba.types.Tuple((numba.int64, numba.uint8[::1]))(_BYTES, numba.int64[::1], numba.int64[::1]))
 def _entries(raw, starts, counts):  # type: ignore[no-untyped-def]
     """Dictionary entries (word, NUL, int64 count, int8 type); bytes used, -1 where `raw` ends too early."""
     blob = np.empty(len(raw), np.uint8)
@@ -231,7 +231,7 @@ def _entries(raw, starts, counts):  # type: ignore[no-untyped-def]
     return position, blob[:filled].copy()
 
 
-@numba.njit("uint32(uint32, uint8)", cache=True, inline="always")
+@subroutine
 def _fnv(h, byte):  # type: ignore[no-untyped-def]
     """One step of FNV-1a over a signed byte, as fastText has it."""
     wide = np.uint32(byte)
@@ -240,7 +240,7 @@ def _fnv(h, byte):  # type: ignore[no-untyped-def]
     return np.uint32((h ^ wide) * np.uint32(16777619))
 
 
-@numba.njit("void(uint8[::1], int64[::1], int64, int32[::1])", cache=True)
+@kernel("void(uint8[::1], int64[::1], int64, int32[::1])")
 def _fill(blob, starts, n_words, table):  # type: ignore[no-untyped-def]
     mask = len(table) - 1
     for word in range(n_words):
@@ -253,7 +253,7 @@ def _fill(blob, starts, n_words, table):  # type: ignore[no-untyped-def]
         table[slot] = word
 
 
-@numba.njit("boolean(int64)", cache=True, inline="always")
+@subroutine
 def _is_space(c):  # type: ignore[no-untyped-def]
     """What `str.split` splits at, and NUL."""
     if c <= 32:
@@ -271,7 +271,7 @@ def _is_space(c):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(numba.int64(_BYTES, numba.int64, numba.int64, numba.int64), cache=True)
+@kernel(numba.int64(_BYTES, numba.int64, numba.int64, numba.int64))
 def _skip(data, position, end, characters):  # type: ignore[no-untyped-def]
     """Byte position `characters` code points after `position`."""
     while position < end and characters > 0:
@@ -282,13 +282,9 @@ def _skip(data, position, end, characters):  # type: ignore[no-untyped-def]
     return position
 
 
-@numba.njit(
-    numba.void(
+@kernel(numba.void(
         _BYTES, _STARTS, numba.int64, _BYTES, _STARTS, numba.int32[::1], numba.int64, _MATRIX, *[numba.int64] * 4, _MATRIX
-    ),
-    cache=True,
-    nogil=True,
-)  # fmt: skip
+    ))  # fmt: skip
 def _hidden(  # type: ignore[no-untyped-def]
     data, offsets, max_characters, words, starts, table, end_of_line, inputs, bucket, min_gram, max_gram, word_ngrams, out
 ):  # fmt: skip
@@ -431,7 +427,7 @@ def _hidden(  # type: ignore[no-untyped-def]
                 total[d] *= scale
 
 
-@numba.njit("void(float32[:, ::1], float32[:, ::1], boolean, float32[:, ::1])", cache=True, nogil=True)
+@kernel("void(float32[:, ::1], float32[:, ::1], boolean, float32[:, ::1])")
 def _flat(hidden, outputs, is_softmax, out):  # type: ignore[no-untyped-def]
     for row in range(len(hidden)):
         scores = out[row]
@@ -455,9 +451,7 @@ def _flat(hidden, outputs, is_softmax, out):  # type: ignore[no-untyped-def]
             scores[k] /= total
 
 
-@numba.njit(
-    "void(float32[:, ::1], float32[:, ::1], int32[::1], int32[::1], float32[:, ::1])", cache=True, nogil=True
-)
+@kernel("void(float32[:, ::1], float32[:, ::1], int32[::1], int32[::1], float32[:, ::1])")
 def _tree(hidden, outputs, left, right, out):  # type: ignore[no-untyped-def]
     n = out.shape[1]
     node = np.empty(2 * n - 1, np.float32)

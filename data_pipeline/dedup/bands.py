@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from configs.schema.pipeline import DedupConfig
+from data_pipeline.compiled import kernel
 from data_pipeline.dedup import arrays, index
 from data_pipeline.dedup.arrays import Arrays
 from data_pipeline.dedup.kernels import I64
@@ -85,7 +86,7 @@ def _edges(keys: np.ndarray, numbers: np.ndarray, own: int) -> tuple[np.ndarray,
     return np.stack([numbers[chosen], leader[chosen]], axis=1), int(shared.sum())
 
 
-@numba.njit(I64(I64[::1], I64), cache=True, nogil=True)
+@kernel(I64(I64[::1], I64))
 def _root(parent: np.ndarray, i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -93,7 +94,7 @@ def _root(parent: np.ndarray, i: int) -> int:
     return i
 
 
-@numba.njit(numba.void(I64[::1], I64[:, ::1]), cache=True, nogil=True)
+@kernel(numba.void(I64[::1], I64[:, ::1]))
 def _unite(parent: np.ndarray, edges: np.ndarray) -> None:
     for e in range(len(edges)):
         for i in edges[e]:
@@ -106,7 +107,7 @@ def _unite(parent: np.ndarray, edges: np.ndarray) -> None:
             parent[a] = b
 
 
-@numba.njit(numba.void(I64[::1]), cache=True, nogil=True)
+@kernel(numba.void(I64[::1]))
 def _resolve(parent: np.ndarray) -> None:
     for i in range(len(parent)):
         if parent[i] >= 0:

@@ -14,8 +14,9 @@ Shapes: w words, g grams, n documents.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from data_pipeline.compiled import kernel
 from data_pipeline.wordhash import words
 
 STEM = 5
@@ -26,9 +27,7 @@ MOST = 1024
 """Grams in a sketch; the standard error of a containment of 0.8 is then 0.0125."""
 
 
-@njit(
-    types.uint32[::1](types.Array(types.uint64, 1, "C", readonly=True), types.int64), cache=True, nogil=True
-)
+@kernel(types.uint32[::1](types.Array(types.uint64, 1, "C", readonly=True), types.int64))
 def _pairs(hashes, window):  # type: ignore[no-untyped-def]
     n = len(hashes)
     found = np.empty(n * window, np.uint32)
@@ -62,7 +61,7 @@ def sketch(text: str) -> tuple[np.ndarray, int]:
 _U32 = types.Array(types.uint32, 1, "C", readonly=True)
 
 
-@njit(types.float64(_U32, types.int64, _U32, types.int64), cache=True, nogil=True)
+@kernel(types.float64(_U32, types.int64, _U32, types.int64))
 def containment(a, level_a, b, level_b):  # type: ignore[no-untyped-def]
     """Share of the grams of `a` that are in `b`, two sketches and their levels; 0 where `a` has none."""
     bound = np.uint64(1) << np.uint64(32 - max(level_a, level_b))

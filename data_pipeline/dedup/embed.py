@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from data_pipeline.compiled import kernel
 from data_pipeline.dedup.coverage import STEM
 from data_pipeline.wordhash import words
 
@@ -69,12 +70,10 @@ def terms(text: str) -> tuple[np.ndarray, np.ndarray]:
     return features[starts], np.diff(starts, append=len(features))
 
 
-@njit(
+@kernel(
     types.float64[::1](
         types.int64[::1], types.float64[::1], types.float32[::1], types.int32[::1], types.float32[:, ::1]
-    ),
-    cache=True,
-    nogil=True,
+    )
 )
 def _weighted_sum(features, weights, inverse, row, directions):  # type: ignore[no-untyped-def]
     # In order and in float64: the sum is the same on every machine.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from data_pipeline.compiled import kernel, subroutine
+
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
 UNSPACED = np.uint32(1 << 31)
@@ -28,7 +30,7 @@ HASHES = numba.types.Array(U64, 1, "C", readonly=True)
 _I32, _U32, _F32, _U8 = numba.int32, numba.uint32, numba.float32, numba.uint8
 
 
-@numba.njit("uint64(uint64)", cache=True, inline="always")
+@subroutine
 def scramble(x):  # type: ignore[no-untyped-def]
     # `mix` in compiled code; its Python form serves arrays.
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -36,7 +38,7 @@ def scramble(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit(I64(BYTES, I64, I64, numba.uint32[::1], I64, U64[::1]), cache=True, nogil=True)
+@kernel(I64(BYTES, I64, I64, numba.uint32[::1], I64, U64[::1]))
 def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: int, out: np.ndarray) -> int:
     """Write the shingles of data[start:end] (UTF-8) to `out`, which has (end - start) // 2 + 1 places; how many."""
     words = 0
@@ -92,7 +94,7 @@ def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: 
     return words - width + 1
 
 
-@numba.njit(I64(BYTES, I64[::1], numba.uint32[::1], I64, U64[::1], I64[::1]), cache=True, nogil=True)
+@kernel(I64(BYTES, I64[::1], numba.uint32[::1], I64, U64[::1], I64[::1]))
 def shingle_batch(
     data: np.ndarray, offsets: np.ndarray, table: np.ndarray, ngram: int, out: np.ndarray, ends: np.ndarray
 ) -> int:
@@ -104,7 +106,7 @@ def shingle_batch(
     return n
 
 
-@numba.njit("int64(uint64[::1], uint64[::1])", cache=True, nogil=True)
+@kernel("int64(uint64[::1], uint64[::1])")
 def _distinct(hashes: np.ndarray, out: np.ndarray) -> int:
     """Write the distinct values of `hashes` in ascending order to `out`; how many.
 
@@ -139,7 +141,7 @@ def _distinct(hashes: np.ndarray, out: np.ndarray) -> int:
     return distinct
 
 
-@numba.njit("int64(uint64[::1], int64[::1], uint64[::1], int64[::1])", cache=True, nogil=True)
+@kernel("int64(uint64[::1], int64[::1], uint64[::1], int64[::1])")
 def set_batch(hashes: np.ndarray, ends: np.ndarray, out: np.ndarray, sizes: np.ndarray) -> int:
     n = 0
     start = 0
@@ -150,12 +152,7 @@ def set_batch(hashes: np.ndarray, ends: np.ndarray, out: np.ndarray, sizes: np.n
     return n
 
 
-@numba.njit(
-    numba.void(HASHES, I64[::1], _U32[::1], _U32[::1], _U32[:, ::1]),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@kernel(numba.void(HASHES, I64[::1], _U32[::1], _U32[::1], _U32[:, ::1]))
 def minima_batch(
     hashes: np.ndarray, ends: np.ndarray, multiplier: np.ndarray, mask: np.ndarray, minima: np.ndarray
 ) -> None:
@@ -170,7 +167,7 @@ def minima_batch(
         start = ends[k]
 
 
-@numba.njit(numba.void(_U32[:, ::1], I64, I64, U64[:, ::1]), cache=True, nogil=True)
+@kernel(numba.void(_U32[:, ::1], I64, I64, U64[:, ::1]))
 def band_key_batch(minima: np.ndarray, bands: int, rows: int, keys: np.ndarray) -> None:
     for k in range(len(minima)):
         for band in range(bands):
@@ -180,7 +177,7 @@ def band_key_batch(minima: np.ndarray, bands: int, rows: int, keys: np.ndarray) 
             keys[k, band] = key
 
 
-@numba.njit(numba.float64(HASHES, HASHES, numba.float64), cache=True, nogil=True)
+@kernel(numba.float64(HASHES, HASHES, numba.float64))
 def jaccard_from(a: np.ndarray, b: np.ndarray, least: float) -> float:
     """Jaccard similarity of two sorted sets of hashes, uint64; 0 where one is empty, or where it is below `least`."""
     n, m = len(a), len(b)
@@ -200,14 +197,10 @@ def jaccard_from(a: np.ndarray, b: np.ndarray, least: float) -> float:
     return similarity if similarity >= least else 0.0
 
 
-@numba.njit(
-    numba.types.UniTuple(I64, 2)(
+@kernel(numba.types.UniTuple(I64, 2)(
         I64, I64, _I32[:, ::1], _U8[:, ::1], numba.boolean[::1], HASHES, I64[::1], I64[::1], numba.float64, I64,
         I64[::1], I64[:, ::1], I64, I64[::1], I64[::1], _F32[::1],
-    ),
-    cache=True,
-    nogil=True,
-)  # fmt: skip
+    ))  # fmt: skip
 def visit(
     first, last, bucket, low, fixed, shingles, start, size, threshold, least,
     head, entry, entries, seen, representative, similarity,

@@ -18,6 +18,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from data_pipeline.compiled import kernel
+
 BLANK, TEXT, EXEMPT = 0, 1, 2
 MAX_UNITS = 1 << 21
 """Lines of a document that is not looked at: no text has as many, and every line takes 40 bytes of memory."""
@@ -103,12 +105,9 @@ def units(texts: pa.Array, by_paragraph: bool, shortest: int = 0) -> Units:
     return Units(*(getattr(found, name)[:used] for name in ("hash", "kind", "start", "end", "document")))
 
 
-@numba.njit(
-    _I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.boolean[::1], numba.uint32[::1],
+@kernel(_I64(_BYTES, numba.types.Array(_I64, 1, "C", readonly=True), numba.boolean[::1], numba.uint32[::1],
          _U64[::1], _U8[::1], _I64[::1],
-         _I64[::1], _I64[::1], _I64[::1]),
-    cache=True, nogil=True,
-)  # fmt: skip
+         _I64[::1], _I64[::1], _I64[::1]))  # fmt: skip
 def _lines(data, ends, endless, table, hashes, kinds, starts, stops, documents, sizes):  # type: ignore[no-untyped-def]
     used = 0
     for document in range(len(ends) - 1):
@@ -219,9 +218,7 @@ def _lines(data, ends, endless, table, hashes, kinds, starts, stops, documents, 
     return used
 
 
-@numba.njit(
-    _I64(_I64, _U64[::1], _U8[::1], _I64[::1], _I64[::1], _I64[::1], _I64[::1]), cache=True, nogil=True
-)
+@kernel(_I64(_I64, _U64[::1], _U8[::1], _I64[::1], _I64[::1], _I64[::1], _I64[::1]))
 def _paragraphs(used, hashes, kinds, starts, stops, documents, sizes):  # type: ignore[no-untyped-def]
     """Join neighbouring lines that are not empty, in place; how many units there are then."""
     joined = 0

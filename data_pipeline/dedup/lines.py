@@ -21,7 +21,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +29,7 @@ import pyarrow.parquet as pq
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline import edits
+from data_pipeline.compiled import kernel
 from data_pipeline.dedup import arrays
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup.line_hashes import TEXT, Units, units
@@ -369,7 +369,7 @@ def _spans(batch: _Batch, goes: np.ndarray) -> Iterator[tuple[int, list[edits.Sp
         yield int(batch.rows[k]), [edits.Span(a, b) for a, b in pairs]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("(boolean[::1], uint8[::1], int64[::1], int64[::1], int64[::1])")
 def _runs(goes, kinds, starts, ends, documents):  # type: ignore[no-untyped-def]
     """Neighbouring units that go, as (document, start, end): with the empty lines behind them, unless text stands before.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipeline.compiled import kernel, subroutine
 from data_pipeline.extract import tags
-from data_pipeline.extract.compiled import compiled, part
 from data_pipeline.extract.hints import N_PURPOSES
 from data_pipeline.extract.layout import (
     BEGIN,
@@ -56,12 +56,12 @@ _PATH_GROUPS = 13
 TEXT_COLUMNS = 15
 
 
-@part
+@subroutine
 def _hash_word(h, c):
     return ((h ^ c) * 16777619) & 0xFFFFFFFF
 
 
-@compiled("float64[:,::1](uint8[::1], int32[:,::1], uint8[::1], uint32[:,::1], float32[::1])")
+@kernel("float64[:,::1](uint8[::1], int32[:,::1], uint8[::1], uint32[:,::1], float32[::1])")
 def text_features(text, blocks, title, vocabulary, weights):
     """Counts in the text of every block, float64 [B, TEXT_COLUMNS]."""
     n = len(blocks)
@@ -241,12 +241,12 @@ E_CHARS, E_LINK, E_BLOCKS, E_COMMAS, E_STOPS, E_LONG, E_SCORE, E_FIRST = range(8
 ELEMENT_COLUMNS = 8
 
 
-@part
+@subroutine
 def _log(v):
     return np.log1p(v)
 
 
-@part
+@subroutine
 def _count(keys, key):
     """Slot of a key in an open-addressing table of counts; the key is entered where it is not."""
     mask = len(keys) - 1
@@ -257,7 +257,7 @@ def _count(keys, key):
     return i
 
 
-@compiled(
+@kernel(
     "void(int32[:,::1], int32[:,::1], int64[:,::1], float64[:,::1], int64[::1], uint32[:,::1], uint32[:,::1], "
     "float32[::1], float64[:,::1], int64[::1], int64[::1], float32[:,::1], int64[:,::1])"
 )
@@ -337,7 +337,7 @@ def element_features(
         repeats[e, 1] = counts[slots[e, 0]]
 
 
-@part
+@subroutine
 def _container(nodes, sums, e, least):
     """The nearest element around that holds so many blocks."""
     while nodes[e, PARENT] >= 0 and sums[e, E_BLOCKS] < least:
@@ -345,7 +345,7 @@ def _container(nodes, sums, e, least):
     return e
 
 
-@part
+@subroutine
 def _surroundings(f, k, sums, e, total):
     """Six features of a container: size, links, blocks, commas, long text, share of the page."""
     s = sums[e]
@@ -359,7 +359,7 @@ def _surroundings(f, k, sums, e, total):
     return k + 6
 
 
-@compiled(
+@kernel(
     "int64(int32[:,::1], int32[:,::1], float64[:,::1], float64[:,::1], int64[::1], int64[::1], float32[:,::1], "
     "int64[:,::1], int64[::1], float64[::1], float32[:,::1])"
 )
@@ -603,7 +603,7 @@ CONTEXT = 34
 """Features that `context` writes."""
 
 
-@compiled(
+@kernel(
     "void(int32[:,::1], int32[:,::1], float64[:,::1], float64[:,::1], int64[::1], float64[::1], float32[:,::1], int64)"
 )
 def context(nodes, blocks, x, sums, path_bits, p, f, k0):

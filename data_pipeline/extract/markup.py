@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.extract.compiled import part
+from data_pipeline.compiled import subroutine
 
 MAX_ATTRIBUTE = 600
 """Bytes of an attribute that are looked at."""
@@ -12,7 +12,7 @@ BASIS, PRIME = 2166136261, 16777619
 """FNV-1a, as in `tags.fnv`."""
 
 
-@part
+@subroutine
 def lookup(table, key):
     """Value of a hash in a table of `tags.table`; -1 where it is not."""
     mask = table.shape[0] - 1
@@ -24,7 +24,7 @@ def lookup(table, key):
     return -1
 
 
-@part
+@subroutine
 def name_at(data, p, end):
     """(hash of a tag or attribute name in lower case, position behind it)."""
     h = BASIS
@@ -39,7 +39,7 @@ def name_at(data, p, end):
     return h, p
 
 
-@part
+@subroutine
 def put(out, o, cp):
     """Write a code point as UTF-8; position behind it."""
     if cp < 0x80:
@@ -61,7 +61,7 @@ def put(out, o, cp):
     return o + 4
 
 
-@part
+@subroutine
 def reference(data, p, end, names, points, cp1252):
     """A character reference behind `&` at p: (first code point or -1, second or 0, position behind it)."""
     q = p
@@ -116,7 +116,7 @@ def reference(data, p, end, names, points, cp1252):
     return -1, 0, p
 
 
-@part
+@subroutine
 def add_words(data, p, end, seed, node, tokens, t, limit, sought):
     """Words of an attribute as tokens, whole and in parts (camelCase and punctuation part them; digits go).
 
@@ -171,7 +171,7 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
     return t, every, found
 
 
-@part
+@subroutine
 def find_end_tag(data, p, n, tag_table, tag):
     """Position of the `</` that ends raw text of an element; n where it never ends."""
     while p < n:
@@ -183,7 +183,7 @@ def find_end_tag(data, p, n, tag_table, tag):
     return n
 
 
-@part
+@subroutine
 def hides(data, p, end):
     """Whether a style says `display: none` or `visibility: hidden`."""
     end = min(end, p + MAX_ATTRIBUTE)

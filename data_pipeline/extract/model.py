@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.compiled import kernel
 from data_pipeline.extract import tags
-from data_pipeline.extract.compiled import compiled
 from data_pipeline.extract.features import WORDS
 
 FILE = Path(__file__).with_name("classifier.npz")
@@ -42,7 +42,7 @@ class Forest(NamedTuple):
         return {prefix + name: value for name, value in self._asdict().items()}
 
 
-@compiled(
+@kernel(
     "float64[::1](float32[:,::1], int32[::1], int16[::1], float32[::1], int16[::1], int16[::1], int32[::1], "
     "float32[::1])"
 )
@@ -63,7 +63,7 @@ def probabilities(f, roots, feature, threshold, left, right, leaf_roots, leaf):
     return z
 
 
-@compiled("boolean[::1](float64[::1], float64[:,::1], float64)")
+@kernel("boolean[::1](float64[::1], float64[:,::1], float64)")
 def best_blocks(p, x, least):
     """The blocks that maximise the expected F-beta of words, boolean [B]."""
     n = len(p)

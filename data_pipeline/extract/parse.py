@@ -19,8 +19,8 @@ from functools import cache
 
 import numpy as np
 
+from data_pipeline.compiled import kernel, subroutine
 from data_pipeline.extract import tags
-from data_pipeline.extract.compiled import compiled, part
 from data_pipeline.extract.layout import (
     AFTER_RULE,
     ARIA,
@@ -114,7 +114,7 @@ BR, HR, TITLE, META, SCRIPT, MATH, IMG, TIME, ANNOTATION, FRAMESET = (
 ) = range(1, 16)  # fmt: skip
 
 
-@part
+@subroutine
 def _skip_declaration(data, p, n, endless):
     """Position behind a comment, doctype, CDATA section or instruction.
 
@@ -149,7 +149,7 @@ def _skip_declaration(data, p, n, endless):
     return p + 1, endless
 
 
-@part
+@subroutine
 def _attributes(data, p, n, known, seen, wanted):
     """Read the attributes of a tag into `seen`; position of its `>`, and whether `/` stands before it."""
     closed = False
@@ -192,7 +192,7 @@ def _attributes(data, p, n, known, seen, wanted):
     return p, closed
 
 
-@compiled(
+@kernel(
     "Tuple((int64, int64, int64, int64, int64))(uint8[::1], uint32[:,::1], int32[::1], uint32[:,::1], uint32[:,::1], "
     "uint32[:,::1], uint32[:,::1], int32[:,::1], int32[::1], uint8[::1], "
     "int32[:,::1], int32[:,::1], uint8[::1], int64[:,::1], int32[:,::1])"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipeline.compiled import subroutine
 from data_pipeline.extract import tags
-from data_pipeline.extract.compiled import part
 from data_pipeline.extract.layout import (
     BEGIN,
     BOLDED,
@@ -49,7 +49,7 @@ K_NODE, K_TAG, K_NAME, K_LINK, K_BLOCK, K_BITS = range(6)
 """Columns of the stack: element, its number, hash of its name, whether it counts as link, innermost block element."""
 
 
-@part
+@subroutine
 def flush(s, blocks, out):
     """End the open block, if any."""
     if s[S_OPEN]:
@@ -72,7 +72,7 @@ def flush(s, blocks, out):
     s[S_DUE] = s[S_LINKED] = s[S_BOLDED] = s[S_LEAD] = s[S_BREAKS] = 0
 
 
-@part
+@subroutine
 def open_block(s, stack, out):
     """Begin a block at the end of the text, behind the indentation that is due."""
     top = s[S_DEPTH]
@@ -88,7 +88,7 @@ def open_block(s, stack, out):
     s[S_LEAD] = s[S_DUE] = 0
 
 
-@part
+@subroutine
 def write_text(data, p, n, literal, s, stack, out, classes, names, points, cp1252):
     """Text from p up to a tag, or to n where it is literal; position behind it."""
     count = 0
@@ -204,7 +204,7 @@ def write_text(data, p, n, literal, s, stack, out, classes, names, points, cp125
     return p
 
 
-@part
+@subroutine
 def pop(s, stack, nodes, blocks, out):
     """Close the innermost element."""
     top = s[S_DEPTH]
@@ -228,13 +228,13 @@ def pop(s, stack, nodes, blocks, out):
     s[S_DEPTH] -= 1
 
 
-@part
+@subroutine
 def pop_to(s, stack, nodes, blocks, out, depth):
     while s[S_DEPTH] >= depth:
         pop(s, stack, nodes, blocks, out)
 
 
-@part
+@subroutine
 def open_depth(s, stack, first, second, third, stop1, stop2, stop3):
     """Depth of the innermost open element of three kinds, not looking beyond three others; 0 where there is none."""
     d = s[S_DEPTH]
@@ -248,7 +248,7 @@ def open_depth(s, stack, first, second, third, stop1, stop2, stop3):
     return 0
 
 
-@part
+@subroutine
 def imply_ends(tag, bits, s, stack, nodes, blocks, out):
     """Close what a start tag closes (HTML standard, 13.2.6.4.7)."""
     d = 0
@@ -280,7 +280,7 @@ def imply_ends(tag, bits, s, stack, nodes, blocks, out):
         pop_to(s, stack, nodes, blocks, out, d)
 
 
-@part
+@subroutine
 def close_link(s, stack, nodes, blocks, out, depth):
     """End a link: its element too, unless blocks are open in it."""
     d = s[S_DEPTH]
@@ -293,7 +293,7 @@ def close_link(s, stack, nodes, blocks, out, depth):
         s[S_LINK] -= 1
 
 
-@part
+@subroutine
 def end_tag(tag, name, bits, s, stack, nodes, blocks, out):
     d = s[S_DEPTH]
     if bits & BLOCK:
@@ -325,7 +325,7 @@ def end_tag(tag, name, bits, s, stack, nodes, blocks, out):
         d -= 1
 
 
-@part
+@subroutine
 def write_formula(data, p, end, display, s, stack, out, classes, names, points, cp1252):
     """TeX between dollar signs, from an attribute or a script."""
     if p >= end:
@@ -348,7 +348,7 @@ def write_formula(data, p, end, display, s, stack, out, classes, names, points, 
     s[S_BREAKS] = 0
 
 
-@part
+@subroutine
 def add_mark(s, marks, kind, begin, end):
     if s[S_MARKS] < marks.shape[0]:
         marks[s[S_MARKS], 0] = kind
