@@ -3,11 +3,6 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from data_pipeline.extract import extract, html
@@ -116,22 +111,6 @@ def test_plain_text_and_empty_records() -> None:
     assert made("text", b"a < b\r\n<p>c\r\n") == ("a < b\n<p>c", None)
     assert made("html", b"") == ("", "extract.empty")
     assert made("html", b"<html><script>x</script></html>") == ("", "extract.empty")
-
-
-def test_compiled_code_needs_no_place_to_be_kept(tmp_path: Path) -> None:
-    """Where neither the sources nor the home directory can be written, functions are compiled in memory."""
-    program = (
-        "import pathlib, tempfile\n"
-        "def refuse(*a, **k): raise PermissionError('read-only')\n"
-        "pathlib.Path.mkdir = refuse\n"
-        "from data_pipeline.extract.compiled import compiled, _folder\n"
-        "assert _folder() is None\n"
-        "@compiled('int64(int64)')\ndef twice(n):\n    return 2 * n\n"
-        "assert twice(21) == 42\n"
-    )
-    root = Path(__file__).resolve().parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment)
 
 
 @pytest.mark.parametrize("language", ["de", "ja", "ru"])
