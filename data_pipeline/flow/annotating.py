@@ -161,7 +161,7 @@ def stages(context: Context) -> Iterator[Stage]:
             outliers.COUNTS,
         ),
         depends=("read", "language"),
-        code=("policy.py", "analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
+        code=("policy.py", "edits.py", "analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
     )
     yield Stage(
         "word_distribution",
@@ -300,7 +300,7 @@ def _quality(context: Context) -> Iterator[Stage]:
             1,
             outputs=("models/quality.bin",),
             depends=("quality_labels",),
-            code=("classify", "quality"),
+            code=("classify", "quality", "annotate/quality.py"),
             config=[plain(classifier), config.good, context.config.seed],
             inputs=given_files(classifier),
         )

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 INDEX = "models/evaluation_sets.arrays"
 MATCHES, REPORT = "contamination.jsonl", "contamination.json"
-CODE = ("wordhash.py", "edits.py", "dedup/arrays.py", "annotate/contamination.py", "annotate/evalsets.py")
+CODE = (
+    "wordhash.py",
+    "edits.py",
+    "dedup/arrays.py",
+    "read/streams.py",
+    "annotate/contamination.py",
+    "annotate/evalsets.py",
+    "flow/decontaminating.py",
+)
 
 
 def index(run_dir: Path, task: int, config: DataRun) -> dict[str, int]:
@@ -92,14 +100,16 @@ def stages(context: Context) -> Iterator[Stage]:
         from data_pipeline.annotate import contamination, evalsets
 
         contamination.check(config)
+        files = evalsets.files(config.sets)
         yield Stage(
             "evaluation_sets",
             index,
             1,
             outputs=(INDEX,),
             code=CODE,
-            config=list(config.fields),
-            inputs=fingerprint.of_paths([str(path) for path in evalsets.files(config.sets)]),
+            # Sets are named after their files, or these and their folders.
+            config=[config.fields, [(path.parent.name, path.name) for path in files]],
+            inputs=fingerprint.of_paths(map(str, files)),
         )
         outputs = (*outputs, "contamination")
     else:

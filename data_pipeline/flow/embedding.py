@@ -13,7 +13,10 @@ from data_pipeline.stage import Stage
 
 CODE = (
     "wordhash.py",
-    *(f"dedup/{name}.py" for name in ("semantic", "embed", "coverage", "corpus", "arrays", "shingles")),
+    *(
+        f"dedup/{name}.py"
+        for name in ("semantic", "embed", "coverage", "corpus", "arrays", "shingles", "kernels")
+    ),
 )
 
 

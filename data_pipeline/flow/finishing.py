@@ -78,7 +78,7 @@ def stages(context: Context) -> Iterator[Stage]:
         1,
         outputs=("tokenizer",),
         depends=("final",),
-        code=("tokenize", "keyed.py"),
+        code=("tokenize", "keyed.py", "packed/format.py"),
         config=[plain(config.tokenizer), config.seed],
         inputs=fingerprint.of_paths([config.tokenizer.path] if config.tokenizer.path else []),
         libraries=("tokenizers",),
@@ -89,7 +89,7 @@ def stages(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("tokens",),
         depends=("final", "tokenizer"),
-        code=("tokenize/encode.py", "tokenize/folder.py"),
+        code=("tokenize/encode.py", "tokenize/folder.py", "packed/format.py"),
     )
     yield Stage(
         "pack",
@@ -97,6 +97,6 @@ def stages(context: Context) -> Iterator[Stage]:
         1,
         outputs=("packed",),
         depends=("tokens",),
-        code=("pack", "packed", "mixture.py", "keyed.py"),
+        code=("pack", "packed", "mixture.py", "keyed.py", "remove.py"),
         config=[plain(config.pack), plain(config.mixture), config.seed, config.cutoff],
     )

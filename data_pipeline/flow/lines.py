@@ -11,7 +11,10 @@ from data_pipeline.flow.context import Context, sources
 from data_pipeline.read import units as planning
 from data_pipeline.stage import Stage
 
-CODE = ("dedup/lines.py", "dedup/line_hashes.py", "dedup/arrays.py", "dedup/corpus.py", "edits.py")
+CODE = (
+    *(f"dedup/{name}.py" for name in ("lines", "line_hashes", "arrays", "corpus", "shingles", "kernels")),
+    "edits.py",
+)
 
 
 def wanted(config: DataRun) -> bool:
