@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -117,7 +118,7 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
         waiting = 0
 
     if shard in chosen:
-        for batch in _batches(run_dir, shard, _buckets(run_dir, chosen, config), config):
+        for batch in _batches(run_dir, shard, _buckets(run_dir, shard, chosen, config), config):
             counted = np.arange(len(batch.keys)) if config.line_within or ccnet else _once(batch)
             for low in range(0, len(counted), limit):
                 part = counted[low : low + limit]
@@ -133,8 +134,11 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
     return counts
 
 
-def _buckets(run_dir: Path, chosen: Collection[int], config: DedupConfig) -> int:
-    """How many buckets the kept documents fill."""
+def _buckets(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConfig) -> int:
+    """How many buckets the kept documents fill; counted by the first tasks, and read by those after them."""
+    noted = run_dir / "lines" / "runs" / "buckets.json"
+    if noted.is_file():
+        return int(orjson.loads(noted.read_bytes()))
     total = 0
     for shard in sorted(chosen):
         with pq.ParquetFile(shard_path(run_dir, "documents", shard)) as file:
@@ -144,7 +148,12 @@ def _buckets(run_dir: Path, chosen: Collection[int], config: DedupConfig) -> int
             int(corpora.kept_before(run_dir, s, STEP, corpora.shard_ids(run_dir, s)).sum())
             for s in sorted(chosen)
         )
-    return max(1, -(-total // config.line_bucket_documents))
+    found = max(1, -(-total // config.line_bucket_documents))
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    temporary = noted.with_name(f".buckets-{shard:05d}.tmp")  # several tasks may write it, the same
+    temporary.write_bytes(orjson.dumps(found))
+    temporary.replace(noted)
+    return found
 
 
 def _batches(run_dir: Path, shard: int, buckets: int, config: DedupConfig) -> Iterator[_Batch]:
@@ -322,7 +331,7 @@ def decide(
     details: list[str | None] = [None] * n
     if shard in chosen:
         repeated = _Repeated(run_dir, shards, config)
-        for batch in _batches(run_dir, shard, _buckets(run_dir, chosen, config), config):
+        for batch in _batches(run_dir, shard, _buckets(run_dir, shard, chosen, config), config):
             goes = np.zeros(len(batch.units), bool)
             goes[batch.which] = repeated.find(batch)
             u, d = batch.units, len(batch.rows)

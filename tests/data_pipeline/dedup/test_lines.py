@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from dedup_runs import decisions, identifier, kept, write_run
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline import edits
-from data_pipeline.dedup import line_hashes, lines
+from data_pipeline.dedup import corpus, line_hashes, lines
 from data_pipeline.dedup.line_hashes import BLANK, EXEMPT, TEXT, units
 
 Rows = list[tuple[str, str]]
@@ -167,7 +168,7 @@ def test_memory_bounds_the_size_of_runs(tmp_path: Path, monkeypatch: pytest.Monk
     run = split(rows, 1, tmp_path / "run")
     config = DedupConfig(lines="llama3")
     counts = lines.hashes(run, 0, {0}, config)
-    assert counts["runs"] == len(list((run / "lines/runs").glob("*"))) > counts["lines"] // 1024
+    assert counts["runs"] == len(list((run / "lines/runs").glob("*.arrays"))) > counts["lines"] // 1024
     monkeypatch.setattr(lines, "_BYTES_PER_HASH", 64)
     assert lines.hashes(split(rows, 1, tmp_path / "one"), 0, {0}, config)["runs"] == 1
 
@@ -178,6 +179,24 @@ def test_buckets_are_counted_apart(tmp_path: Path) -> None:
         split(rows, 2, tmp_path / "run"), 2, DedupConfig(lines="ccnet", line_bucket_documents=10, **LENIENT)
     )
     assert sum("The same line" in t for t in found.values()) == 4
+
+
+def test_the_work_to_count_documents_does_not_grow_with_the_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = split(corpus_of(40, 5), 8, tmp_path / "run")
+    config = DedupConfig(lines="llama3", line_bucket_documents=10)
+    looked: list[int] = []
+    whole = corpus.kept_before
+
+    def counted(run_dir: Path, shard: int, step: str, ids: pa.ChunkedArray) -> np.ndarray:
+        looked.append(shard)
+        return whole(run_dir, shard, step, ids)
+
+    monkeypatch.setattr(corpus, "kept_before", counted)
+    for shard in range(8):
+        lines.hashes(run, shard, set(range(8)), config)
+    assert len(looked) == 8 + 8
 
 
 def test_only_kept_documents_of_chosen_shards_count(tmp_path: Path) -> None:
