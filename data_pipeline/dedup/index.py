@@ -20,6 +20,7 @@ from data_pipeline import fingerprint
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup import stored
 from data_pipeline.dedup.arrays import Arrays
+from data_pipeline.stage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ def _path(run_dir: Path, shard: int) -> Path:
     return run_dir / "index" / f"{shard:05d}.arrays"
 
 
+def _manifest_path(run_dir: Path) -> Path:
+    return run_dir / "index" / "manifest.json"
+
+
 def _manifest(run_dir: Path) -> dict[str, int]:
-    file = run_dir / "index" / "manifest.json"
+    file = _manifest_path(run_dir)
     if not file.is_file():
         raise ConfigError(
             f"`dedup.index`: {run_dir} holds no index ({file} does not exist); name the output folder of a finished "
@@ -106,9 +111,7 @@ def write(run_dir: Path, shards: int, shard: int, config: DedupConfig) -> dict[s
     """
     if shard == 0:
         manifest = stored.parameters(config) | {"shards": shards}
-        file = run_dir / "index" / "manifest.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        write_atomically(_manifest_path(run_dir), orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     ids = corpora.shard_ids(run_dir, shard)
     final = corpora.aligned(corpora.shard_path(run_dir, "decisions/final", shard), ids, ["keep"])
     signed = Arrays(stored.path(run_dir, shard))

@@ -70,10 +70,19 @@ def verify(run_dir: Path, shards: int, task: int, config: DedupConfig) -> dict[s
 
 
 def _open(run_dir: Path, task: int) -> tuple[Candidates, np.ndarray, list[tuple[Arrays, int, int]]]:
-    """Candidates of a task, where each one's set starts, and the pieces of files that hold the sets."""
+    """Candidates of a task, where each one's set starts, and the pieces of files that hold the sets.
+
+    Raises:
+        ValueError: there are candidates, and no sets.
+    """
+    segments = sets.segments(run_dir)
+    if not segments and (Arrays(run_dir / "minhash" / "clusters.arrays").map("root") >= 0).any():
+        raise ValueError(
+            f"the sets in {run_dir / 'minhash'} were removed after their use; remove that folder and run the command again"
+        )
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in sets.FIELDS}
     files, start, position = [], [np.zeros(0, np.int64)], 0
-    for segment in sets.segments(run_dir):
+    for segment in segments:
         file = Arrays(segment)
         end, set_end = (np.concatenate([[0], file.read(n)])[task : task + 2] for n in ("end", "set_end"))
         if end[0] == end[1]:

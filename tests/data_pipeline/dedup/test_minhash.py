@@ -219,6 +219,13 @@ def test_texts_without_words_are_never_duplicates(tmp_path: Path) -> None:
     assert len(kept(run, "minhash")) == 4
 
 
+def test_pairs_are_not_verified_without_their_sets(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [near_duplicates(9, 20)])
+    minhash.run(run, 1, CONFIG)
+    with pytest.raises(ValueError, match="remove that folder"):
+        verify.verify(run, 1, 0, CONFIG)
+
+
 def test_an_empty_corpus(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [[], []])
     assert minhash.run(run, 2, CONFIG)["considered"] == 0
