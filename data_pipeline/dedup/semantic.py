@@ -44,6 +44,8 @@ CHECKED = 64
 _TRAINING_POINTS_PER_CLUSTER = 256
 _ITERATIONS = 10
 _BLOCK = 1024
+MAPPED = 128
+"""Arrays of shards that are mapped at a time: each takes a file descriptor."""
 NEIGHBOUR = np.dtype(
     [("document", "<i8"), ("representative", "<i8"), ("similarity", "<f4"), ("coverage", "<f4")]
 )
@@ -150,26 +152,30 @@ class _Vectors:
         self.position = np.zeros(len(corpus), np.int64)
         for _, chosen in corpus.by_shard():
             self.position[chosen] = np.arange(len(chosen))
-        self._maps: dict[int, np.ndarray] = {}
+        self._maps: dict[tuple[int, str], np.ndarray] = {}
         widths = {f.shape("vectors")[1] for f in self._files if f.shape("vectors")[0]}
         self.width = max(widths, default=8)
+
+    def _mapped(self, shard: int, name: str) -> np.ndarray:
+        if (shard, name) not in self._maps:
+            if len(self._maps) >= MAPPED:
+                self._maps.clear()
+            self._maps[shard, name] = self._files[shard].map(name)
+        return self._maps[shard, name]
 
     def read(self, chosen: np.ndarray) -> np.ndarray:
         """float32 [m, d]."""
         found = np.zeros((len(chosen), self.width), np.float32)
         for shard in np.unique(self._shard[chosen]).tolist():
             mask = self._shard[chosen] == shard
-            if shard not in self._maps:
-                self._maps[shard] = self._files[shard].map("vectors")
-            found[mask] = self._maps[shard][self.position[chosen[mask]]]
+            found[mask] = self._mapped(shard, "vectors")[self.position[chosen[mask]]]
         return found
 
     def sketches(self, chosen: np.ndarray) -> list[tuple[np.ndarray, int]]:
         """Sketch and level of each."""
         found: list[tuple[np.ndarray, int]] = [(np.zeros(0, np.uint32), 0)] * len(chosen)
         for shard in np.unique(self._shard[chosen]).tolist():
-            file = self._files[shard]
-            grams, ends, levels = file.map("grams"), file.read("ends"), file.read("levels")
+            grams, ends, levels = (self._mapped(shard, name) for name in ("grams", "ends", "levels"))
             for at in np.flatnonzero(self._shard[chosen] == shard).tolist():
                 row = self.position[chosen[at]]
                 found[at] = (np.array(grams[ends[row] : ends[row + 1]]), int(levels[row]))

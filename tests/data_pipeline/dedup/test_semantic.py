@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,23 @@ def test_decisions_do_not_depend_on_shards_and_parts(
     assert semantic.run(one, [0], CONFIG)["dropped"] > 20
     semantic.run(many, [2, 0, 1, 3], CONFIG, parts=5)
     assert decisions(one, "semantic") == decisions(many, "semantic")
+
+
+def test_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
+    rows = documents(2, 200)
+    run = write_run(tmp_path / "run", [[row] for row in rows])
+    semantic.prepare(run, list(range(len(rows))), CONFIG)
+    for shard in range(len(rows)):
+        semantic.embed_shard(run, shard, CONFIG)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + semantic.MAPPED + 20, before[1]))
+    try:
+        semantic.cluster(run, CONFIG)
+        semantic.neighbours(run, 0, 1, CONFIG)
+        assert semantic.decide(run, CONFIG)["considered"] == len(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def greedy(cosines: np.ndarray, covers: Callable[[int, int], float], at: float, covered: float) -> list[int]:
