@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
@@ -32,6 +33,8 @@ from data_pipeline.dedup.corpus import Corpus
 from data_pipeline.dedup.shingles import mix
 from data_pipeline.document import shard_path, write_table
 
+_one_thread = threadpool_limits.wrap(limits=1)
+"""Of a function: linear algebra has one thread, for several add in another order, and bits would depend on the machine."""
 STEP = "semantic"
 FOLDER = "semantic"
 HASHED = "hashed"
@@ -85,6 +88,7 @@ def run(run_dir: Path, shards: list[int], config: DedupConfig, parts: int = 1) -
     return decide(run_dir, config)
 
 
+@_one_thread
 def prepare(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, int]:
     """Order of preference of the documents that are left, and the fitted projection of the default embedder."""
     check(config)
@@ -227,11 +231,7 @@ def _k_means(vectors: _Vectors, documents: np.ndarray, k: int) -> np.ndarray:
     k = min(k, n)
     if k < 2:
         return np.zeros(n, np.int64)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(
-        1
-    )  # several threads add in another order, and a document may change its cluster
-    try:
+    with threadpool_limits(1):
         wanted = min(n, k * _TRAINING_POINTS_PER_CLUSTER)
         chosen = np.sort(np.argsort(mix(np.arange(1, n + 1, dtype=np.uint64)), kind="stable")[:wanted])
         kmeans = faiss.Kmeans(
@@ -243,11 +243,10 @@ def _k_means(vectors: _Vectors, documents: np.ndarray, k: int) -> np.ndarray:
         for low in range(0, n, 1 << 14):
             _, nearest = kmeans.index.search(vectors.read(documents[low : low + (1 << 14)]), 1)
             labels[low : low + (1 << 14)] = nearest[:, 0]
-    finally:
-        faiss.omp_set_num_threads(threads)
     return labels
 
 
+@_one_thread
 def neighbours(run_dir: Path, part: int, parts: int, config: DedupConfig) -> dict[str, int]:
     """Who is dropped in favour of whom, in part `part` of `parts` of the clusters."""
     corpus = _corpus(run_dir)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 import resource
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from dedup_runs import decisions, identifier, kept, write_run
+from threadpoolctl import threadpool_limits
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
@@ -97,6 +99,20 @@ def test_decisions_do_not_depend_on_shards_and_parts(
     assert semantic.run(one, [0], CONFIG)["dropped"] > 20
     semantic.run(many, [2, 0, 1, 3], CONFIG, parts=5)
     assert decisions(one, "semantic") == decisions(many, "semantic")
+
+
+def test_similarities_do_not_depend_on_the_threads_of_the_machine(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [documents(4, 1200)])
+    config = dataclasses.replace(CONFIG, semantic_clusters=1)
+    semantic.prepare(run, [0], config)
+    semantic.embed_shard(run, 0, config)
+    semantic.cluster(run, config)
+    found = []
+    for threads in (1, 4):
+        with threadpool_limits(threads):
+            semantic.neighbours(run, 0, 1, config)
+        found.append((run / "semantic/neighbours/00000.arrays").read_bytes())
+    assert found[0] == found[1]
 
 
 def test_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
