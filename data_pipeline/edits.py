@@ -7,7 +7,7 @@ are changed once, when the kept documents are written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,8 +67,8 @@ def read(
 def apply(text: str, sets: Sequence[Sequence[Span]]) -> str:
     """The text after the edits of several sets.
 
-    Deletions of all sets are joined. A replacement that touches a deletion, or a replacement of an earlier set, is void:
-    what is gone needs no mask.
+    Deletions of all sets are joined. A replacement that they cover is void, as is one that overlaps a replacement of an
+    earlier set; one of which they leave a part stands whole, so that nothing of what it masks is left.
 
     Raises:
         ValueError: a span lies outside the text.
@@ -81,14 +81,45 @@ def apply(text: str, sets: Sequence[Sequence[Span]]) -> str:
             last = deletions.pop()
             span = Span(last.start, max(last.end, span.end))
         deletions.append(span)
-    taken = deletions
+    replaced: list[Span] = []
     for spans in sets:
-        taken = _without_overlaps(taken, [s for s in spans if s.text], len(text))
+        added = _not_covered(sorted((s for s in spans if s.text), key=lambda s: s[:2]), deletions)
+        replaced = _without_overlaps(replaced, added, len(text))
     parts, at = [], 0
-    for span in taken:
+    for span in sorted([*_outside(deletions, replaced), *replaced], key=lambda s: s[:2]):
         parts += [text[at : span.start], span.text]
         at = span.end
     return "".join([*parts, text[at:]])
+
+
+def _not_covered(spans: Sequence[Span], deletions: Sequence[Span]) -> list[Span]:
+    """Those of sorted spans that no deletion (sorted, apart) covers."""
+    found, i = [], 0
+    for span in spans:
+        while i < len(deletions) and deletions[i].end < span.start:
+            i += 1
+        j = i
+        while j < len(deletions) and deletions[j].end < span.end:
+            j += 1
+        if j == len(deletions) or deletions[j].start > span.start:
+            found.append(span)
+    return found
+
+
+def _outside(deletions: Sequence[Span], replaced: Sequence[Span]) -> Iterator[Span]:
+    """What replacements (sorted, apart) leave of deletions."""
+    i = 0
+    for start, end, _ in deletions:
+        while i < len(replaced) and replaced[i].end <= start:
+            i += 1
+        j = i
+        while j < len(replaced) and replaced[j].start < end:
+            if replaced[j].start > start:
+                yield Span(start, replaced[j].start)
+            start = max(start, replaced[j].end)
+            j += 1
+        if start < end:
+            yield Span(start, end)
 
 
 def _without_overlaps(taken: list[Span], added: list[Span], length: int) -> list[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import orjson
@@ -27,6 +28,37 @@ def test_the_order_of_sets_does_not_change_what_is_deleted() -> None:
     line_of_mail = Span(10, 31)
     for sets in ([[MAIL], [line_of_mail, LINE]], [[line_of_mail, LINE], [MAIL]]):
         assert edits.apply(TEXT, sets) == "keep this\nend"
+
+
+def test_a_deletion_leaves_no_part_of_what_is_masked() -> None:
+    for deletion, left in (
+        (Span(17, 22), "mail me<email> now"),
+        (Span(22, 31), "mail me: <email>drop"),
+        (Span(20, 22), "mail me: <email> now"),
+        (Span(19, 26), "mail me:  now"),
+    ):
+        assert left in edits.apply(TEXT, [[MAIL], [deletion]]), deletion
+    both = edits.apply(TEXT, [[MAIL], [Span(15, 21), Span(24, 30)]])
+    assert "mail <email>\ndrop" in both
+
+
+def test_random_edits_leave_what_no_span_names_and_nothing_else() -> None:
+    draw = random.Random(0)
+    for _ in range(3000):
+        text = "".join(chr(0x4E00 + i) for i in range(30))
+        sets = []
+        for n in range(3):
+            spans = [(draw.randrange(30), draw.randrange(1, 8)) for _ in range(draw.randrange(4))]
+            sets.append([Span(a, min(30, a + d), draw.choice(["", f"<{n}>"])) for a, d in spans])
+        deleted = {i for spans in sets for s in spans if not s.text for i in range(s.start, s.end)}
+        left = {ord(c) - 0x4E00 for c in edits.apply(text, sets) if c not in "<>012"}
+        assert not left & deleted
+        assert left >= set(range(30)) - {i for spans in sets for s in spans for i in range(s.start, s.end)}
+        # What the first set masks never survives, unless two of its own masks overlap.
+        masks = [s for s in sets[0] if s.text]
+        for mask in masks:
+            if not any(m is not mask and m.start < mask.end and mask.start < m.end for m in masks):
+                assert not left & set(range(mask.start, mask.end))
 
 
 def test_of_two_replacements_the_set_named_first_wins() -> None:
