@@ -92,7 +92,9 @@ def main() -> None:
     names, texts = [n for n, _ in chosen], [t for _, t in chosen]
     spaced = np.array([not is_unspaced(t) for t in texts])
     print(f"{len(texts)} documents, {sum(map(len, texts)) / 1e6:.1f} M characters")
-    print(f"{int((~spaced).sum())} of them are in scripts without spaces, where a character is a word here, but for")
+    print(
+        f"{int((~spaced).sum())} of them are in scripts without spaces, where a character is a word here, but for"
+    )
     print("datatrove's English rules all up to the next white space; `agreement` is that of the others")
 
     signals, spans = heuristics.annotate_texts(pa.chunked_array([texts]))

@@ -207,7 +207,7 @@ def fit(pages: list[Prepared]) -> tuple[Words, tuple[model.Forest, model.Forest]
     second_features = []
     for j, p in zip(judged, first, strict=True):
         html.add_context(j, p)
-        second_features.append(j.features[:, : j.width + html.features.CONTEXT])
+        second_features.append(j.features[:, : j.width + html.surroundings.CONTEXT])
     return fit_words(pages), (
         forest(_boost(first_features, pages, ROUNDS[0])),
         forest(_boost(second_features, pages, ROUNDS[1])),
@@ -300,7 +300,7 @@ def main() -> int:
     if root is None:
         print("error: set ARRIERO_TEST_DATA to the folder with the labelled pages", file=sys.stderr)
         return 1
-    from extraction import trafilatura_texts
+    from trafilatura_peer import trafilatura_texts
 
     pages = labelled_pages.labelled(root)
     distilled, _ = trafilatura_texts(pages)

@@ -15,6 +15,7 @@ from data_pipeline.analysis.characters import (
     TERMINAL,
     UPPER,
 )
+from data_pipeline.analysis.phrase_hashes import OFFSET, PRIME, extend
 from data_pipeline.analysis.phrases import (
     ANYWHERE,
     BEGIN,
@@ -96,19 +97,11 @@ MIN_WORDS = 3
 SHORT_LINE = 10
 MIN_COVERAGE_WORDS = 30
 MAX_COVERAGE = 0.6
-_OFFSET = np.uint64(0x9E3779B97F4A7C15)
-_PRIME = np.uint64(0xD6E8FEB86659FD93)
 _EDIT = np.array(list(map(ord, "[edit]")), np.uint32)
 _NEEDED = np.array(list(map(ord, "[citation needed]")), np.uint32)
 _TRIGGER = np.zeros((32, 32), np.uint8)
 for _phrase in NOTICES:
     _TRIGGER[ord(_phrase[0]) & 31, ord(_phrase[1]) & 31] = 1
-
-
-@small(uint64(uint64, uint64))
-def extend(key, word):
-    """Hash of a phrase that goes on with a word."""
-    return mix(key * _PRIME + word)
 
 
 @small(uint32(uint32))
@@ -117,16 +110,6 @@ def _lower(c):
     if 0x41 <= c <= 0x5A:
         return c + uint32(32)
     return uint32(0x6B) if c == 0x212A else c
-
-
-def hash_folded(word: str) -> int:
-    """Hash of a word as `judge` compares words: letters and digits in lower case."""
-    with np.errstate(over="ignore"):
-        h = _OFFSET
-        for c in word:
-            if c.isalnum():
-                h = (h ^ np.uint64(ord(c.lower()))) * _PRIME
-        return int(mix(h))
 
 
 @small("int64(uint32[::1], int64[::1], uint32[::1], int32[:, ::1], int64[::1])")
@@ -301,11 +284,11 @@ def _leftover(cps, flags, table, a, b, hashes, is_number, found):
         if flags[cps[i]] & SPACE:
             i += 1
             continue
-        begin, digits, others, h = i, 0, 0, _OFFSET
+        begin, digits, others, h = i, 0, 0, OFFSET
         while i < b and not flags[cps[i]] & SPACE:
             f = flags[cps[i]]
             if f & ALNUM:
-                h = (h ^ uint64(_lower(cps[i]))) * _PRIME
+                h = (h ^ uint64(_lower(cps[i]))) * PRIME
                 digits += f & DECIMAL != 0
                 others += f & DECIMAL == 0
             i += 1

@@ -6,6 +6,8 @@ from functools import cache
 
 import numpy as np
 
+from data_pipeline.analysis.phrase_hashes import extend, hash_folded
+
 LOREM, SCRIPT, POLICY, CURLY, CITATION = 1, 2, 4, 8, 16
 """Bits of what a line holds."""
 
@@ -60,8 +62,7 @@ def notices() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def leftovers() -> np.ndarray:
-    """Hash table of phrases: uint64 [2, 4096], keys by `lines.fold` and their bits."""
-    from data_pipeline.analysis.lines import extend, hash_folded
+    """Hash table of phrases: uint64 [2, 4096], keys by `hash_folded` and `extend`, and their bits."""
 
     size = 4096
     table = np.zeros((2, size), np.uint64)

@@ -242,12 +242,12 @@ ELEMENT_COLUMNS = 8
 
 
 @subroutine
-def _log(v):
+def logarithm(v):
     return np.log1p(v)
 
 
 @subroutine
-def _count(keys, key):
+def count_of(keys, key):
     """Slot of a key in an open-addressing table of counts; the key is entered where it is not."""
     mask = len(keys) - 1
     i = ((key * 0x9E3779B1) >> 7) & mask
@@ -331,14 +331,14 @@ def element_features(
             hint[e, 1] = hint[e, 2] = hint[e, 3] = 0.0
         repeats[e, 0] = wanted
         beside = signature * 1000003 + parent * 7919 + 1
-        slots[e, 0] = _count(keys, beside & 0x7FFFFFFFFFFFFFFF)
+        slots[e, 0] = count_of(keys, beside & 0x7FFFFFFFFFFFFFFF)
         counts[slots[e, 0]] += 1
     for e in range(n):
         repeats[e, 1] = counts[slots[e, 0]]
 
 
 @subroutine
-def _container(nodes, sums, e, least):
+def container(nodes, sums, e, least):
     """The nearest element around that holds so many blocks."""
     while nodes[e, PARENT] >= 0 and sums[e, E_BLOCKS] < least:
         e = nodes[e, PARENT]
@@ -350,9 +350,9 @@ def _surroundings(f, k, sums, e, total):
     """Six features of a container: size, links, blocks, commas, long text, share of the page."""
     s = sums[e]
     chars = max(s[E_CHARS], 1.0)
-    f[k] = _log(chars)
+    f[k] = logarithm(chars)
     f[k + 1] = s[E_LINK] / chars
-    f[k + 2] = _log(chars / max(s[E_BLOCKS], 1.0))
+    f[k + 2] = logarithm(chars / max(s[E_BLOCKS], 1.0))
     f[k + 3] = 100.0 * (s[E_COMMAS] + s[E_STOPS]) / chars
     f[k + 4] = s[E_LONG] / chars
     f[k + 5] = chars / total
@@ -387,10 +387,10 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         parent = max(0, nodes[e, PARENT])
         above = max(0, nodes[parent, PARENT])
         key = np.int64(nodes[e, SIGNATURE]) * 31 + np.int64(nodes[e, TAG])
-        slots[b, 1] = _count(keys, ((key * 1000003) ^ 0x5BD1E995) & 0x7FFFFFFFFFFFFFFF)
+        slots[b, 1] = count_of(keys, ((key * 1000003) ^ 0x5BD1E995) & 0x7FFFFFFFFFFFFFFF)
         key = (key * 31 + nodes[parent, SIGNATURE]) * 31 + nodes[above, SIGNATURE]
-        slots[b, 0] = _count(keys, key & 0x7FFFFFFFFFFFFFFF)
-        slots[b, 2] = _count(keys, (np.int64(x[b, HASH]) << 20) ^ 0x7F4A7C15)
+        slots[b, 0] = count_of(keys, key & 0x7FFFFFFFFFFFFFFF)
+        slots[b, 2] = count_of(keys, (np.int64(x[b, HASH]) << 20) ^ 0x7F4A7C15)
         for k in range(3):
             a = alike[slots[b, k]]
             a[0] += 1
@@ -419,8 +419,8 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         chars = t[CHARS]
         k = 0
         # text
-        r[0] = _log(chars)
-        r[1] = _log(t[WORDS])
+        r[0] = logarithm(chars)
+        r[1] = logarithm(t[WORDS])
         r[2] = chars / t[WORDS]
         r[3] = min(1.0, blocks[b, LINK] / chars)
         r[4] = min(1.0, blocks[b, BOLDED] / chars)
@@ -428,7 +428,7 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         r[6] = 100.0 * t[STOPS] / chars
         r[7] = t[DIGITS] / chars
         r[8] = t[UPPER] / chars
-        r[9] = _log(t[LINES])
+        r[9] = logarithm(t[LINES])
         r[10] = 100.0 * t[MARKS] / chars
         r[11] = t[ENDS]
         r[12] = t[FIRST]
@@ -475,18 +475,18 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         k += 6
         # containers
         c = e
-        r[k] = _log(sums[e, E_CHARS])
-        r[k + 1] = _log(sums[e, E_BLOCKS])
-        r[k + 2] = _log(nodes[e, N_CHILDREN])
-        r[k + 3] = _log(nodes[parent, N_CHILDREN])
+        r[k] = logarithm(sums[e, E_CHARS])
+        r[k + 1] = logarithm(sums[e, E_BLOCKS])
+        r[k + 2] = logarithm(nodes[e, N_CHILDREN])
+        r[k + 3] = logarithm(nodes[parent, N_CHILDREN])
         k += 4
-        c1 = _container(nodes, sums, e, 2)
+        c1 = container(nodes, sums, e, 2)
         k = _surroundings(r, k, sums, c1, total)
-        c2 = _container(
+        c2 = container(
             nodes, sums, nodes[c1, PARENT] if nodes[c1, PARENT] >= 0 else 0, 2 * sums[c1, E_BLOCKS]
         )
         k = _surroundings(r, k, sums, c2, total)
-        c3 = _container(
+        c3 = container(
             nodes, sums, nodes[c2, PARENT] if nodes[c2, PARENT] >= 0 else 0, 3 * sums[c2, E_BLOCKS]
         )
         k = _surroundings(r, k, sums, c3, total)
@@ -511,22 +511,22 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
             if nodes[c, PARENT] < 0:
                 break
             c = nodes[c, PARENT]
-        r[k] = _log(repeats[e, 1])
-        r[k + 1] = _log(repeats[parent, 1])
-        r[k + 2] = _log(most)
-        r[k + 3] = _log(sums[which, E_CHARS])
+        r[k] = logarithm(repeats[e, 1])
+        r[k + 1] = logarithm(repeats[parent, 1])
+        r[k + 2] = logarithm(most)
+        r[k + 3] = logarithm(sums[which, E_CHARS])
         r[k + 4] = sums[which, E_LINK] / max(sums[which, E_CHARS], 1.0)
-        r[k + 5] = _log(sums[which, E_BLOCKS])
+        r[k + 5] = logarithm(sums[which, E_BLOCKS])
         k += 6
         r[k] = t[TONE]
-        r[k + 1] = _log(alike[slots[b, 2], 0])
+        r[k + 1] = logarithm(alike[slots[b, 2], 0])
         r[k + 2] = x[b - 1, TONE] if b else 0.0
         r[k + 3] = x[b + 1, TONE] if b + 1 < n else 0.0
         k += 4
         for j in range(2):
             a = alike[slots[b, j]]
-            r[k] = _log(a[0])
-            r[k + 1] = _log(a[1] / a[0])
+            r[k] = logarithm(a[0])
+            r[k + 1] = logarithm(a[1] / a[0])
             r[k + 2] = a[2] / a[1]
             r[k + 3] = a[1] / total
             r[k + 4] = 100.0 * a[3] / a[1]
@@ -535,7 +535,7 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         for d in (-3, -2, -1, 1, 2, 3):
             o = b + d
             if 0 <= o < n:
-                r[k] = _log(x[o, CHARS])
+                r[k] = logarithm(x[o, CHARS])
                 r[k + 1] = min(1.0, blocks[o, LINK] / x[o, CHARS])
                 r[k + 2] = x[o, ENDS]
                 r[k + 3] = 1.0 if path_bits[blocks[o, NODE]] & 0b1110 else 0.0
@@ -550,18 +550,18 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
         # position
         r[k] = before / total
         r[k + 1] = b / n
-        r[k + 2] = _log(b)
-        r[k + 3] = _log(n - b)
+        r[k + 2] = logarithm(b)
+        r[k + 3] = logarithm(n - b)
         r[k + 4] = b - h1 if h1 >= 0 else -999.0
         r[k + 5] = b - title_at if title_at >= 0 else -999.0
-        r[k + 6] = _log(since_heading)
+        r[k + 6] = logarithm(since_heading)
         r[k + 7] = level
         r[k + 8] = heading_tone
         r[k + 9] = heading_hint
         k += 10
         # the page
-        r[k] = _log(n)
-        r[k + 1] = _log(total)
+        r[k] = logarithm(n)
+        r[k + 1] = logarithm(total)
         r[k + 2] = sums[0, E_LINK] / total
         r[k + 3] = sums[0, E_LONG] / total
         r[k + 4] = n_long / n
@@ -592,103 +592,8 @@ def assemble(nodes, blocks, x, sums, path_bits, path_purposes, hint, repeats, gr
                 chars += x[o, CHARS]
                 link += min(float(blocks[o, LINK]), x[o, CHARS])
                 ends += x[o, STOPS]
-            f[b, k] = _log(chars / (c1 - c0))
+            f[b, k] = logarithm(chars / (c1 - c0))
             f[b, k + 1] = link / max(chars, 1.0)
             f[b, k + 2] = 100.0 * ends / max(chars, 1.0)
             k += 3
     return width + 6
-
-
-CONTEXT = 34
-"""Features that `context` writes."""
-
-
-@kernel(
-    "void(int32[:,::1], int32[:,::1], float64[:,::1], float64[:,::1], int64[::1], float64[::1], float32[:,::1], int64)"
-)
-def context(nodes, blocks, x, sums, path_bits, p, f, k0):
-    """Write what the first verdicts p float64 [B] say about each block's surroundings, from column k0 on."""
-    n = len(blocks)
-    m = np.zeros((len(nodes), 2))
-    total = good = 0.0
-    for b in range(n):
-        e = blocks[b, NODE]
-        w = x[b, WORDS]
-        m[e, 0] += w
-        m[e, 1] += w * p[b]
-        total += w
-        good += w * p[b]
-    for e in range(len(nodes) - 1, 0, -1):
-        m[nodes[e, PARENT], 0] += m[e, 0]
-        m[nodes[e, PARENT], 1] += m[e, 1]
-    first = last = -1
-    n_sure = 0.0
-    peak = 0.0
-    for b in range(n):
-        if p[b] > 0.5 and x[b, WORDS] >= 8:
-            if first < 0:
-                first = b
-            last = b
-            n_sure += x[b, WORDS]
-        peak = max(peak, p[b])
-    size = 16
-    while size < 3 * n + 3:
-        size *= 2
-    keys = np.full(size, -1, np.int64)
-    alike = np.zeros((size, 2))
-    slots = np.zeros(n, np.int64)
-    for b in range(n):
-        e = blocks[b, NODE]
-        parent = max(0, nodes[e, PARENT])
-        key = (np.int64(nodes[e, SIGNATURE]) * 31 + nodes[e, TAG]) * 31 + nodes[parent, SIGNATURE]
-        slots[b] = _count(keys, key & 0x7FFFFFFFFFFFFFFF)
-        alike[slots[b], 0] += x[b, WORDS]
-        alike[slots[b], 1] += x[b, WORDS] * p[b]
-    before = 0.0
-    since = 0.0
-    for b in range(n):
-        r = f[b]
-        k = k0
-        e = blocks[b, NODE]
-        w = x[b, WORDS]
-        r[k] = p[b]
-        k += 1
-        for d in (-4, -3, -2, -1, 1, 2, 3, 4):
-            r[k] = p[b + d] if 0 <= b + d < n else -1.0
-            k += 1
-        for width in (3, 8, 20):
-            for side in range(2):
-                a = wp = 0.0
-                for o in range(
-                    max(0, b - width) if side == 0 else b + 1, b if side == 0 else min(n, b + width + 1)
-                ):
-                    a += x[o, WORDS]
-                    wp += x[o, WORDS] * p[o]
-                r[k] = wp / a if a else -1.0
-                k += 1
-        c = e
-        for least in (2, 2, 3, 4):
-            blocks_here = sums[c, E_BLOCKS]
-            goal = 2.0 if c == e and least == 2 and blocks_here < 2 else least * blocks_here
-            c = _container(nodes, sums, c, goal)
-            rest = m[c, 0] - w
-            r[k] = (m[c, 1] - w * p[b]) / rest if rest > 0.5 else -1.0
-            r[k + 1] = m[c, 1] / max(good, 1e-6)
-            k += 2
-            if nodes[c, PARENT] >= 0:
-                c = nodes[c, PARENT]
-        a = alike[slots[b]]
-        r[k] = (a[1] - w * p[b]) / (a[0] - w) if a[0] - w > 0.5 else -1.0
-        r[k + 1] = a[1] / max(good, 1e-6)
-        r[k + 2] = before / max(good, 1e-6)
-        r[k + 3] = b - first if first >= 0 else -999.0
-        r[k + 4] = b - last if first >= 0 else -999.0
-        r[k + 5] = good / total
-        r[k + 6] = n_sure / max(good, 1e-6)
-        r[k + 7] = peak
-        r[k + 8] = _log(good)
-        r[k + 9] = w / max(good, 1e-6)
-        r[k + 10] = _log(since)
-        k += 11
-        before += w * p[b]
-        since = 0.0 if p[b] > 0.5 else since + w

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.extract import features, hints, metadata, model
+from data_pipeline.extract import features, hints, metadata, model, surroundings
 from data_pipeline.extract.layout import NODE
 from data_pipeline.extract.parse import Tree, parse
 from data_pipeline.extract.render import render
@@ -127,7 +127,7 @@ def second_pass(judged: Judged, first: np.ndarray, forest: model.Forest) -> np.n
 
 def add_context(judged: Judged, first: np.ndarray) -> None:
     """Fill in the columns of the second pass."""
-    features.context(
+    surroundings.context(
         judged.tree.nodes,
         judged.tree.blocks,
         judged.text,
