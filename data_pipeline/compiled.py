@@ -1,8 +1,13 @@
-"""How kernels are compiled: once a machine, with the signature stated, so that importing them loads machine code."""
+"""How kernels are compiled: once a machine, with the signature stated, so that importing them loads machine code.
+
+python -m data_pipeline.compiled        # all of them now, and not when a run first needs them
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,11 +21,16 @@ njit: Any = numba.njit  # its stubs do not know all of its options
 _PACKAGE = Path(__file__).parent
 
 
+def _holders() -> list[Path]:
+    """Files of this package that hold kernels."""
+    return [f for f in sorted(_PACKAGE.rglob("*.py")) if b"data_pipeline.compiled import" in f.read_bytes()]
+
+
 @cache
 def _sources(folder: Path) -> str:
     """Hash of the sources in a folder, and of all files of this package that hold kernels."""
     files = set(folder.glob("*.py"))
-    files |= {f for f in _PACKAGE.rglob("*.py") if b"data_pipeline.compiled import" in f.read_bytes()}
+    files |= set(_holders())
     state = xxhash.xxh3_128()
     for file in sorted(files):
         state.update(file.read_bytes())
@@ -63,3 +73,16 @@ def small(signature: Any, inline: bool = False) -> Callable[[Callable[..., Any]]
 
 subroutine = njit(nogil=True)
 """Decorator of functions that only kernels call: they are compiled, and cached, with their callers."""
+
+
+def main() -> None:
+    """Compile all kernels by importing the modules that hold them."""
+    began = time.monotonic()
+    for file in _holders():
+        name = file.relative_to(_PACKAGE.parent).with_suffix("").as_posix()
+        importlib.import_module(name.replace("/", ".").removesuffix(".__init__"))
+    print(f"kernels are compiled ({time.monotonic() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
