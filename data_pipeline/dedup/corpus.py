@@ -98,8 +98,7 @@ def preference(run_dir: Path, shard: int, ids: pa.ChunkedArray, rows: np.ndarray
         if column is not None:
             rank = -np.nan_to_num(_floats(column.take(index)), nan=-1.0)
     elif keep == "first":
-        dates = read_table(shard_path(run_dir, "documents", shard), ["date"])["date"].take(index)
-        rank = _date_numbers(dates)
+        rank = np.nan_to_num(moments(run_dir, shard, rows), nan=np.inf)
     chars = _sidecar(run_dir, shard, ids, "stats", "chars")
     if chars is not None:
         length = chars.take(index).fill_null(0).to_numpy().astype(np.int64)
@@ -121,11 +120,13 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
 
 
-def _date_numbers(dates: pa.ChunkedArray) -> np.ndarray:
-    """ISO 8601 dates as numbers in the order of time, to the second; none: last."""
+def moments(run_dir: Path, shard: int, rows: np.ndarray) -> np.ndarray:
+    """ISO 8601 dates of rows of a shard as numbers in the order of time, to the second, float64 [m]; NaN: none."""
+    dates = read_table(shard_path(run_dir, "documents", shard), ["date"])["date"].take(pa.array(rows))
+    dates = pc.if_else(pc.match_substring_regex(dates, r"^[0-9]{4}"), dates, None)
     digits = pc.utf8_slice_codeunits(pc.replace_substring_regex(dates, r"[^0-9]", ""), 0, 14)
-    digits = pc.if_else(pc.equal(digits, ""), pa.scalar(None, digits.type), digits)
-    return pc.fill_null(pc.utf8_rpad(digits, 14, "0").cast(pa.float64()), np.inf).to_numpy()
+    numbers = pc.utf8_rpad(digits, 14, "0").cast(pa.float64())
+    return pc.fill_null(numbers, np.nan).to_numpy().astype(np.float64)
 
 
 def load(run_dir: Path, shards: list[int], step: str, keep: Keep) -> Corpus:
@@ -159,6 +160,18 @@ def load(run_dir: Path, shards: list[int], step: str, keep: Keep) -> Corpus:
 def order_of(rank: np.ndarray, length: np.ndarray, halves: np.ndarray) -> np.ndarray:
     """int64 [n]: documents in order of preference."""
     return np.lexsort((halves[:, 1], halves[:, 0], -length, rank))
+
+
+def first_of_equal(keys: np.ndarray, by: np.ndarray | None = None) -> np.ndarray:
+    """int64 [n]: for each row of `keys` (uint64 [n, 2]) the first of the equal rows, by `by` [n], then by position."""
+    n = len(keys)
+    order = np.lexsort((np.arange(n), np.zeros(n) if by is None else by, keys[:, 1], keys[:, 0]))
+    ordered = keys[order]
+    new = np.ones(n, bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.empty(n, np.int64)
+    first[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+    return first
 
 
 def kept_before(run_dir: Path, shard: int, step: str, ids: pa.ChunkedArray) -> np.ndarray:

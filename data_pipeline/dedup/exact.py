@@ -33,20 +33,7 @@ def decide(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, i
     else:
         for documents, texts in corpus.texts():
             keys[documents] = corpora.id_halves(pa.array([content_hash(text) for text in texts]))
-    return corpora.write(corpus, STEP, first_of_equal(keys), np.ones(len(corpus), np.float32))
-
-
-def first_of_equal(keys: np.ndarray) -> np.ndarray:
-    """int64 [n]: for each row of `keys` (uint64 [n, 2]) the smallest index of an equal row."""
-    n = len(keys)
-    order = np.lexsort((np.arange(n), keys[:, 1], keys[:, 0]))
-    ordered = keys[order]
-    new = np.ones(n, bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    starts = np.flatnonzero(new)
-    first = np.empty(n, np.int64)
-    first[order] = order[starts][np.cumsum(new) - 1]
-    return first
+    return corpora.write(corpus, STEP, corpora.first_of_equal(keys), np.ones(len(corpus), np.float32))
 
 
 def _halves(path: Path, hashes: pa.ChunkedArray) -> np.ndarray:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import corpus as corpora
-from data_pipeline.document import read_table, shard_path
+from data_pipeline.document import shard_path
 
 STEP = "url"
 
@@ -43,29 +42,9 @@ def decide(run_dir: Path, shards: list[int], chosen: Collection[int], config: De
         valid = key.is_valid().to_numpy(zero_copy_only=False).astype(bool)
         compared[documents] = valid
         keys[documents[valid]] = corpora.id_halves(key.drop_null())
-        age[documents] = -_moments(
-            read_table(shard_path(run_dir, "documents", shard), ["date"])["date"].take(rows)
-        )
+        dates = corpora.moments(run_dir, shard, corpus.row[documents])
+        age[documents] = -np.nan_to_num(dates, nan=-np.inf)
     index = np.flatnonzero(compared)
     representative = np.arange(n)
-    representative[index] = _newest(keys[index], age[index], index)
+    representative[index] = index[corpora.first_of_equal(keys[index], age[index])]
     return corpora.write(corpus, STEP, representative, np.ones(n, np.float32))
-
-
-def _newest(keys: np.ndarray, age: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """int64 [m]: for each row of `keys` the document (of `index`) of an equal row whose age, then index, is smallest."""
-    order = np.lexsort((index, age, keys[:, 1], keys[:, 0]))
-    ordered = keys[order]
-    new = np.ones(len(order), bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    found = np.empty(len(order), np.int64)
-    found[order] = index[order[np.flatnonzero(new)]][np.cumsum(new) - 1]
-    return found
-
-
-def _moments(dates: pa.ChunkedArray) -> np.ndarray:
-    """ISO 8601 dates as numbers in the order of time, to the second; none: before all others."""
-    dates = pc.if_else(pc.match_substring_regex(dates, r"^[0-9]{4}"), dates, None)
-    digits = pc.utf8_slice_codeunits(pc.replace_substring_regex(dates, r"[^0-9]", ""), 0, 14)
-    numbers = pc.utf8_rpad(digits, 14, "0").cast(pa.float64())
-    return pc.fill_null(numbers, -np.inf).to_numpy().astype(np.float64)

@@ -10,7 +10,7 @@ from dedup_runs import decisions, identifier, kept, write_run
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.analysis import content_hash
-from data_pipeline.dedup import exact
+from data_pipeline.dedup import corpus, exact
 from data_pipeline.document import write_table
 
 
@@ -51,5 +51,5 @@ def test_a_missing_sidecar_of_one_shard_is_an_error(tmp_path: Path) -> None:
 
 def test_first_of_equal_is_the_smallest_index() -> None:
     keys = np.array([[1, 2], [3, 4], [1, 2], [3, 5], [3, 4], [1, 2]], np.uint64)
-    np.testing.assert_array_equal(exact.first_of_equal(keys), [0, 1, 0, 3, 1, 0])
-    assert len(exact.first_of_equal(keys[:0])) == 0
+    np.testing.assert_array_equal(corpus.first_of_equal(keys), [0, 1, 0, 3, 1, 0])
+    assert len(corpus.first_of_equal(keys[:0])) == 0
