@@ -27,6 +27,7 @@ import orjson
 
 from data_pipeline.packed import PADDING, Manifest, PackedDataset, PackedError, Removal, StreamInfo
 from data_pipeline.packed.format import DOCUMENT_DTYPE, SEGMENT_DTYPE, ShardInfo, file_digest, sequence_crc
+from data_pipeline.packed.writer import sync_directory
 
 REMOVED = "removed.jsonl"
 """File of a data directory: what was taken out of its packed dataset, one document a line."""
@@ -128,10 +129,10 @@ def remove(packed: PackedDataset, places: list[Place], reason: str, date: str) -
         )
         _write(partial / "manifest.json", manifest.to_json())
         for folder in sorted({partial, *(p.parent for p in partial.rglob("*"))}):
-            _sync_directory(folder)
+            sync_directory(folder)
         _note(packed, removal)
         exchange(partial, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         shutil.rmtree(partial)
     return manifest
 
@@ -295,12 +296,3 @@ def _alone(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"another `arriero remove` works on {path}; wait for it") from None
         yield
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

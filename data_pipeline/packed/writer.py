@@ -304,10 +304,10 @@ class PackedWriter:
             return
         for path in sorted(self._partial.rglob("*")):
             if path.is_dir():
-                _sync_directory(path)
-        _sync_directory(self._partial)
+                sync_directory(path)
+        sync_directory(self._partial)
         _replace_directory(self._partial, self.directory)
-        _sync_directory(self.directory.parent)
+        sync_directory(self.directory.parent)
 
 
 def _replace_directory(new: Path, target: Path) -> None:
@@ -332,7 +332,8 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Have what was renamed within a folder on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # Some network file systems refuse fsync on directories; the rename is atomic there all the same.

@@ -242,7 +242,7 @@ def _die_at(point: int) -> None:
         (os, "fsync"),
         (os, "link"),
         (remove, "exchange"),
-        (remove, "_sync_directory"),
+        (remove, "sync_directory"),
         (shutil, "rmtree"),
     ):
         setattr(module, name, dying(getattr(module, name)))
