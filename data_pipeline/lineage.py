@@ -82,9 +82,7 @@ def run(config: TraceRun) -> int:
         return 1
     what = f"{given[0]} {getattr(config, given[0])!r}"
     # A URL may belong to several documents, of which some were dropped: the data directory knows them all.
-    if run_dir is not None and config.id is None and _trace_in_run(packed, loaded, run_dir, config):
-        return 0
-    if run_dir is not None and config.id is not None and _trace_in_run(packed, loaded, run_dir, config):
+    if run_dir is not None and _trace_in_run(packed, loaded, run_dir, config):
         return 0
     if config.text is None:
         wanted = bytes.fromhex(config.id) if config.id is not None else None
@@ -118,7 +116,9 @@ def _trace_in_run(packed: PackedDataset, loaded: LoadedTokenizer, run_dir: Path,
             print(f"{_head(found.id, found.source, found.url)}\n  dropped by {found.rule}{detail}")
             print(flags, end="")
             if found.rule.startswith("contamination."):
-                print("".join(f"  {line}\n" for line in contamination(run_dir, found.id, config.limit)), end="")
+                print(
+                    "".join(f"  {line}\n" for line in contamination(run_dir, found.id, config.limit)), end=""
+                )
         elif find(packed, bytes.fromhex(found.id)):
             taken_out = config.text is not None and config.text not in found.final
             span = _token_span(loaded, found.final, config.text) if config.text and not taken_out else None
