@@ -14,6 +14,7 @@ Shapes: w words of a document, m words of a part, h candidates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,8 @@ _LOOSE = 0.25
 _BESIDE = 60
 """Words around a question in which its answers and context are looked for."""
 _MOST_CANDIDATES = 4096
+_MOST_LOOKS = 32
+"""Places of a document at which one part is compared with what stands beside it."""
 _WORK, _WORK_PER_WORD = 10**8, 2000
 """Of a document, candidates and word comparisons: bound the time of one that repeats a phrase of a long item on and on."""
 
@@ -200,6 +203,7 @@ class Annotator:
         self._seen = np.zeros(len(index.parts), np.int64)
         self._apart = 4 * int(np.diff(index.ends).max(initial=0)) + 16
         self._base, self._next = 0, self._apart
+        self._looks: Counter[int] = Counter()
         self._places = np.zeros((_MOST_CANDIDATES, 4), np.int64)
         self._values = np.zeros((_MOST_CANDIDATES, 2))
 
@@ -211,6 +215,7 @@ class Annotator:
         if len(hashes) < SEED:
             return [], signals
         # Places of this document lie behind all those of the one before: `_seen` need not be cleared.
+        self._looks.clear()
         self._base = self._next
         self._next = self._base + len(hashes) + self._apart
         n = _candidates(
@@ -296,6 +301,9 @@ class Annotator:
         that it was taken from; 0: nothing.
         """
         index = self.index
+        self._looks[part] += 1
+        if self._looks[part] > _MOST_LOOKS:
+            return 0.0
         low, high = max(0, start - _BESIDE), min(len(text), end + _BESIDE)
         best, few, little = 0.0, 0, 0
         for other in index.items[index.parts[part].item].parts:

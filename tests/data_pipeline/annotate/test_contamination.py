@@ -119,6 +119,30 @@ def test_what_is_found_in_a_document_does_not_depend_on_those_before(tmp_path: P
         assert compared.matches(PROBLEM)[1]["matches"] == 1, before
 
 
+def test_half_a_question_over_and_over_is_looked_around_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = [f"w{n}x" for n in range(24)]
+    passage = " ".join(f"p{n}x" for n in range(300))
+    path = tmp_path / "long.jsonl"
+    path.write_bytes(orjson.dumps({"question": " ".join(question), "passage": passage}))
+    config = DecontaminateConfig(sets=(str(path),))
+    half = " ".join([*question[:7], "a", *question[8:14], *["b"] * 30])
+    aligned: list[int] = []
+    whole = contamination.align
+
+    def counted(*given: Any) -> Any:
+        aligned.append(1)
+        return whole(*given)
+
+    monkeypatch.setattr(contamination, "align", counted)
+    compared = Annotator(evalsets.load(config), config)
+    compared.matches(" ".join([half] * 40))
+    few = len(aligned)
+    compared.matches(" ".join([half] * 400))
+    assert 0 < len(aligned) - few <= few
+
+
 def test_a_solution_is_found_without_its_question(annotator: Annotator) -> None:
     assert found(annotator, SOLUTION) == {("sums", 0)}
 
