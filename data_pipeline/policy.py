@@ -35,7 +35,14 @@ COPY_RULE = "identity.copy"
 FLAGS_SCHEMA = pa.schema([("id", pa.string()), ("flags", pa.list_(pa.string()))])
 OTHER = "other"
 """Stands for the languages that bounds do not list."""
-TEXT_SIGNALS = ("language.language", "language.second", "language.script", "hashes.content_hash", "url.listed", "url.domain")
+TEXT_SIGNALS = (
+    "language.language",
+    "language.second",
+    "language.script",
+    "hashes.content_hash",
+    "url.listed",
+    "url.domain",
+)
 """Signals that are strings."""
 
 
@@ -65,7 +72,8 @@ def check(config: FilterConfig) -> None:
             raise ConfigError(f"{where}: `{rule.signal}` is a string, so `by_language` can only be null")
         for code, bounds in with_bounds(config, name, rule).by_language.items():
             low, high = (
-                (getattr(bounds, k) if getattr(bounds, k, None) is not None else getattr(rule, k)) for k in ("min", "max")
+                (getattr(bounds, k) if getattr(bounds, k, None) is not None else getattr(rule, k))
+                for k in ("min", "max")
             )
             if low is not None and high is not None and low > high:
                 raise ConfigError(f"{where}, language `{code}`: min {low} is above max {high}")
@@ -74,7 +82,9 @@ def check(config: FilterConfig) -> None:
             if name not in config.rules:
                 close = difflib.get_close_matches(name, list(config.rules), n=1, cutoff=0.4)
                 hint = f"did you mean `{close[0]}`?" if close else f"rules: {', '.join(config.rules)}"
-                raise ConfigError(f"filter `{config.name}`, bounds of `{code}`: there is no rule `{name}`; {hint}")
+                raise ConfigError(
+                    f"filter `{config.name}`, bounds of `{code}`: there is no rule `{name}`; {hint}"
+                )
 
 
 def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray:

@@ -97,7 +97,16 @@ def stages(context: Context) -> Iterator[Stage]:
         decide,
         context.shards,
         outputs=("decisions/a", "flags"),
-        depends=("signals", "copies", "language", "url_signals", "nsfw", "privacy_domains", "quality", "contamination"),
+        depends=(
+            "signals",
+            "copies",
+            "language",
+            "url_signals",
+            "nsfw",
+            "privacy_domains",
+            "quality",
+            "contamination",
+        ),
         code=("policy.py",),
         config=context.filters,
     )

@@ -56,7 +56,9 @@ def test_models_annotate_row_by_row(tmp_path: Path) -> None:
     found = language.annotate(table, CONFIG, tmp_path / "lid.bin", None).to_pydict()
     assert found["language"] == ["en", None, "de", None]
     assert found["score"][1] is None
-    score = nsfw.annotate(table, NsfwConfig(classifier=CONFIG), tmp_path / "nsfw.bin").to_pydict()["classifier"]
+    score = nsfw.annotate(table, NsfwConfig(classifier=CONFIG), tmp_path / "nsfw.bin").to_pydict()[
+        "classifier"
+    ]
     assert score[0] > 0.9 > 0.1 > score[2]
     assert score[1] is None
     score = quality.annotate(table, CONFIG, tmp_path / "quality.bin").to_pydict()["score"]
