@@ -14,6 +14,10 @@ from data_pipeline.executors import task
 from data_pipeline.stage import Stage, StageStep, State
 
 
+FULL_DISK = ("No space left on device", "Not enough free space")
+"""What Arrow and NumPy say of a full disk, in errors without a number."""
+
+
 def run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
     """Run what is left of a stage.
 
@@ -26,7 +30,7 @@ def run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
     except Exception as error:
         # Libraries in native code say it in words alone.
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "No space left on device" not in str(error):
+        if not full and not any(words in str(error) for words in FULL_DISK):
             raise
         raise OSError(
             f"stage {stage.name}: no space left on the disk of {run_dir}; free some, then run the same command again "
