@@ -13,7 +13,6 @@ from data_pipeline import stage as stages
 from data_pipeline.executors import task
 from data_pipeline.stage import Stage, StageStep, State
 
-
 FULL_DISK = ("No space left on device", "Not enough free space")
 """What Arrow and NumPy say of a full disk, in errors without a number."""
 
