@@ -123,6 +123,13 @@ def funnel_table(sources: Mapping[str, Row]) -> str:
     for rule in sorted(rules, key=lambda r: -rules[r]):
         rows.append(line(rule, [(r.get("dropped") or {}).get(rule) for r in sources.values()]))
     rows.append(line("kept", [r.get("kept") for r in sources.values()]))
+    flags = dict.fromkeys(str(rule) for r in sources.values() for rule in r.get("flagged") or {})
+    for rule in flags:
+        rows.append(
+            line(
+                f"of these flagged by {rule}", [(r.get("flagged") or {}).get(rule) for r in sources.values()]
+            )
+        )
     return table(["documents", *sources, "all", "share of read"], rows)
 
 

@@ -164,6 +164,7 @@ def write_data(packed: Path) -> None:
                 "set_aside": 0,
                 "dropped": {"gopher.n_words": 1400, "language.language": 100, "exact": 300, "semantic": 20},
                 "kept": 2180,
+                "flagged": {"privacy.pages": 17},
             },
         },
         "samples": {

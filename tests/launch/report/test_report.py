@@ -204,6 +204,7 @@ def test_the_numbers_of_the_run_stand_in_the_page(run_dir: Path) -> None:
         "1 restart",
         "9,000",
         "gopher.n_words: 2,100 dropped",
+        "of these flagged by privacy.pages",
         "nsfw classifier",
     ):
         assert expected in text, expected
