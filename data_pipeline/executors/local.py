@@ -106,13 +106,23 @@ class Pool:
         self._workers: list[_Worker] = []
 
     def _start(self) -> _Worker:
-        mine, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
-        process.start()
-        theirs.close()
-        worker = _Worker(process, mine)
-        self._workers.append(worker)
-        return worker
+        for attempt in range(3):
+            mine, theirs = self._context.Pipe()
+            process = self._context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
+            try:
+                process.start()
+            except (EOFError, OSError):
+                # The process that workers are forked from was killed; the next try starts another one.
+                mine.close()
+                theirs.close()
+                if attempt == 2:
+                    raise
+                continue
+            theirs.close()
+            worker = _Worker(process, mine)
+            self._workers.append(worker)
+            return worker
+        raise AssertionError
 
     def _stop(self, worker: _Worker) -> None:
         self._workers.remove(worker)

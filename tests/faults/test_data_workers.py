@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,32 @@ def test_the_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "{'done': 6}" in done.stdout
     assert "the worker of task 2 was killed (signal 9" in done.stderr
+
+
+def test_another_process_forks_workers_when_the_first_was_killed(tmp_path: Path) -> None:
+    """Killed while it still imports what workers need: the driver is waiting for its answer."""
+    program = """
+        import os, signal, threading, time
+        from multiprocessing import forkserver
+        from data_pipeline.executors import local
+
+        if __name__ == "__main__":
+            local.warm_up()
+            first = forkserver._forkserver._forkserver_pid
+            threading.Timer(0.2, os.kill, (first, signal.SIGKILL)).start()
+            pool = local.Pool(1)
+            worker = pool._start()
+            assert worker.process.is_alive() and forkserver._forkserver._forkserver_pid != first
+            pool.close()
+            print("started")
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "started\n", done.stderr
 
 
 def test_a_task_that_kills_every_worker_ends_the_run_with_an_error(tmp_path: Path) -> None:
