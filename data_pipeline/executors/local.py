@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -112,11 +113,13 @@ class Pool:
             try:
                 process.start()
             except (EOFError, OSError):
-                # The process that workers are forked from was killed; the next try starts another one.
+                # The process that workers are forked from was killed; the next try starts another one, once the system
+                # has noticed that it is gone.
                 mine.close()
                 theirs.close()
                 if attempt == 2:
                     raise
+                time.sleep(0.5)
                 continue
             theirs.close()
             worker = _Worker(process, mine)

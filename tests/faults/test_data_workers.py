@@ -68,7 +68,7 @@ def test_the_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
 
 
 def test_another_process_forks_workers_when_the_first_was_killed(tmp_path: Path) -> None:
-    """Killed while it still imports what workers need: the driver is waiting for its answer."""
+    """Killed while the driver waits for its answer."""
     program = """
         import os, signal, threading, time
         from multiprocessing import forkserver
@@ -77,7 +77,8 @@ def test_another_process_forks_workers_when_the_first_was_killed(tmp_path: Path)
         if __name__ == "__main__":
             local.warm_up()
             first = forkserver._forkserver._forkserver_pid
-            threading.Timer(0.2, os.kill, (first, signal.SIGKILL)).start()
+            os.kill(first, signal.SIGSTOP)  # it cannot answer before it dies
+            threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
             pool = local.Pool(1)
             worker = pool._start()
             assert worker.process.is_alive() and forkserver._forkserver._forkserver_pid != first
