@@ -24,7 +24,7 @@ from trafilatura_peer import trafilatura_texts
 def our_texts(pages: list[Labelled]) -> tuple[list[str], float]:
     """(texts, processor seconds) of the shipped classifier, from bytes to text."""
     from data_pipeline.extract import html
-    from data_pipeline.extract.charset import decode
+    from data_pipeline.read.charset import decode
 
     html.main_text(b"<p>compiled and loaded</p>")
     start = time.process_time()

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from data_pipeline.extract import html, metadata, model, parse, tags
-from data_pipeline.extract.charset import decode
 from data_pipeline.extract.layout import BEGIN, INNER, PARENT, STOP
+from data_pipeline.read.charset import decode
 
 ROUNDS = (110, 70)
 """Trees of the two passes."""

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import executor
+from data_pipeline import executors
 from data_pipeline.stage import Stage, StageStep
 
 STAGES = 9
@@ -35,7 +35,7 @@ def ours(run_dir: Path, config: DataRun, tasks: int) -> list[float]:
     taken = []
     for i in range(STAGES):
         began = time.perf_counter()
-        executor.run(run_dir, Stage(f"stage-{tasks}-{i}", nothing, tasks, ()), config, "fingerprint")
+        executors.run(run_dir, Stage(f"stage-{tasks}-{i}", nothing, tasks, ()), config, "fingerprint")
         taken.append(1e3 * (time.perf_counter() - began))
     return taken
 

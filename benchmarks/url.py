@@ -25,8 +25,8 @@ import orjson
 import peers
 import pyarrow as pa
 
-from data_pipeline import domains
 from data_pipeline.annotate import url, url_lists
+from data_pipeline.urls import domains
 
 PEER = """
 import sys, time, orjson

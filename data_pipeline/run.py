@@ -20,7 +20,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import executor, flow, funnel, policy, progress
+from data_pipeline import executors, flow, funnel, policy, progress
 from data_pipeline import stage as staging
 from data_pipeline.read import units as planning
 
@@ -54,7 +54,7 @@ def _run(config: DataRun) -> int:
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
     if not config.dry_run:
-        executor.warm_up(config.executor)
+        executors.warm_up(config.executor)
     plan = planning.plan(sources, config.unit_bytes)
     todo, not_run = flow.build(run_dir, config, plan)
     expected = staging.fingerprints(todo)
@@ -96,7 +96,7 @@ def _stages(
             if not skipped:
                 redone = True
                 page.begin(stage)
-                state = executor.run(run_dir, stage, config, expected[stage.name])
+                state = executors.run(run_dir, stage, config, expected[stage.name])
             states[stage.name] = state
             page.end(stage, state, skipped)
             took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from data_pipeline import domains
 from data_pipeline.annotate.url_lists import (
     ADDRESS,
     ADDRESS_HOST,
@@ -27,7 +26,8 @@ from data_pipeline.annotate.url_lists import (
     key,
     squeeze,
 )
-from data_pipeline.canonical import canonical, is_address
+from data_pipeline.urls import domains
+from data_pipeline.urls.canonical import canonical, is_address
 
 COLUMNS = ("listed", "soft_words", "domain")
 NOT_LISTED = "none"

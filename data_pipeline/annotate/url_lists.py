@@ -20,8 +20,9 @@ import numpy as np
 import orjson
 import xxhash
 
-from data_pipeline import domains, fingerprint
+from data_pipeline import fingerprint
 from data_pipeline.annotate import lists
+from data_pipeline.urls import domains
 
 DATATROVE = "datatrove"
 """Name that stands for the lists bundled with datatrove (its URLFilter, and with it FineWeb's)."""

@@ -1,1 +1,74 @@
-"""datatrove's executors: this machine, Slurm, Ray. Each runs the same tasks and leaves the same files."""
+"""Running a stage on this machine, Slurm or Ray, with progress, and with errors that a person can read.
+
+Each executor is one of datatrove's, runs the same tasks and leaves the same files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+from configs.schema.pipeline import DataRun, ExecutorConfig
+from data_pipeline import progress
+from data_pipeline import stage as stages
+from data_pipeline.executors import task
+from data_pipeline.stage import Stage, StageStep, State
+
+FULL_DISK = ("No space left on device", "Not enough free space")
+"""What Arrow and NumPy say of a full disk, in errors without a number."""
+
+
+def run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
+    """Run what is left of a stage.
+
+    Raises:
+        Whatever the stage raises. RuntimeError naming the task's log where a worker process or a Slurm job failed.
+        OSError: the disk is full.
+    """
+    try:
+        return _run(run_dir, stage, config, expected)
+    except Exception as error:
+        # Libraries in native code say it in words alone.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and not any(words in str(error) for words in FULL_DISK):
+            raise
+        raise OSError(
+            f"stage {stage.name}: no space left on the disk of {run_dir}; free some, then run the same command again "
+            "(finished stages are kept)"
+        ) from error
+
+
+def warm_up(config: ExecutorConfig) -> None:
+    """Begin what workers need to start, while the driver plans."""
+    if config.kind == "local" and (config.workers or os.cpu_count() or 1) > 1:
+        from data_pipeline.executors import local
+
+        local.warm_up()
+
+
+def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
+    stages.prepare(run_dir, stage, expected)
+    began = time.monotonic()
+    logs = run_dir / "logs" / stage.name
+    for output in stage.outputs:
+        if not Path(output).suffix:
+            (run_dir / output).mkdir(parents=True, exist_ok=True)
+    task.quiet()
+    step = StageStep(stage.name, stage.function, run_dir, config)
+    with progress.bar(logs, stage):
+        if config.executor.kind == "local":
+            from data_pipeline.executors import local
+
+            workers = min(config.executor.workers or os.cpu_count() or 1, stage.tasks)
+            local.run(stage, step, workers, logs)
+        elif config.executor.kind == "slurm":
+            from data_pipeline.executors import slurm
+
+            slurm.run(run_dir, stage, step, config.executor, logs)
+        else:
+            from data_pipeline.executors import ray
+
+            ray.run(stage, step, config.executor, logs)
+    return stages.finish(run_dir, stage, expected, time.monotonic() - began)

@@ -27,7 +27,7 @@ class Extracted:
 def extract(record: Record) -> Extracted:
     """Main text of a record by the extractor of its kind."""
     from data_pipeline.extract import html, wikitext
-    from data_pipeline.extract.charset import decode
+    from data_pipeline.read.charset import decode
     from data_pipeline.read.jsonl import repair
 
     if record.drop is not None:

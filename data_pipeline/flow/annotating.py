@@ -223,7 +223,7 @@ def _urls(context: Context) -> Iterator[Stage]:
             url_lists,
             1,
             outputs=("models/url_lists",),
-            code=("annotate/url_lists.py", "annotate/lists.py", "domains.py"),
+            code=("annotate/url_lists.py", "annotate/lists.py", "urls/domains.py"),
             config=[config.lists, config.soft_lists],
             inputs=fingerprint.of_paths(own),
             libraries=("datatrove", "tld"),
@@ -236,7 +236,7 @@ def _urls(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/url",),
         depends=("read", "url_lists"),
-        code=("annotate/url.py", "annotate/url_lists.py", "canonical.py", "domains.py"),
+        code=("annotate/url.py", "annotate/url_lists.py", "urls/canonical.py", "urls/domains.py"),
         libraries=("tld",),
     )
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import xxhash
 
 from configs.schema.pipeline import RecipeConfig
-from data_pipeline.extract.charset import decode
 from data_pipeline.read import Item, Record, SetAside, Unit
+from data_pipeline.read.charset import decode
 from data_pipeline.read.streams import DAMAGE, open_stream
 
 CODE, DOCSTRING, TEXT, METADATA, TOPICS, SYSTEM = "code", "docstring", "text", "metadata", "topics", "system"

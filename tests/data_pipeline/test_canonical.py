@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from data_pipeline import canonical as module
-from data_pipeline.canonical import canonical, is_address
+from data_pipeline.urls import canonical as module
+from data_pipeline.urls.canonical import canonical, is_address
 
 EQUAL = [
     ("scheme", "http://x.example/a", "HTTPS://x.example/a"),

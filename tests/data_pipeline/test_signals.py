@@ -14,7 +14,7 @@ from data_pipeline import policy
 from data_pipeline.annotate import heuristics
 from data_pipeline.document import Document, ShardWriter, document_id, read_table, shard_path, write_table
 from data_pipeline.extract import wikitext
-from data_pipeline.extract.charset import decode
+from data_pipeline.read.charset import decode
 
 
 def test_ids_tell_source_given_and_payload_apart() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import executor
+from data_pipeline import executors
 from data_pipeline.stage import Stage
 
 
@@ -46,7 +46,7 @@ if __name__ == "__main__":
     words = ["input=x", f"output={run_dir}", "executor.workers=2", f"seed={sys.argv[3]}"]
     config = edge.load("data", DataRun, words)
     stage = Stage("s", getattr(module, sys.argv[2]), 6, ("out",))
-    print(executor.run(run_dir, stage, config, "x").counts)
+    print(executors.run(run_dir, stage, config, "x").counts)
 """
 
 

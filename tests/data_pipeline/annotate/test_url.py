@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import tld
 
-from data_pipeline import domains
 from data_pipeline.annotate import url, url_lists
+from data_pipeline.urls import domains
 
 
 def annotated(index: Path | None, *urls: str | None) -> dict[str, list]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlsplit
 
-from data_pipeline.domains import ascii_host
+from data_pipeline.urls.domains import ascii_host
 
 MAX_CHARACTERS = 8192
 """Characters of a URL; a longer one is its own canonical form."""

@@ -1,0 +1,1 @@
+"""Addresses: their canonical form, their hosts and registered domains."""
