@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.annotate.privacy_tables import lookup, word_hash
+from data_pipeline.annotate.privacy_tables import (
+    DIGIT,
+    LOCAL,
+    LOWER,
+    TOKEN,
+    TRIGGER,
+    UPPER,
+    lookup,
+    word_hash,
+)
 from data_pipeline.compiled import kernel, subroutine
 
 EMAIL, SECRET = 0, 6
@@ -20,8 +29,6 @@ MAX_VALUE = 200
 """Longest assigned value that is looked at."""
 MAX_PEM = 16384
 """Bytes of a private key that are looked at."""
-
-_DIGIT, _UPPER, _LOWER, _LOCAL, _TRIGGER, _TOKEN = 1, 2, 4, 8, 32, 64
 
 
 def _padded(words):
@@ -48,7 +55,7 @@ def _host_end(data, at, high, cls, keys, values):
     while k <= limit:
         c = data[k] if k < limit else np.uint8(32)
         wide = 0xC3 <= c <= 0xCA and k + 1 < limit
-        if cls[c] & (_DIGIT | _UPPER | _LOWER) or wide or (c == 45 and k > label):
+        if cls[c] & (DIGIT | UPPER | LOWER) or wide or (c == 45 and k > label):
             k += 2 if wide else 1
             continue
         # A label ends here.
@@ -60,7 +67,7 @@ def _host_end(data, at, high, cls, keys, values):
         if dots:
             letters = stop - label >= 2 and stop - label <= 24
             for j in range(label, stop):
-                letters = letters and cls[data[j]] & (_UPPER | _LOWER) != 0
+                letters = letters and cls[data[j]] & (UPPER | LOWER) != 0
             punycode = (
                 stop - label > 4
                 and data[label] | 32 == 120
@@ -86,14 +93,14 @@ def _email(data, low, high, at, after, cls, keys, values):
     begin = at
     while begin > low and at - begin < MAX_LOCAL:
         c = data[begin - 1]
-        if cls[c] & _LOCAL:
+        if cls[c] & LOCAL:
             begin -= 1
         elif c >= 0x80 and c < 0xC0 and begin - 2 >= low and 0xC3 <= data[begin - 2] <= 0xD4:
             begin -= 2
         else:
             break
     # Quotation marks, braces and the like may be part of an address by the standard, and never are at its ends.
-    while begin < at and data[begin] < 128 and not cls[data[begin]] & (_DIGIT | _UPPER | _LOWER):
+    while begin < at and data[begin] < 128 and not cls[data[begin]] & (DIGIT | UPPER | LOWER):
         begin += 1
     if begin == at or data[at - 1] == 46:
         return -1, 0
@@ -156,7 +163,7 @@ def _credentials(data, low, at, cls):
 def _run(data, at, high, cls, limit):
     """End of the run of letters, digits, `-` and `_` from `at` on, or -1 where it is longer than `limit`."""
     k = at
-    while k < high and cls[data[k]] & _TOKEN:
+    while k < high and cls[data[k]] & TOKEN:
         k += 1
         if k - at > limit:
             return -1
@@ -173,7 +180,7 @@ def _prefixed(data, low, high, i, cls, text, sizes):
         begin = i - position
         if text[p, position] != data[i] or begin < low or begin + size > high:
             continue
-        if (begin > low and cls[data[begin - 1]] & _TOKEN) or data[begin] != text[p, 0]:
+        if (begin > low and cls[data[begin - 1]] & TOKEN) or data[begin] != text[p, 0]:
             continue
         same = True
         for k in range(size):
@@ -185,7 +192,7 @@ def _prefixed(data, low, high, i, cls, text, sizes):
             continue
         digits = 0
         for k in range(begin + size, end):
-            digits += cls[data[k]] & _DIGIT
+            digits += cls[data[k]] & DIGIT
         if digits:
             return begin, end
     return -1, 0
@@ -199,14 +206,14 @@ def _amazon(data, low, high, i, cls):
         return -1, 0
     if not (data[begin + 2] == 73 and data[begin + 3] == 65):  # …IA
         return -1, 0
-    if begin > low and cls[data[begin - 1]] & _TOKEN:
+    if begin > low and cls[data[begin - 1]] & TOKEN:
         return -1, 0
     end = begin
-    while end < high and cls[data[end]] & (_UPPER | _DIGIT):
+    while end < high and cls[data[end]] & (UPPER | DIGIT):
         end += 1
         if end - begin > 20:
             return -1, 0
-    if end - begin != 20 or (end < high and cls[data[end]] & _TOKEN):
+    if end - begin != 20 or (end < high and cls[data[end]] & TOKEN):
         return -1, 0
     return begin, end
 
@@ -219,13 +226,13 @@ def _web_token(data, low, high, i, cls):
         begin < low
         or data[begin] != 101
         or data[begin + 1] != 121
-        or (begin > low and cls[data[begin - 1]] & _TOKEN)
+        or (begin > low and cls[data[begin - 1]] & TOKEN)
     ):
         return -1, 0
     k = begin
     for part in range(3):
         first = k
-        while k < high and cls[data[k]] & _TOKEN:
+        while k < high and cls[data[k]] & TOKEN:
             k += 1
         if k - first < 8 or (part == 1 and not (data[first] == 101 and data[first + 1] == 121)):
             return -1, 0
@@ -304,7 +311,7 @@ def _keyword(data, low, at, cls):
     while k > low and at - k < 4 and data[k - 1] in (32, 34, 39, 96):
         k -= 1
     end = k
-    while k > low and end - k < 24 and cls[data[k - 1]] & _TOKEN:
+    while k > low and end - k < 24 and cls[data[k - 1]] & TOKEN:
         k -= 1
     for w in range(len(_NAMES)):
         n = _size(_NAMES[w])
@@ -331,11 +338,11 @@ def _assigned(data, low, high, i, cls, counts):
     digits = letters = 0
     while k < high and k - begin <= MAX_VALUE:
         c = data[k]
-        if not (cls[c] & _TOKEN or c in (43, 47, 61, 46, 126)):
+        if not (cls[c] & TOKEN or c in (43, 47, 61, 46, 126)):
             break
         counts[c] += 1
-        digits += cls[c] & _DIGIT != 0
-        letters += cls[c] & (_UPPER | _LOWER) != 0
+        digits += cls[c] & DIGIT != 0
+        letters += cls[c] & (UPPER | LOWER) != 0
         k += 1
     size = k - begin
     if size < 16 or size > MAX_VALUE or digits < 2 or letters < 2 or not _keyword(data, low, i, cls):
@@ -380,7 +387,7 @@ def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
         while i < high:
             c = data[i]
             characters += c & 0xC0 != 0x80
-            if not cls[c] & _TRIGGER:
+            if not cls[c] & TRIGGER:
                 i += 1
                 continue
             begin, end, kind = -1, 0, SECRET
@@ -410,7 +417,7 @@ def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
             elif c == 45 and i + 10 < high and data[i + 1] == 45 and data[i + 5] == 66:
                 end = _private_key(data, high, i)
                 begin = i if end else -1
-            if begin < 0 and c in (45, 46, 95, 122) and i > low and cls[data[i - 1]] & _TOKEN:
+            if begin < 0 and c in (45, 46, 95, 122) and i > low and cls[data[i - 1]] & TOKEN:
                 kind = SECRET
                 begin, end = _prefixed(data, low, high, i, cls, prefixes, sizes)
             if begin < low:

@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.annotate.privacy_tables import lookup, word_hash
+from data_pipeline.annotate.privacy_checked import card, iban
+from data_pipeline.annotate.privacy_tables import (
+    ADDRESS,
+    DIGIT,
+    HEX,
+    LINK,
+    LOWER,
+    NATIONAL,
+    OTHER_NUMBER,
+    UPPER,
+    VERSION,
+    WORD_CARD,
+    WORD_PHONE,
+    lookup,
+    word_hash,
+)
 from data_pipeline.compiled import kernel, subroutine
 
 IP, PHONE, CARD, IBAN, SSN = 1, 2, 3, 4, 5
 LOOK_BEHIND = 32
 """Bytes before a number in which a word may say what it is."""
 
-_DIGIT, _UPPER, _LOWER, _HEX = 1, 2, 4, 16
 _NO_PHONE_AFTER = (45, 46, 44, 47, 35, 36, 95, 61, 37, 38, 43, 126)
-_W_PHONE, _W_OTHER, _W_VERSION, _W_ADDRESS, _W_CARD, _W_NATIONAL, _W_LINK = 1, 2, 4, 8, 16, 32, 64
 
 
 @subroutine
@@ -36,21 +49,21 @@ def _words_before(data, low, at, cls, keys, values):
         c = data[k]
         if c == 10 and k > begin and data[k - 1] == 10:
             break  # another paragraph
-        if cls[c] & _DIGIT and not (k > begin and cls[data[k - 1]] & _DIGIT):
+        if cls[c] & DIGIT and not (k > begin and cls[data[k - 1]] & DIGIT):
             between += 1
-        if not (cls[c] & (_UPPER | _LOWER) or c >= 128):
+        if not (cls[c] & (UPPER | LOWER) or c >= 128):
             continue
         end = k + 1
-        while k > begin and (cls[data[k - 1]] & (_UPPER | _LOWER) or data[k - 1] >= 128):
+        while k > begin and (cls[data[k - 1]] & (UPPER | LOWER) or data[k - 1] >= 128):
             k -= 1
-        if k == begin and k > low and cls[data[k - 1]] & (_UPPER | _LOWER):
+        if k == begin and k > low and cls[data[k - 1]] & (UPPER | LOWER):
             break  # the window cuts a word
         found = lookup(keys, values, word_hash(data, k, end))
         every |= found
-        if found == _W_LINK:
+        if found == LINK:
             continue
         if not nearest:
-            nearest = found if between == 0 else found & (_W_ADDRESS | _W_CARD | _W_NATIONAL)
+            nearest = found if between == 0 else found & (ADDRESS | WORD_CARD | NATIONAL)
         between += found == 0
     return nearest, every
 
@@ -63,7 +76,7 @@ def _ipv4(data, low, high, i, cls):
     for part in range(4):
         value, n = 0, 0
         first = k
-        while k < high and cls[data[k]] & _DIGIT and n < 4:
+        while k < high and cls[data[k]] & DIGIT and n < 4:
             value = value * 10 + data[k] - 48
             k += 1
             n += 1
@@ -74,9 +87,9 @@ def _ipv4(data, low, high, i, cls):
             if k >= high or data[k] != 46:
                 return 0, 0
             k += 1
-    if k < high and (cls[data[k]] & (_DIGIT | _UPPER | _LOWER) or data[k] == 95):
+    if k < high and (cls[data[k]] & (DIGIT | UPPER | LOWER) or data[k] == 95):
         return 0, 0
-    if k + 1 < high and (data[k] == 46 or data[k] == 45) and cls[data[k + 1]] & (_DIGIT | _UPPER | _LOWER):
+    if k + 1 < high and (data[k] == 46 or data[k] == 45) and cls[data[k + 1]] & (DIGIT | UPPER | LOWER):
         return 0, 0
     return k, octets
 
@@ -105,7 +118,7 @@ def _ipv6(data, low, high, i, cls):
     end = 0
     while k < high and k - i < 40:
         c = data[k]
-        if cls[c] & _HEX:
+        if cls[c] & HEX:
             digit = c - 48 if c < 58 else (c | 32) - 87
             value = value * 16 + digit
             size += 1
@@ -126,14 +139,14 @@ def _ipv6(data, low, high, i, cls):
             doubled = True
             k += 1
             end = k + 1
-        elif k + 1 >= high or not cls[data[k + 1]] & _HEX:
+        elif k + 1 >= high or not cls[data[k + 1]] & HEX:
             break
         size = value = 0
         k += 1
     if size:
         groups += 1
         second = value if groups == 2 else second
-    if end < high and (cls[data[end]] & (_UPPER | _LOWER | _DIGIT) or data[end] == 95):
+    if end < high and (cls[data[end]] & (UPPER | LOWER | DIGIT) or data[end] == 95):
         return 0
     if (
         first < 0x2000
@@ -159,7 +172,7 @@ def _groups(data, high, i, cls, out):
     separator = 0
     while True:
         begin = k
-        while k < high and cls[data[k]] & _DIGIT:
+        while k < high and cls[data[k]] & DIGIT:
             k += 1
             if k - begin > 19:
                 return 0
@@ -192,112 +205,9 @@ def _groups(data, high, i, cls, out):
                 break
             separator |= 32 if separator & kind and kind != 16 and kind != 1 else kind
             j += size
-        if j == k or j >= high or not cls[data[j]] & _DIGIT or separator & 32:
+        if j == k or j >= high or not cls[data[j]] & DIGIT or separator & 32:
             return n
         k = j
-
-
-@subroutine
-def _luhn(data, begin, end, cls):
-    total, odd = 0, False
-    for k in range(end - 1, begin - 1, -1):
-        if cls[data[k]] & _DIGIT:
-            value = int(data[k]) - 48
-            if odd:
-                value = value * 2 - (9 if value > 4 else 0)
-            total += value
-            odd = not odd
-    return total % 10 == 0
-
-
-@subroutine
-def _issued(six, digits):
-    """Whether a card of so many digits is issued under these first six."""
-    two, three, four = six // 10000, six // 1000, six // 100
-    if six // 100000 == 4:
-        return digits == 16 or digits == 19
-    if 51 <= two <= 55 or 2221 <= four <= 2720:
-        return digits == 16
-    if two == 34 or two == 37:
-        return digits == 15
-    if four == 6011 or 644 <= three <= 649 or two == 65 or two == 62 or two == 81:
-        return 16 <= digits <= 19
-    if 3528 <= four <= 3589:
-        return 16 <= digits <= 19
-    if 300 <= three <= 305 or two == 36 or two == 38 or two == 39:
-        return digits == 14
-    if 2200 <= four <= 2204:
-        return digits == 16
-    return four in (5018, 5020, 5038, 5893, 6304, 6759, 6761, 6762, 6763) and 16 <= digits <= 19
-
-
-@subroutine
-def _card(data, g, n, cls, says_other):
-    """End of a payment card number in the groups; 0: none. ISO/IEC 7812: issuer, length, Luhn's check digit."""
-    digits = 0
-    six = 0
-    seen = 0
-    for m in range(n):
-        if m and (g[m, 2] not in (1, 2) or g[m, 2] != g[1, 2]):
-            return 0
-        for k in range(g[m, 0], g[m, 1]):
-            if digits < 6:
-                six = six * 10 + data[k] - 48
-            seen |= 1 << (data[k] - 48)
-            digits += 1
-        if digits > 19:
-            return 0
-        whole = m == 0
-        if m and g[0, 1] - g[0, 0] == 4:
-            fours = True
-            for j in range(m):
-                fours = fours and g[j, 1] - g[j, 0] == 4
-            last = g[m, 1] - g[m, 0]
-            whole = (fours and last <= 4) or (m == 2 and g[1, 1] - g[1, 0] == 6 and last in (4, 5))
-        if not whole or digits < 14 or (m + 1 < n and not g[m + 1, 2] & 17) or seen & (seen - 1) == 0:
-            continue
-        if m == 0 and n > 1 and g[1, 2] != 1:
-            continue
-        if m + 1 < n and g[m + 1, 1] - g[m + 1, 0] >= 4 and m > 0:
-            continue
-        if (not says_other) and _issued(six, digits) and _luhn(data, g[0, 0], g[m, 1], cls):
-            return g[m, 1]
-    return 0
-
-
-@subroutine
-def _iban(data, high, i, cls, lengths):
-    """End of an IBAN whose country letters stand at `i`; 0: none. ISO 13616: length by country, remainder 1 by 97."""
-    size = lengths[data[i] - 65, data[i + 1] - 65]
-    if size == 0:
-        return 0
-    n, k, rest = 0, i, 0
-    while k < high and n < size:
-        c = data[k]
-        if c == 32 and n % 4 == 0 and n:
-            k += 1
-            continue
-        if cls[c] & _DIGIT:
-            value = int(c) - 48
-        elif cls[c] & _UPPER:
-            value = int(c) - 55
-        else:
-            return 0
-        if n >= 4:
-            rest = (rest * (100 if value > 9 else 10) + value) % 97
-        n += 1
-        k += 1
-    if n < size or (k < high and cls[data[k]] & (_DIGIT | _UPPER | _LOWER)):
-        return 0
-    # Country and check digits go to the end: six digits, as a letter counts two.
-    tail = (
-        (int(data[i]) - 55) * 10000
-        + (int(data[i + 1]) - 55) * 100
-        + (int(data[i + 2]) - 48) * 10
-        + int(data[i + 3])
-        - 48
-    )
-    return k if (rest * 1000000 + tail) % 97 == 1 else 0
 
 
 @subroutine
@@ -347,7 +257,7 @@ def _international(data, g, n, cls, countries, skip):
         # North America: area and exchange begin with 2 to 9.
         n_seen = 0
         for k in range(first, best):
-            if cls[data[k]] & _DIGIT:
+            if cls[data[k]] & DIGIT:
                 n_seen += 1
                 if (n_seen == 2 or n_seen == 5) and data[k] < 50:
                     return 0
@@ -365,28 +275,28 @@ def _phone(data, low, high, i, g, n, nearest, cls, countries):
     before = data[begin - 1] if begin > low else np.uint8(32)
     if before == 43:  # +
         begin -= 1
-        if begin > low and (cls[data[begin - 1]] & (_DIGIT | _UPPER | _LOWER) or data[begin - 1] == 43):
+        if begin > low and (cls[data[begin - 1]] & (DIGIT | UPPER | LOWER) or data[begin - 1] == 43):
             return -1, 0
         if closing and begin > low and data[begin - 1] == 40:
             begin -= 1
         end = _international(data, g, n, cls, countries, 0)
         return (begin, end) if end else (-1, 0)
     # Fractions, prices, paths and references are no numbers of telephones; `Tel.030…`, `tel:…`, `Phone-212…` are.
-    odd = cls[before] & (_DIGIT | _UPPER | _LOWER) or before in _NO_PHONE_AFTER
-    said = nearest == _W_PHONE and begin - 1 > low and not cls[data[begin - 2]] & _DIGIT
+    odd = cls[before] & (DIGIT | UPPER | LOWER) or before in _NO_PHONE_AFTER
+    said = nearest == WORD_PHONE and begin - 1 > low and not cls[data[begin - 2]] & DIGIT
     if odd and not (said and before in (46, 47, 61, 45)):
         return -1, 0
     # A euro sign, a dash.
     three = before in (0xAC, 0x90, 0x91, 0x93) and begin - 3 >= low and data[begin - 3] == 0xE2
     if three and data[begin - 2] in (0x80, 0x82):
         return -1, 0
-    if nearest & (_W_OTHER | _W_VERSION) and not nearest & _W_PHONE:
+    if nearest & (OTHER_NUMBER | VERSION) and not nearest & WORD_PHONE:
         return -1, 0
     if g[0, 1] - g[0, 0] >= 4 and data[i] == 48 and data[i + 1] == 48 and data[i + 2] != 48:
         end = _international(data, g, n, cls, countries, 2)
-        if end and (nearest & _W_PHONE or n > 2):
+        if end and (nearest & WORD_PHONE or n > 2):
             return begin, end
-    said = nearest & _W_PHONE != 0
+    said = nearest & WORD_PHONE != 0
     a = g[0, 1] - g[0, 0]
     b = g[1, 1] - g[1, 0] if n > 1 else 0
     c = g[2, 1] - g[2, 0] if n > 2 else 0
@@ -407,15 +317,15 @@ def _phone(data, low, high, i, g, n, nearest, cls, countries):
         )
         ends = n == m + 3 or g[m + 3, 2] & 1
         tail = g[m + 2, 1]
-        free = tail >= high or not (cls[data[tail]] & (_UPPER | _LOWER) or data[tail] == 95)
+        free = tail >= high or not (cls[data[tail]] & (UPPER | LOWER) or data[tail] == 95)
         if fits and ends and (free or data[tail] | 32 == 120):  # an extension: x12
             return begin, tail
     total = 0
     for k in range(n):
         total += g[k, 1] - g[k, 0]
     tail = g[n - 1, 1]
-    closed = tail >= high or not (cls[data[tail]] & (_UPPER | _LOWER) or data[tail] == 95 or data[tail] == 37)
-    comma = tail + 1 < high and data[tail] == 44 and cls[data[tail + 1]] & _DIGIT
+    closed = tail >= high or not (cls[data[tail]] & (UPPER | LOWER) or data[tail] == 95 or data[tail] == 37)
+    comma = tail + 1 < high and data[tail] == 44 and cls[data[tail + 1]] & DIGIT
     fraction = n == 2 and g[1, 2] == 4
     if not closed or comma or fraction or _plain_date(g, n):
         return -1, 0
@@ -472,8 +382,8 @@ def _social_security(data, low, high, i, g, n, nearest, every, cls):
         return 0
     if g[0, 1] - g[0, 0] != 3 or g[1, 1] - g[1, 0] != 2 or g[2, 1] - g[2, 0] != 4:
         return 0
-    said = every & _W_NATIONAL != 0
-    if (g[1, 2] == 1 and not said) or (n > 3 and not g[3, 2] & 1) or (nearest & _W_OTHER and not said):
+    said = every & NATIONAL != 0
+    if (g[1, 2] == 1 and not said) or (n > 3 and not g[3, 2] & 1) or (nearest & OTHER_NUMBER and not said):
         return 0
     area = (int(data[i]) - 48) * 100 + (int(data[i + 1]) - 48) * 10 + int(data[i + 2]) - 48
     middle = (int(data[g[1, 0]]) - 48) * 10 + int(data[g[1, 0] + 1]) - 48
@@ -483,7 +393,7 @@ def _social_security(data, low, high, i, g, n, nearest, every, cls):
     before = data[i - 1] if i > low else np.uint8(32)
     tail = g[2, 1]
     if before in (45, 46, 47, 95, 61, 35) or (
-        tail < high and (cls[data[tail]] & (_UPPER | _LOWER) or data[tail] == 95)
+        tail < high and (cls[data[tail]] & (UPPER | LOWER) or data[tail] == 95)
     ):
         return 0
     if area == 0 or area == 666 or area >= 900 or middle == 0 or last == 0:
@@ -494,20 +404,18 @@ def _social_security(data, low, high, i, g, n, nearest, every, cls):
 @subroutine
 def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, ibans, g):
     """(begin, end, kind) of what the digit at `i` begins; begin -1: nothing."""
-    if i + 1 >= high or not (cls[data[i + 1]] & (_DIGIT | _HEX) or data[i + 1] in (32, 40, 41, 45, 46)):
+    if i + 1 >= high or not (cls[data[i + 1]] & (DIGIT | HEX) or data[i + 1] in (32, 40, 41, 45, 46)):
         return -1, 0, 0
     before = data[i - 1] if i > low else np.uint8(32)
-    letter = cls[before] & (_UPPER | _LOWER) != 0
+    letter = cls[before] & (UPPER | LOWER) != 0
     if letter:
-        two = (
-            i - 2 >= low and cls[before] & _UPPER and cls[data[i - 2]] & _UPPER and cls[data[i + 1]] & _DIGIT
-        )
-        if two and (i - 2 == low or not cls[data[i - 3]] & (_DIGIT | _UPPER | _LOWER)):
-            end = _iban(data, high, i - 2, cls, ibans)
+        two = i - 2 >= low and cls[before] & UPPER and cls[data[i - 2]] & UPPER and cls[data[i + 1]] & DIGIT
+        if two and (i - 2 == low or not cls[data[i - 3]] & (DIGIT | UPPER | LOWER)):
+            end = iban(data, high, i - 2, cls, ibans)
             if end:
                 return i - 2, end, IBAN
         return -1, 0, 0
-    if before == 95 or (before == 46 and i - 1 > low and cls[data[i - 2]] & _DIGIT):
+    if before == 95 or (before == 46 and i - 1 > low and cls[data[i - 2]] & DIGIT):
         return -1, 0, 0
     if i + 4 < high and 50 <= data[i] <= 51 and data[i + 4] == 58 and before != 58:
         end = _ipv6(data, low, high, i, cls)
@@ -530,13 +438,8 @@ def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, 
                 large += octets >> (8 * k) & 255 >= 32
             small = large <= 1  # numbers of sections and versions
             path = before == 47 and not (i - 2 >= low and data[i - 2] == 47)
-            stated = nearest & _W_ADDRESS != 0
-            if (
-                _public(octets)
-                and not path
-                and before != 45
-                and (stated or not (small or nearest & _W_VERSION))
-            ):
+            stated = nearest & ADDRESS != 0
+            if _public(octets) and not path and before != 45 and (stated or not (small or nearest & VERSION)):
                 return i, end, IP
             return -1, 0, 0
     if total >= 9:
@@ -546,11 +449,11 @@ def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, 
     # Of a table of numbers.
     column = i - 5 >= low and before == 32
     for k in range(i - 5, i - 1):
-        column = column and cls[data[k]] & _DIGIT != 0
+        column = column and cls[data[k]] & DIGIT != 0
     if total >= 14 and not column and before not in (46, 44, 47, 45, 61, 43, 35):
-        other = nearest & (_W_OTHER | _W_PHONE) != 0 and not every & _W_CARD
-        end = _card(data, g, n, cls, other)
-        if end and not (end < high and (cls[data[end]] & (_UPPER | _LOWER) or data[end] == 95)):
+        other = nearest & (OTHER_NUMBER | WORD_PHONE) != 0 and not every & WORD_CARD
+        end = card(data, g, n, cls, other)
+        if end and not (end < high and (cls[data[end]] & (UPPER | LOWER) or data[end] == 95)):
             return i, end, CARD
     begin, end = _phone(data, low, high, i, g, n, nearest, cls, countries)
     return begin, end, PHONE
@@ -574,7 +477,7 @@ def scan(data, offsets, cls, word_keys, word_values, countries, ibans, out):
         low, i, characters, inside = origin, origin, 0, False
         while i < high:
             c = data[i]
-            digit = cls[c] & _DIGIT != 0
+            digit = cls[c] & DIGIT != 0
             if not digit or inside:
                 inside = digit
                 characters += c & 0xC0 != 0x80
