@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,15 +13,26 @@ from torch import Tensor
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedDataset, PackedError
-from pretrain.checkpoint import Checkpoint, newest, remove_leftovers, restore, restore_model
+from pretrain.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    newest,
+    remove_leftovers,
+    restore,
+    restore_model,
+)
 from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
 from pretrain.data import DataPlan, PlanError
 from pretrain.distributed import Process, agreed, on_rank0, together
 from pretrain.ledger import Ledger
+from pretrain.metrics.records import Records
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.optimizer import check as check_optim
 from pretrain.optim.schedule import check as check_schedule
+from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
+from pretrain.parallel.mesh import build_mesh
+from pretrain.resilience import Heartbeat
 
 
 class HasWeights(Protocol):
@@ -76,6 +88,54 @@ def _check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, 
     plan = DataPlan(packed.manifest, config.data.phases, config.seed)
     plan.check(train.steps * train.global_batch_size)
     return packed, plan, layout
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run begins with."""
+
+    engine: Engine
+    optimizer: Optimizer
+    plan: DataPlan
+    """With the amendments of the checkpoint."""
+    progress: Progress
+
+
+def begin(
+    config: TrainRun,
+    process: Process,
+    packed: PackedDataset,
+    plan: DataPlan,
+    layout: Layout,
+    records: Records,
+    heartbeat: Heartbeat,
+) -> Begun:
+    """The model and its optimizer, new or as the newest checkpoint that verifies has them; collective.
+
+    Raises:
+        ConfigError: a checkpoint that this run must not continue from.
+    """
+    mesh = build_mesh(layout, process.device.type)
+
+    def build() -> tuple[Engine, Optimizer]:
+        engine = Engine(
+            config.model, packed.vocab_size, config.parallel, config.train, mesh, process.device, config.seed
+        )
+        return engine, Optimizer(engine.named_parameters(), config.optim, config.train.dtype)
+
+    engine, optimizer = build()
+    heartbeat.beat(0, "restoring")
+    try:
+        progress, plan, passed_over = resume(config, process, engine, optimizer, packed, plan, records.ledger)
+        for reason in passed_over:
+            records.console.warn(f"a checkpoint was passed over: {reason}")
+    except CheckpointError as error:
+        # Nothing is left to walk back to, and parts of a broken checkpoint have been read: begin anew.
+        records.console.warn(f"{error}; the run begins again at step 1")
+        records.event("restored", 0, n=0, passed_over=[str(error)])
+        (engine, optimizer), progress = build(), Progress()
+        start_from(config, engine)
+    return Begun(engine, optimizer, plan, progress)
 
 
 def resume(

@@ -1,0 +1,204 @@
+"""What a run holds while it trains, and the chores around its steps: reading, agreeing, writing down, saving."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from configs.schema.train import TrainRun
+from data_pipeline.packed import PackedDataset, PackedError
+from pretrain.checkpoint import Checkpointer
+from pretrain.checkpoint.state import random_states, run_state
+from pretrain.data import Batch, Loader, PlanError
+from pretrain.data.loader import Prefetcher
+from pretrain.distributed import Process, agreed, raise_together
+from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
+from pretrain.metrics.heldout import heldout_loss
+from pretrain.metrics.meter import Meter, StepNumbers
+from pretrain.metrics.records import Records
+from pretrain.resilience import Heartbeat, StopRequest
+from pretrain.resume import Begun, weights_and_moments
+
+
+class TrainingStopped(RuntimeError):
+    """The run stopped itself, because going on would be of no use."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every rank knows of a step before it is computed."""
+
+    number: int
+    """From 1."""
+    micro_batches: list[Batch]
+    """This rank's."""
+    n_valid: int
+    """Labels of the global batch that take part in the loss."""
+    pairs: int
+    """Pairs of query and key of the global batch, under the document mask."""
+    data_wait: float
+    """Seconds that this rank waited for its micro-batches."""
+    stopping: bool
+    """Some rank was told to stop."""
+
+
+class Trainer:
+    """The state of a run in this process; every method but `due` is called by all ranks at the same step."""
+
+    def __init__(
+        self,
+        config: TrainRun,
+        process: Process,
+        packed: PackedDataset,
+        begun: Begun,
+        stop: StopRequest,
+        heartbeat: Heartbeat,
+        records: Records,
+    ):
+        self.config, self.process, self.packed = config, process, packed
+        self.engine, self.optimizer = begun.engine, begun.optimizer
+        self.plan, self.progress = begun.plan, begun.progress
+        self.stop, self.heartbeat, self.records = stop, heartbeat, records
+        self.first_step = begun.progress.step
+        self.checkpointer = Checkpointer(
+            Path(config.run.dir), config.checkpoint.keep, config.checkpoint.asynchronous, records.ledger
+        )
+        train, device = config.train, process.device
+        self.tokens_per_step = train.global_batch_size * packed.sequence_length
+        peak = peak_flops(device, train.dtype) * process.world_size
+        self.meter = Meter(device, peak, self.tokens_per_step)
+
+    def batches(self) -> Prefetcher:
+        """This rank's micro-batches of the steps that are left, read ahead."""
+        train, left = self.config.train, self.config.train.steps - self.progress.step
+        loader = Loader(
+            self.packed,
+            self.plan,
+            train.global_batch_size,
+            train.micro_batch_size,
+            self.engine.dp_rank,
+            self.engine.dp_size,
+            self.progress.n,
+        )
+        return loader.prefetch(left, self.config.data.prefetch, pin_memory=self.process.device.type == "cuda")
+
+    def begin_step(self, global_batches: Iterator[list[Batch]]) -> Step:
+        """Read this rank's part of the next step, agree on what all must know, commit what has been written.
+
+        Raises:
+            ConfigError, OSError: on every rank, where one cannot read its data.
+        """
+        number = self.progress.step + 1
+        self.heartbeat.beat(number, "training")
+        self.meter.start_step()
+        micro_batches, damage = _read_next(global_batches)
+        data_wait = self.meter.elapsed()
+        # One small collective tells every rank what all must agree on; it is on the CPU and waits for no GPU.
+        valid = sum(int(batch.n_valid) for batch in micro_batches)
+        pairs = sum(attention_pairs(batch.cu_seqlens) for batch in micro_batches)
+        told = torch.tensor(
+            [valid, pairs, int(bool(self.stop)), int(self.checkpointer.busy), int(damage is not None)]
+        )
+        dist.all_reduce(told)
+        if told[4]:
+            raise_together(damage)
+        ranks_per_batch = self.process.world_size // self.engine.dp_size
+        n_valid, n_pairs = (int(x) // ranks_per_batch for x in told[:2])
+        if self.checkpointer.open and not told[3]:
+            self.checkpointer.commit()
+        return Step(number, micro_batches, n_valid, n_pairs, data_wait, bool(told[2]))
+
+    def end_step(self, step: Step, loss_sum: Tensor, grad_norm: Tensor, lr_factor: float, skip: bool) -> None:
+        """Count a step and take its numbers.
+
+        Raises:
+            TrainingStopped: too many steps in a row were not finite.
+        """
+        config, progress = self.config, self.progress
+        progress.step, progress.n = step.number, progress.n + config.train.global_batch_size
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skip else 0
+        flops = step_flops(config.model, self.packed.vocab_size, self.tokens_per_step, step.pairs)
+        lr, seconds = lr_factor * config.optim.lr, self.meter.elapsed()
+        self.meter.add(
+            StepNumbers(step.number, loss_sum, step.n_valid, grad_norm, lr, flops, step.data_wait, seconds)
+        )
+        if skip:
+            self.flush()
+            self._note_skipped(float(loss_sum) / step.n_valid, float(grad_norm))
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps (0: never) happens now."""
+        return bool(every) and self.progress.step % every == 0
+
+    def flush(self) -> None:
+        """Write down the steps since the last time. Waits for the device."""
+        progress = self.progress
+        self.records.steps(self.meter.flush(), progress.step, progress.n, self.config.train.global_batch_size)
+
+    def save(self) -> None:
+        """Begin a checkpoint of this step."""
+        self.flush()
+        self.heartbeat.beat(self.progress.step, "saving")
+        rng = random_states(self.process.rank, self.process.device)
+        tensors = {**weights_and_moments(self.engine, self.optimizer), **rng}
+        position = self.records.ledger_position
+        state = run_state(self.config, self.plan, self.progress, self.packed.tokenizer_hash, position)
+        self.checkpointer.start(self.progress.step, tensors, state)
+
+    def evaluate(self) -> None:
+        """Held-out loss by source."""
+        self.flush()
+        began, step, train = time.time(), self.progress.step, self.config.train
+        rows = heldout_loss(
+            self.engine,
+            self.packed,
+            self.process.device,
+            train.micro_batch_size,
+            train.eval_sequences,
+            lambda: self.heartbeat.beat(step, "evaluating"),
+        )
+        self.records.evaluation(rows, step, time.time() - began)
+
+    def preempt(self) -> None:
+        """Leave with the checkpoint of this step."""
+        self.checkpointer.finish()
+        step = self.progress.step
+        self.records.event("preempted", step, signal=self.stop.signal_name or "sent to another rank")
+        self.records.console.say(
+            f"Told to stop: checkpoint of step {step} written. The same command continues."
+        )
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint, and evaluate the end of the run unless that was done."""
+        self.checkpointer.finish()
+        self.checkpointer.close()
+        if self.progress.step > self.first_step or not self.records.evaluated(self.progress.step):
+            self.evaluate()
+
+    def _note_skipped(self, loss: float, grad_norm: float) -> None:
+        step, in_a_row = self.progress.step, self.progress.skipped_in_a_row
+        limit = self.config.resilience.max_skipped
+        reason = f"loss {loss:g}, gradient norm {grad_norm:g}"
+        self.records.event("skipped", step, reason=reason, in_a_row=in_a_row)
+        self.records.console.warn(f"step {step} was skipped: {reason} ({in_a_row} in a row)")
+        if in_a_row >= limit:
+            text = (
+                f"{in_a_row} steps in a row were not finite (resilience.max_skipped={limit}), the last with {reason}; "
+                "look at the data of these steps, or lower optim.lr"
+            )
+            self.records.event("stopped", step, reason=text)
+            raise agreed(TrainingStopped(text))
+
+
+def _read_next(global_batches: Iterator[list[Batch]]) -> tuple[list[Batch], Exception | None]:
+    """This rank's micro-batches of the next step; or none, and why the data cannot be read."""
+    try:
+        return next(global_batches), None
+    except (PackedError, PlanError, OSError) as error:
+        return [], error
