@@ -22,7 +22,7 @@ import torch
 from configs.schema.train import PhaseConfig
 from data_pipeline.pack import concat
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedDataset, PackedWriter, TokenizerInfo
-from pretrain.data import DataPlan, Loader
+from pretrain.data import DataPlan, Loader, Span
 
 VOCAB_SIZE = 128_256
 TOKENS = 2**25
@@ -111,13 +111,14 @@ def report(packed: PackedDataset, batch: int) -> None:
             dataset.read(*plan.locate(n)).tokens.sum()
         return tokens
 
-    loader = Loader(packed, plan, batch, batch)
+    loader = Loader(packed, plan, batch)
+    spans = [Span(step * batch, batch, packed.sequence_length) for step in range(steps)]
 
     def batches() -> int:
-        return sum(b.tokens.numel() for step in range(steps) for b in loader.step(step * batch))
+        return sum(b.tokens.numel() for span in spans for b in loader.step(span))
 
     def prefetched() -> int:
-        with loader.prefetch(steps) as made:
+        with loader.prefetch(spans) as made:
             return sum(b.tokens.numel() for step in made for b in step)
 
     floor = measure("memory map, summed", raw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,8 @@ from pretrain.checkpoint import (
     restore_model,
 )
 from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
-from pretrain.data import DataPlan, PlanError
+from pretrain.data import DataPlan, PlanError, Ramp
+from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, agreed, on_rank0, together
 from pretrain.ledger import Ledger
 from pretrain.metrics.records import Records
@@ -43,7 +44,25 @@ class HasWeights(Protocol):
         ...
 
 
-def check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, Layout]:
+@dataclass(frozen=True)
+class Checked:
+    """What a run is made of before a weight exists."""
+
+    packed: PackedDataset
+    plan: DataPlan
+    ramp: Ramp
+    layout: Layout
+
+    def table(self, steps: int) -> str:
+        """What the first `steps` steps consume, as text."""
+        sequences = self.ramp.used(steps)
+        return (
+            f"Plan: {sequences:,} sequences of {self.packed.sequence_length} tokens\n{self.ramp.table(steps)}\n\n"
+            f"{self.plan.table(sequences)}"
+        )
+
+
+def check(config: TrainRun, world_size: int) -> Checked:
     """Everything that can be known to be wrong before a weight exists.
 
     Raises:
@@ -56,7 +75,7 @@ def check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, L
         raise ConfigError(f"`data`: {error}") from error
 
 
-def _check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, Layout]:
+def _check(config: TrainRun, world_size: int) -> Checked:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)
@@ -84,10 +103,24 @@ def _check(config: TrainRun, world_size: int) -> tuple[PackedDataset, DataPlan, 
             f"{tokenizer} is missing or not the tokenizer that the tokens were made with (SHA-256 "
             f"{packed.tokenizer_hash[:12]}…); put that one back, or pack again"
         )
-    layout = Layout.check(config.parallel, train, model, packed.vocab_size, world_size)
+    ramp = Ramp(config.data.phases, train.global_batch_size, length)
+    layouts = [_layout(config, stretch, packed.vocab_size, world_size) for stretch in ramp.stretches]
     plan = DataPlan(packed.manifest, config.data.phases, config.seed)
-    plan.check(train.steps * train.global_batch_size)
-    return packed, plan, layout
+    plan.check(ramp.used(train.steps))
+    return Checked(packed, plan, ramp, layouts[0])
+
+
+def _layout(config: TrainRun, stretch: Stretch, vocab_size: int, world_size: int) -> Layout:
+    """The layout of the steps of one stretch; its errors name the key that the phase is configured by."""
+    train = replace(config.train, global_batch_size=stretch.size, sequence_length=stretch.length)
+    try:
+        return Layout.check(config.parallel, train, config.model, vocab_size, world_size)
+    except ConfigError as error:
+        text, phase = str(error), config.data.phases[stretch.phases[0]]
+        for key in ("global_batch_size", "sequence_length"):
+            if getattr(phase, key) is not None:
+                text = text.replace(f"train.{key}", f"data.phases[{stretch.phases[0]}].{key}")
+        raise ConfigError(text) from None
 
 
 @dataclass(frozen=True)
@@ -104,9 +137,7 @@ class Begun:
 def begin(
     config: TrainRun,
     process: Process,
-    packed: PackedDataset,
-    plan: DataPlan,
-    layout: Layout,
+    checked: Checked,
     records: Records,
     heartbeat: Heartbeat,
 ) -> Begun:
@@ -115,7 +146,7 @@ def begin(
     Raises:
         ConfigError: a checkpoint that this run must not continue from.
     """
-    mesh = build_mesh(layout, process.device.type)
+    mesh, packed, plan = build_mesh(checked.layout, process.device.type), checked.packed, checked.plan
 
     def build() -> tuple[Engine, Optimizer]:
         engine = Engine(
@@ -126,7 +157,7 @@ def begin(
     engine, optimizer = build()
     heartbeat.beat(0, "restoring")
     try:
-        progress, plan, passed_over = resume(config, process, engine, optimizer, packed, plan, records.ledger)
+        progress, plan, passed_over = resume(config, process, engine, optimizer, checked, records.ledger)
         for reason in passed_over:
             records.console.warn(f"a checkpoint was passed over: {reason}")
     except CheckpointError as error:
@@ -143,8 +174,7 @@ def resume(
     process: Process,
     engine: HasWeights,
     optimizer: Optimizer,
-    packed: PackedDataset,
-    plan: DataPlan,
+    checked: Checked,
     ledger: Ledger | None,
 ) -> tuple[Progress, DataPlan, tuple[str, ...]]:
     """Continue from the newest checkpoint that verifies, or begin at step 0; collective.
@@ -156,7 +186,7 @@ def resume(
         ConfigError: a checkpoint that this run must not continue from.
         CheckpointError: there are checkpoints, but none verifies; the weights are then spoilt.
     """
-    run_dir = Path(config.run.dir)
+    run_dir, packed, plan = Path(config.run.dir), checked.packed, checked.plan
     if not config.checkpoint.resume and on_rank0(lambda: bool(newest(run_dir))):
         raise agreed(
             ConfigError(
@@ -184,6 +214,14 @@ def resume(
         raise agreed(
             ConfigError(
                 f"{restored.path} is at step {state['step']}, past `train.steps` = {config.train.steps}; raise it"
+            )
+        )
+    if state["n"] != checked.ramp.used(state["step"]):
+        raise agreed(
+            ConfigError(
+                f"{restored.path} is at step {state['step']} and sequence {state['n']:,}, but this configuration's "
+                f"first {state['step']} steps consume {checked.ramp.used(state['step']):,}; batch sizes cannot change "
+                "on resume"
             )
         )
     set_random_states(own, process.device)

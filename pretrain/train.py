@@ -92,16 +92,15 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
     heartbeat = Heartbeat(run_dir, process.rank, config.resilience.heartbeat_every)
     heartbeat.beat(0, "starting")
     # The checks that need no weights, and the plan, before anything is built.
-    packed, plan, layout = together(lambda: check(config, process.world_size))
-    sequences = steps * config.train.global_batch_size
-    say(f"Plan: {sequences:,} sequences of {packed.sequence_length} tokens\n{plan.table(sequences)}\n")
-    begun = begin(config, process, packed, plan, layout, records, heartbeat)
-    on_rank0(lambda: prepare(run_dir, config, packed))
+    checked = together(lambda: check(config, process.world_size))
+    say(f"{checked.table(steps)}\n")
+    begun = begin(config, process, checked, records, heartbeat)
+    on_rank0(lambda: prepare(run_dir, config, checked.packed))
     where = f"restored at step {begun.progress.step}" if begun.progress.step else "new weights"
     say(f"Training {steps - begun.progress.step} of {steps} steps ({where})")
     records.start_trackers()
     records.console.start(begun.progress.step, steps)
-    return Trainer(config, process, packed, begun, stop, heartbeat, records)
+    return Trainer(config, process, checked, begun, stop, heartbeat, records)
 
 
 def run(config: TrainRun) -> int:

@@ -12,10 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from configs.schema.train import TrainRun
-from data_pipeline.packed import PackedDataset, PackedError
+from data_pipeline.packed import PackedError
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.state import random_states, run_state
-from pretrain.data import Batch, Loader, PlanError
+from pretrain.data import Batch, Loader, PlanError, Span
 from pretrain.data.loader import Prefetcher
 from pretrain.distributed import Process, agreed, raise_together
 from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
@@ -23,7 +23,7 @@ from pretrain.metrics.heldout import heldout_loss
 from pretrain.metrics.meter import Meter, StepNumbers
 from pretrain.metrics.records import Records
 from pretrain.resilience import Heartbeat, StopRequest
-from pretrain.resume import Begun, weights_and_moments
+from pretrain.resume import Begun, Checked, weights_and_moments
 
 
 class TrainingStopped(RuntimeError):
@@ -36,6 +36,8 @@ class Step:
 
     number: int
     """From 1."""
+    span: Span
+    """What it consumes."""
     micro_batches: list[Batch]
     """This rank's."""
     n_valid: int
@@ -55,13 +57,14 @@ class Trainer:
         self,
         config: TrainRun,
         process: Process,
-        packed: PackedDataset,
+        checked: Checked,
         begun: Begun,
         stop: StopRequest,
         heartbeat: Heartbeat,
         records: Records,
     ):
-        self.config, self.process, self.packed = config, process, packed
+        self.config, self.process = config, process
+        self.packed, self.ramp = checked.packed, checked.ramp
         self.engine, self.optimizer = begun.engine, begun.optimizer
         self.plan, self.progress = begun.plan, begun.progress
         self.stop, self.heartbeat, self.records = stop, heartbeat, records
@@ -69,24 +72,15 @@ class Trainer:
         self.checkpointer = Checkpointer(
             Path(config.run.dir), config.checkpoint.keep, config.checkpoint.asynchronous, records.ledger
         )
-        train, device = config.train, process.device
-        self.tokens_per_step = train.global_batch_size * packed.sequence_length
-        peak = peak_flops(device, train.dtype) * process.world_size
-        self.meter = Meter(device, peak, self.tokens_per_step)
+        peak = peak_flops(process.device, config.train.dtype) * process.world_size
+        self.meter = Meter(process.device, peak)
 
     def batches(self) -> Prefetcher:
         """This rank's micro-batches of the steps that are left, read ahead."""
-        train, left = self.config.train, self.config.train.steps - self.progress.step
-        loader = Loader(
-            self.packed,
-            self.plan,
-            train.global_batch_size,
-            train.micro_batch_size,
-            self.engine.dp_rank,
-            self.engine.dp_size,
-            self.progress.n,
-        )
-        return loader.prefetch(left, self.config.data.prefetch, pin_memory=self.process.device.type == "cuda")
+        size, engine = self.config.train.micro_batch_size, self.engine
+        loader = Loader(self.packed, self.plan, size, engine.dp_rank, engine.dp_size)
+        spans = self.ramp.spans(self.progress.step + 1, self.config.train.steps)
+        return loader.prefetch(spans, self.config.data.prefetch, self.process.device.type == "cuda")
 
     def begin_step(self, global_batches: Iterator[list[Batch]]) -> Step:
         """Read this rank's part of the next step, agree on what all must know, commit what has been written.
@@ -112,7 +106,7 @@ class Trainer:
         n_valid, n_pairs = (int(x) // ranks_per_batch for x in told[:2])
         if self.checkpointer.open and not told[3]:
             self.checkpointer.commit()
-        return Step(number, micro_batches, n_valid, n_pairs, data_wait, bool(told[2]))
+        return Step(number, self.ramp.span(number), micro_batches, n_valid, n_pairs, data_wait, bool(told[2]))
 
     def end_step(self, step: Step, loss_sum: Tensor, grad_norm: Tensor, lr_factor: float, skip: bool) -> None:
         """Count a step and take its numbers.
@@ -121,13 +115,25 @@ class Trainer:
             TrainingStopped: too many steps in a row were not finite.
         """
         config, progress = self.config, self.progress
-        progress.step, progress.n = step.number, progress.n + config.train.global_batch_size
+        progress.step, progress.n = step.number, self.ramp.used(step.number)
         progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skip else 0
-        flops = step_flops(config.model, self.packed.vocab_size, self.tokens_per_step, step.pairs)
-        lr, seconds = lr_factor * config.optim.lr, self.meter.elapsed()
+        tokens = step.span.size * self.packed.sequence_length
         self.meter.add(
-            StepNumbers(step.number, loss_sum, step.n_valid, grad_norm, lr, flops, step.data_wait, seconds)
+            StepNumbers(
+                step=step.number,
+                batch_size=step.span.size,
+                batch_tokens=tokens,
+                loss_sum=loss_sum,
+                tokens=step.n_valid,
+                grad_norm=grad_norm,
+                lr=lr_factor * config.optim.lr,
+                flops=step_flops(config.model, self.packed.vocab_size, tokens, step.pairs),
+                data_wait=step.data_wait,
+                step_time=self.meter.elapsed(),
+            )
         )
+        if self.ramp.span(step.number + 1).size != step.span.size:
+            self.flush()
         if skip:
             self.flush()
             self._note_skipped(float(loss_sum) / step.n_valid, float(grad_norm))
@@ -138,8 +144,10 @@ class Trainer:
 
     def flush(self) -> None:
         """Write down the steps since the last time. Waits for the device."""
-        progress = self.progress
-        self.records.steps(self.meter.flush(), progress.step, progress.n, self.config.train.global_batch_size)
+        rows = self.meter.flush()
+        if rows:
+            first, last = rows[0]["step"], rows[-1]["step"]
+            self.records.steps(rows, self.ramp.used(first - 1), self.ramp.used(last))
 
     def save(self) -> None:
         """Begin a checkpoint of this step."""

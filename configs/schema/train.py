@@ -16,6 +16,10 @@ class PhaseConfig:
     """Share of sequences by source; empty: the mixture stored in the packed dataset."""
     max_epochs: dict[str, float] = field(default_factory=dict)
     """Largest number of passes over a source, all phases counted; absent: the packed dataset's."""
+    global_batch_size: int | None = None
+    """Packed sequences of one step in the phase; null: `train.global_batch_size`."""
+    sequence_length: int | None = None
+    """Tokens of a row: packed sequences are cut into rows of this length, which divides theirs; null: theirs."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,10 @@ class ParallelConfig:
     """Context-parallel ranks."""
     tp: int = 1
     """Tensor-parallel ranks, with sequence parallelism."""
-    pp_schedule: Literal["1f1b", "gpipe"] = "1f1b"
-    """Pipeline schedule."""
+    pp_schedule: Literal["1f1b", "gpipe", "interleaved", "zbv", "dualpipev"] = "1f1b"
+    """Pipeline schedule; docs/architecture.md compares them. `zbv` waits least and needs reshard_after_forward=false."""
+    pp_virtual: int = 1
+    """Virtual pipeline stages on each rank: at least 2 for `interleaved`; `zbv` and `dualpipev` always have 2."""
     reshard_after_forward: bool = True
     """FSDP frees full parameters after the forward pass."""
 

@@ -215,6 +215,7 @@ def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
     from data_pipeline.packed import PackedError
     from data_pipeline.packed.format import read_manifest
     from pretrain.data.plan import DataPlan, PlanError
+    from pretrain.data.ramp import Ramp
 
     if record.run_dir is None:
         return {}, {}, ""
@@ -226,9 +227,11 @@ def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
         )
     try:
         config = build(TrainRun, record.config)
-        data_plan = DataPlan(read_manifest(record.packed), config.data.phases, config.seed)
+        manifest = read_manifest(record.packed)
+        data_plan = DataPlan(manifest, config.data.phases, config.seed)
+        ramp = Ramp(config.data.phases, config.train.global_batch_size, manifest.sequence_length)
         steps = int(record.metrics[-1]["step"]) if record.metrics else 0
-        consumed = data_plan.consumed(steps * config.train.global_batch_size)
+        consumed = data_plan.consumed(ramp.used(steps))
     except (ConfigError, PackedError, PlanError) as error:
         return {}, {}, f"The data plan cannot be made again: {error}."
     return (

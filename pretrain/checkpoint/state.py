@@ -79,7 +79,7 @@ def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tok
             f"of data.path={config.data.path} ({tokenizer_hash[:12]}…); use that run's packed dataset, or start a new "
             "run in another run.dir"
         )
-    before, now = _flat(state["config"]), _flat(edge.to_dict(config))
+    before, now = _flat(edge.to_dict(_config_of(checkpoint))), _flat(edge.to_dict(config))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not any(
             key == k or key.startswith(k + ".") for k in MAY_CHANGE
@@ -94,6 +94,14 @@ def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tok
             "dataset has other streams, sizes or mixture weights; use the same dataset, or start a new run in another "
             "run.dir (model.init_from continues from its weights)"
         )
+
+
+def _config_of(checkpoint: Checkpoint) -> TrainRun:
+    """The configuration a checkpoint was made with; keys that are younger than it have their defaults."""
+    try:
+        return edge.build(TrainRun, checkpoint.state["config"])
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint.path} was made by another version of arriero: {error}") from None
 
 
 def random_states(rank: int, device: torch.device) -> dict[str, Tensor]:

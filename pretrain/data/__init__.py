@@ -3,6 +3,7 @@
 from pretrain.data.batch import IGNORE, Batch, collate
 from pretrain.data.loader import Loader, Prefetcher, heldout_batches
 from pretrain.data.plan import DataPlan, PlanError
+from pretrain.data.ramp import Ramp, Span
 
 __all__ = [
     "IGNORE",
@@ -11,6 +12,8 @@ __all__ = [
     "Loader",
     "PlanError",
     "Prefetcher",
+    "Ramp",
+    "Span",
     "collate",
     "heldout_batches",
 ]

@@ -52,19 +52,24 @@ class Batch:
         )
 
 
-def collate(sequences: Rows[Sequence], vocab_size: int) -> Batch:
+def collate(sequences: Rows[Sequence], vocab_size: int, row_length: int | None = None) -> Batch:
     """Stack sequences of equal length into a Batch; PackedError for a token id outside the vocabulary.
 
     `labels[i] = tokens[i + 1]` inside a segment; at the last position `next` where the segment goes on in another
     sequence; -100 where a document ends and in padding.
+
+    Args:
+        row_length: cut each sequence of T tokens into T / row_length rows (None: T). A segment begins anew at a cut:
+            positions restart, and attention ends there; the label before the cut still is the token after it.
     """
     size, length = len(sequences), len(sequences[0].tokens)
+    row_length = length if row_length is None else row_length
     tokens = np.empty((size, length), np.int64)
     labels = np.empty((size, length), np.int64)
     positions = np.empty((size, length), np.int64)
-    width = max(len(s.segments) for s in sequences) + 1
-    boundaries = np.full((size, width), length, np.int32)
-    along = np.arange(length)
+    cuts, along = np.arange(0, length, row_length), np.arange(length)
+    begins: list[np.ndarray] = []
+    """Of each row, where its segments begin."""
     for row, sequence in enumerate(sequences):
         starts = sequence.segments["start"].astype(np.int64)
         tokens[row] = sequence.tokens
@@ -74,17 +79,21 @@ def collate(sequences: Rows[Sequence], vocab_size: int) -> Batch:
         lengths = np.diff(np.append(starts, length))
         # At the end of a stream, and where documents were taken out.
         labels[row, np.repeat(sequence.segments["document"] == PADDING, lengths)] = IGNORE
-        positions[row] = along - np.repeat(starts, lengths)
-        boundaries[row, : len(starts)] = starts
+        cut = np.union1d(starts, cuts)
+        positions[row] = along - np.repeat(cut, np.diff(np.append(cut, length)))
+        begins += [part % row_length for part in np.split(cut, np.searchsorted(cut, cuts[1:]))]
     highest = max(int(tokens.max()), int(labels.max()))
     if highest >= vocab_size:
         raise PackedError(
             f"token id {highest} is outside the vocabulary of {vocab_size}; "
             "the dataset was packed with another tokenizer, or is damaged"
         )
+    boundaries = np.full((len(begins), max(map(len, begins)) + 1), row_length, np.int32)
+    for row, begin in enumerate(begins):
+        boundaries[row, : len(begin)] = begin
     return Batch(
-        torch.from_numpy(tokens),
-        torch.from_numpy(labels),
-        torch.from_numpy(positions),
+        torch.from_numpy(tokens.reshape(-1, row_length)),
+        torch.from_numpy(labels.reshape(-1, row_length)),
+        torch.from_numpy(positions.reshape(-1, row_length)),
         torch.from_numpy(boundaries),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 import numpy as np
@@ -12,62 +12,60 @@ import numpy as np
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedDataset, PackedError, Sequence
 from pretrain.data.batch import Batch, collate
 from pretrain.data.plan import DataPlan
+from pretrain.data.ramp import Span
 
 
 class Loader:
     """Reads this rank's part of each global batch.
 
-    Rank r of `dp_size` gets sequences [n0 + r·G/dp_size, n0 + (r + 1)·G/dp_size) of the global batch of G sequences
-    that begins at global index n0, in micro-batches of `micro_batch_size` sequences. So the global batch, in order, is
-    the same for every number of ranks and every micro-batch size.
+    Rank r of `dp_size` gets sequences [n + r·G/dp_size, n + (r + 1)·G/dp_size) of the global batch of G sequences that
+    begins at global index n, in micro-batches of `micro_batch_size` packed sequences. So the global batch, in order, is
+    the same for every number of ranks and every micro-batch size. Where a step cuts sequences into shorter rows, a
+    micro-batch has more of them and as many tokens.
     """
 
     def __init__(
         self,
         packed: PackedDataset,
         plan: DataPlan,
-        global_batch_size: int,
         micro_batch_size: int,
         dp_rank: int = 0,
         dp_size: int = 1,
-        start: int = 0,
     ) -> None:
-        """start: global index of the first sequence that `prefetch` reads. ValueError where sizes do not divide."""
         if not 0 <= dp_rank < dp_size:
             raise ValueError(f"dp_rank {dp_rank} is outside [0, {dp_size})")
-        if global_batch_size % (dp_size * micro_batch_size):
-            raise ValueError(
-                f"train.global_batch_size {global_batch_size} must be a multiple of the {dp_size} data-parallel ranks "
-                f"× train.micro_batch_size {micro_batch_size} = {dp_size * micro_batch_size}"
-            )
         self._packed = packed
         self._plan = plan
-        self._global_batch_size = global_batch_size
         self._micro_batch_size = micro_batch_size
-        self._first = dp_rank * (global_batch_size // dp_size)
-        self._size = global_batch_size // dp_size
-        self._start = start
+        self._dp_rank, self._dp_size = dp_rank, dp_size
 
-    def step(self, n0: int) -> list[Batch]:
-        """This rank's micro-batches of the global batch [n0, n0 + global_batch_size)."""
-        first = n0 + self._first
+    def step(self, span: Span) -> list[Batch]:
+        """This rank's micro-batches of a global batch. ValueError where sizes do not divide."""
+        unit = self._dp_size * self._micro_batch_size
+        if span.size % unit:
+            raise ValueError(
+                f"a global batch of {span.size} sequences must be a multiple of the {self._dp_size} data-parallel ranks "
+                f"× train.micro_batch_size {self._micro_batch_size} = {unit}"
+            )
+        share = span.size // self._dp_size
+        first = span.n + self._dp_rank * share
         return [
-            self._batch(range(n, n + self._micro_batch_size))
-            for n in range(first, first + self._size, self._micro_batch_size)
+            self._batch(range(n, n + self._micro_batch_size), span.length)
+            for n in range(first, first + share, self._micro_batch_size)
         ]
 
-    def prefetch(self, steps: int | None = None, depth: int = 4, pin_memory: bool = False) -> Prefetcher:
-        """Iterate over `steps` global batches (None: until stopped) from `start`, reading `depth` ahead on a thread.
+    def prefetch(self, spans: Iterable[Span], depth: int = 4, pin_memory: bool = False) -> Prefetcher:
+        """Iterate over global batches, reading `depth` ahead on a thread.
 
         pin_memory: return batches in page-locked memory, for CUDA.
         """
-        return Prefetcher(self, self._start, self._global_batch_size, steps, depth, pin_memory)
+        return Prefetcher(self, spans, depth, pin_memory)
 
-    def _batch(self, indices: range) -> Batch:
+    def _batch(self, indices: range, length: int) -> Batch:
         places = [self._plan.locate(n) for n in indices]
         sequences = [self._packed.read(stream, index) for stream, index in places]
         try:
-            return collate(sequences, self._packed.vocab_size)
+            return collate(sequences, self._packed.vocab_size, length)
         except PackedError as error:
             named = ", ".join(f"{stream} {index}" for stream, index in places)
             raise PackedError(f"{self._packed.path}: {error} (sequences {named})") from None
@@ -80,14 +78,12 @@ class Prefetcher:
     call `close`: the thread then ends at once.
     """
 
-    def __init__(
-        self, loader: Loader, start: int, stride: int, steps: int | None, depth: int, pin_memory: bool
-    ) -> None:
+    def __init__(self, loader: Loader, spans: Iterable[Span], depth: int, pin_memory: bool) -> None:
         self._queue: queue.Queue[list[Batch] | BaseException | None] = queue.Queue(max(1, depth))
         self._stopped = threading.Event()
         self._finished = False
         self._thread = threading.Thread(
-            target=self._work, args=(loader, start, stride, steps, pin_memory), name="loader", daemon=True
+            target=self._work, args=(loader, spans, pin_memory), name="loader", daemon=True
         )
         self._thread.start()
 
@@ -120,13 +116,13 @@ class Prefetcher:
     ) -> None:
         self.close()
 
-    def _work(self, loader: Loader, start: int, stride: int, steps: int | None, pin_memory: bool) -> None:
-        n, done = start, 0
+    def _work(self, loader: Loader, spans: Iterable[Span], pin_memory: bool) -> None:
         try:
-            while (steps is None or done < steps) and not self._stopped.is_set():
-                batches = loader.step(n)
+            for span in spans:
+                if self._stopped.is_set():
+                    return
+                batches = loader.step(span)
                 self._put([b.pin_memory() for b in batches] if pin_memory else batches)
-                n, done = n + stride, done + 1
             self._put(None)
         # Handed to the consumer, which raises it.
         except BaseException as error:

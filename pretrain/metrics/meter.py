@@ -18,6 +18,10 @@ class StepNumbers:
     """What a step leaves behind; tensors are read at the next flush, so that the device need not be waited for."""
 
     step: int
+    batch_size: int
+    """Packed sequences of the global batch."""
+    batch_tokens: int
+    """Tokens of the global batch, valid or not."""
     loss_sum: Tensor
     """Sum of token losses over the global batch."""
     tokens: int
@@ -37,11 +41,10 @@ class Meter:
 
     Args:
         peak: FLOP/s of all devices together; 0: unknown, `mfu` is null.
-        tokens_per_step: tokens of a global batch, valid or not.
     """
 
-    def __init__(self, device: torch.device, peak: float, tokens_per_step: int):
-        self._device, self._peak, self._tokens_per_step = device, peak, tokens_per_step
+    def __init__(self, device: torch.device, peak: float):
+        self._device, self._peak = device, peak
         self._held: list[StepNumbers] = []
         self._flushed = time.monotonic()
         self._began = time.perf_counter()
@@ -75,10 +78,11 @@ class Meter:
             "step": n.step,
             "loss": loss,
             "tokens": n.tokens,
+            "batch_size": n.batch_size,
             "grad_norm": n.grad_norm.item(),
             "lr": n.lr,
             "perplexity": math.exp(loss) if loss < 700 else math.inf,
-            "tokens_per_second": self._tokens_per_step / n.step_time,
+            "tokens_per_second": n.batch_tokens / n.step_time,
             "mfu": n.flops / n.step_time / self._peak if self._peak else None,
             "memory": high_water(self._device),
             "data_wait": n.data_wait,

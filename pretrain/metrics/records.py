@@ -49,21 +49,20 @@ class Records:
         """Bytes in the ledger; 0 where there is none."""
         return self.ledger.position if self.ledger is not None else 0
 
-    def steps(self, rows: list[dict[str, Any]], step: int, n: int, batch_size: int) -> None:
-        """Take the rows of the steps that end with `step`, after the first `n` sequences of the plan."""
+    def steps(self, rows: list[dict[str, Any]], first_n: int, last_n: int) -> None:
+        """Take the rows of steps of one batch size, which consumed the sequences [first_n, last_n) of the plan."""
         if not rows or self._metrics is None or self.ledger is None:
             return
-        self._last_step = step
+        step = self._last_step = rows[-1]["step"]
         self._metrics.write(rows)
         seconds = sum(row["step_time"] for row in rows)
-        first_n = n - len(rows) * batch_size
         self.ledger.event(
             "step_range",
             step,
             first_step=rows[0]["step"],
             last_step=step,
             first_n=first_n,
-            last_n=n,
+            last_n=last_n,
             seconds=seconds,
         )
         total, every = self._config.train.steps, self._config.run.log_every
