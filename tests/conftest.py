@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Two test processes share two cores: threads that wait for each other by spinning would cost more than they give.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests of many processes: those of one folder run one after the other, so that at most two such tests share the
 # machine under `pytest -n 2 --dist loadgroup`.
