@@ -85,6 +85,8 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     ):
         if value < 1:
             raise ConfigError(f"`{key}` must be at least 1, but it is {value}")
+    if train.gc_every < 0:
+        raise ConfigError(f"`train.gc_every` must not be negative, but it is {train.gc_every}")
     packed = PackedDataset(config.data.path, verify=config.data.verify)
     length = packed.sequence_length
     if train.sequence_length not in (None, length):

@@ -36,6 +36,7 @@ from pretrain.distributed import (
     teardown,
     together,
 )
+from pretrain.garbage import GarbageCollection
 from pretrain.metrics.records import Records
 from pretrain.optim.schedule import lr_factor
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
@@ -54,12 +55,12 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
     """
     trainer = set_up(config, process, stop, records)
     engine, optimizer, steps = trainer.engine, trainer.optimizer, config.train.steps
-    with trainer.batches() as global_batches:
+    with trainer.batches() as global_batches, GarbageCollection(config.train.gc_every) as garbage:
         while trainer.progress.step < steps:
             step = trainer.begin_step(global_batches)
 
             loss_sum = engine.forward_backward(
-                step.micro_batches, torch.tensor(step.n_valid, device=process.device)
+                step.micro_batches, torch.full((), step.n_valid, device=process.device)
             )
             grad_norm = engine.clip_grad_norm(config.optim.clip)
             factor = lr_factor(config.schedule, step.number, steps)
@@ -69,11 +70,11 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             if not skip:
                 optimizer.step(factor)
             optimizer.zero_grad()
-            trainer.end_step(step, loss_sum, grad_norm, factor, skip)
+            trainer.end_step(step, loss_sum, grad_norm, factor)
+
+            garbage.at(step.number)
 
             last = step.number == steps
-            if trainer.due(config.run.log_every) or trainer.meter.due():
-                trainer.flush()
             if trainer.due(config.train.eval_every) and not last:
                 trainer.evaluate()
             if trainer.due(config.checkpoint.every) or last or step.stopping:

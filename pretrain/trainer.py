@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from pretrain.data.loader import Prefetcher
 from pretrain.distributed import Process, agreed, raise_together
 from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
 from pretrain.metrics.heldout import heldout_loss
-from pretrain.metrics.meter import Meter, StepNumbers
+from pretrain.metrics.meter import Meter, StepNumbers, is_finite
 from pretrain.metrics.records import Records
 from pretrain.resilience import Heartbeat, StopRequest
 from pretrain.resume import Begun, Checked, weights_and_moments
@@ -69,6 +70,8 @@ class Trainer:
         self.plan, self.progress = begun.plan, begun.progress
         self.stop, self.heartbeat, self.records = stop, heartbeat, records
         self.first_step = begun.progress.step
+        self.given_up: str | None = None
+        """Why the run should stop itself; ranks learn it at different times, and stop at the same step."""
         self.checkpointer = Checkpointer(
             Path(config.run.dir), config.checkpoint.keep, config.checkpoint.asynchronous, records.ledger
         )
@@ -87,6 +90,7 @@ class Trainer:
 
         Raises:
             ConfigError, OSError: on every rank, where one cannot read its data.
+            TrainingStopped: on every rank, where too many steps in a row were not finite.
         """
         number = self.progress.step + 1
         self.heartbeat.beat(number, "training")
@@ -96,27 +100,23 @@ class Trainer:
         # One small collective tells every rank what all must agree on; it is on the CPU and waits for no GPU.
         valid = sum(int(batch.n_valid) for batch in micro_batches)
         pairs = sum(attention_pairs(batch.cu_seqlens) for batch in micro_batches)
-        told = torch.tensor(
-            [valid, pairs, int(bool(self.stop)), int(self.checkpointer.busy), int(damage is not None)]
-        )
+        flags = (bool(self.stop), self.checkpointer.busy, damage is not None, self.given_up is not None)
+        told = torch.tensor([valid, pairs, *map(int, flags)])
         dist.all_reduce(told)
         if told[4]:
             raise_together(damage)
+        if told[5]:
+            self.flush()
         ranks_per_batch = self.process.world_size // self.engine.dp_size
         n_valid, n_pairs = (int(x) // ranks_per_batch for x in told[:2])
         if self.checkpointer.open and not told[3]:
             self.checkpointer.commit()
         return Step(number, self.ramp.span(number), micro_batches, n_valid, n_pairs, data_wait, bool(told[2]))
 
-    def end_step(self, step: Step, loss_sum: Tensor, grad_norm: Tensor, lr_factor: float, skip: bool) -> None:
-        """Count a step and take its numbers.
-
-        Raises:
-            TrainingStopped: too many steps in a row were not finite.
-        """
+    def end_step(self, step: Step, loss_sum: Tensor, grad_norm: Tensor, lr_factor: float) -> None:
+        """Count a step, take its numbers, and write down what is due."""
         config, progress = self.config, self.progress
         progress.step, progress.n = step.number, self.ramp.used(step.number)
-        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skip else 0
         tokens = step.span.size * self.packed.sequence_length
         self.meter.add(
             StepNumbers(
@@ -129,25 +129,28 @@ class Trainer:
                 lr=lr_factor * config.optim.lr,
                 flops=step_flops(config.model, self.packed.vocab_size, tokens, step.pairs),
                 data_wait=step.data_wait,
-                step_time=self.meter.elapsed(),
             )
         )
-        if self.ramp.span(step.number + 1).size != step.span.size:
+        # A range of steps in the ledger has one batch size.
+        if self.due(config.run.log_every) or self.ramp.span(step.number + 1).size != step.span.size:
             self.flush()
-        if skip:
-            self.flush()
-            self._note_skipped(float(loss_sum) / step.n_valid, float(grad_norm))
+        elif self.meter.poll() or self.meter.due():
+            self._write_down(wait=False)
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps (0: never) happens now."""
         return bool(every) and self.progress.step % every == 0
 
     def flush(self) -> None:
-        """Write down the steps since the last time. Waits for the device."""
-        rows = self.meter.flush()
-        if rows:
-            first, last = rows[0]["step"], rows[-1]["step"]
-            self.records.steps(rows, self.ramp.used(first - 1), self.ramp.used(last))
+        """Write down all steps since the last time. Waits for the device; called by all ranks at the same step.
+
+        Raises:
+            TrainingStopped: too many steps in a row were not finite.
+        """
+        self._write_down(wait=True)
+        if self.given_up is not None:
+            self.records.event("stopped", self.progress.step, reason=self.given_up)
+            raise agreed(TrainingStopped(self.given_up))
 
     def save(self) -> None:
         """Begin a checkpoint of this step."""
@@ -189,19 +192,31 @@ class Trainer:
         if self.progress.step > self.first_step or not self.records.evaluated(self.progress.step):
             self.evaluate()
 
-    def _note_skipped(self, loss: float, grad_norm: float) -> None:
-        step, in_a_row = self.progress.step, self.progress.skipped_in_a_row
-        limit = self.config.resilience.max_skipped
-        reason = f"loss {loss:g}, gradient norm {grad_norm:g}"
-        self.records.event("skipped", step, reason=reason, in_a_row=in_a_row)
-        self.records.console.warn(f"step {step} was skipped: {reason} ({in_a_row} in a row)")
-        if in_a_row >= limit:
-            text = (
+    def _write_down(self, wait: bool) -> None:
+        rows = self.meter.flush(wait)
+        if not rows:
+            return
+        first, last = rows[0]["step"], rows[-1]["step"]
+        self.records.steps(rows, self.ramp.used(first - 1), self.ramp.used(last))
+        for row in rows:
+            self._note(row)
+
+    def _note(self, row: dict[str, Any]) -> None:
+        """Write down a step whose update was skipped, and whether it was one too many."""
+        resilience, progress = self.config.resilience, self.progress
+        if is_finite(row) or not resilience.skip_nonfinite:
+            progress.skipped_in_a_row = 0
+            return
+        progress.skipped_in_a_row += 1
+        in_a_row, limit = progress.skipped_in_a_row, resilience.max_skipped
+        reason = f"loss {row['loss']:g}, gradient norm {row['grad_norm']:g}"
+        self.records.event("skipped", row["step"], reason=reason, in_a_row=in_a_row)
+        self.records.console.warn(f"step {row['step']} was skipped: {reason} ({in_a_row} in a row)")
+        if in_a_row >= limit and self.given_up is None:
+            self.given_up = (
                 f"{in_a_row} steps in a row were not finite (resilience.max_skipped={limit}), the last with {reason}; "
                 "look at the data of these steps, or lower optim.lr"
             )
-            self.records.event("stopped", step, reason=text)
-            raise agreed(TrainingStopped(text))
 
 
 def _read_next(global_batches: Iterator[list[Batch]]) -> tuple[list[Batch], Exception | None]:

@@ -106,6 +106,8 @@ class TrainConfig:
     """Steps between held-out evaluations; 0: at the end only."""
     eval_sequences: int = 64
     """Held-out sequences of each stream (source, or source and language) in an evaluation while training."""
+    gc_every: int = 50
+    """Steps between collections of Python's garbage, on all ranks at the same step; 0: whenever Python does."""
     deterministic: bool = False
     """Deterministic CUDA kernels (slower); CPU is deterministic anyway."""
 

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "train.loss_chunk_tokens",
     "train.eval_every",
     "train.eval_sequences",
+    "train.gc_every",
     "train.deterministic",
     "data.path",
     "data.verify",

@@ -1,4 +1,8 @@
-"""Rows of `metrics.jsonl`, made from numbers that may still be on the device."""
+"""Rows of `metrics.jsonl`, made from numbers that may still be on the device.
+
+On CUDA the numbers of a step follow it in the stream, into page-locked memory: the host reads them when they have come,
+and never waits for them unless it is asked to. Times are those of the device there, because the host runs ahead of it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from pretrain.metrics.memory import high_water
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """What a step leaves behind; tensors are read at the next flush, so that the device need not be waited for."""
+    """What a step leaves behind."""
 
     step: int
     batch_size: int
@@ -32,8 +36,19 @@ class StepNumbers:
     """Of the global batch."""
     data_wait: float
     """Seconds."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A step whose numbers may not have come yet."""
+
+    numbers: StepNumbers
+    values: Tensor
+    """fp64 [2], in the host's memory: loss sum and gradient norm."""
     step_time: float
-    """Seconds, data wait included."""
+    """Seconds of the host, data wait included."""
+    events: tuple[torch.cuda.Event, torch.cuda.Event] | None
+    """Begin and end of the step on the device; None on the CPU."""
 
 
 class Meter:
@@ -45,47 +60,83 @@ class Meter:
 
     def __init__(self, device: torch.device, peak: float):
         self._device, self._peak = device, peak
-        self._held: list[StepNumbers] = []
+        self._held: list[_Held] = []
+        self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         self._began = time.perf_counter()
+        self._begin_event: torch.cuda.Event | None = None
 
     def start_step(self) -> None:
         """A step begins."""
         self._began = time.perf_counter()
+        self._begin_event = self._record()
 
     def elapsed(self) -> float:
-        """Seconds since the step began."""
+        """Seconds of the host since the step began."""
         return time.perf_counter() - self._began
 
     def add(self, numbers: StepNumbers) -> None:
-        """Take the numbers of a step."""
-        self._held.append(numbers)
+        """Take the numbers of the step that now ends; does not wait for the device."""
+        values = torch.stack([numbers.loss_sum.double(), numbers.grad_norm.double()])
+        events = None
+        if self._begin_event is not None:
+            on_host = torch.empty(2, dtype=torch.float64, pin_memory=True)
+            values = on_host.copy_(values, non_blocking=True)
+            end = self._record()
+            assert end is not None
+            events = (self._begin_event, end)
+        self._held.append(_Held(numbers, values, self.elapsed(), events))
 
     def due(self) -> bool:
         """Whether the last flush is a second ago, so that a kill loses little."""
         return time.monotonic() - self._flushed >= 1.0
 
-    def flush(self) -> list[dict[str, Any]]:
-        """Rows of the steps taken since the last flush. Waits for the device."""
-        rows = [self._row(numbers) for numbers in self._held]
-        self._held = []
+    def poll(self) -> bool:
+        """Take in the numbers that have come; whether a step among those not yet flushed was not finite."""
+        while self._held and (self._held[0].events is None or self._held[0].events[1].query()):
+            self._rows.append(self._row(self._held.pop(0)))
+        return any(not is_finite(row) for row in self._rows)
+
+    def flush(self, wait: bool = True) -> list[dict[str, Any]]:
+        """Rows of the steps since the last flush: of all, or (`wait=False`) of those whose numbers have come."""
+        if wait and self._held and self._held[-1].events is not None:
+            self._held[-1].events[1].synchronize()
+        self.poll()
+        rows, self._rows = self._rows, []
         self._flushed = time.monotonic()
         return rows
 
-    def _row(self, n: StepNumbers) -> dict[str, Any]:
-        loss = n.loss_sum.item() / n.tokens
+    def _record(self) -> torch.cuda.Event | None:
+        if self._device.type != "cuda":
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _row(self, held: _Held) -> dict[str, Any]:
+        n = held.numbers
+        loss_sum, grad_norm = held.values.tolist()
+        loss = loss_sum / max(1, n.tokens)
+        seconds = held.step_time
+        if held.events is not None:
+            seconds = held.events[0].elapsed_time(held.events[1]) / 1000
         return {
             "step": n.step,
             "loss": loss,
             "tokens": n.tokens,
             "batch_size": n.batch_size,
-            "grad_norm": n.grad_norm.item(),
+            "grad_norm": grad_norm,
             "lr": n.lr,
             "perplexity": math.exp(loss) if loss < 700 else math.inf,
-            "tokens_per_second": n.batch_tokens / n.step_time,
-            "mfu": n.flops / n.step_time / self._peak if self._peak else None,
+            "tokens_per_second": n.batch_tokens / seconds,
+            "mfu": n.flops / seconds / self._peak if self._peak else None,
             "memory": high_water(self._device),
             "data_wait": n.data_wait,
-            "step_time": n.step_time,
+            "step_time": seconds,
             "time": time.time(),
         }
+
+
+def is_finite(row: dict[str, Any]) -> bool:
+    """Whether loss and gradient norm of a row are finite: the optimizer skips the update of a step where one is not."""
+    return math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
