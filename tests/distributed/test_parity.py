@@ -1,149 +1,89 @@
-"""Every layout computes what one process computes: loss, token losses, every gradient, norm, initial weights."""
+"""Every layout computes what one process computes: initial weights, losses, every gradient, weights after AdamW steps."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import ranks
 import torch
-from parity_cases import Case, Outcome, outcomes
+from parity_cases import CLIP, GLOBAL, Case, Outcome, global_batch, outcomes
+from parity_layouts import COMPILED, CORE, FULL
+from parity_layouts import case as layout
 
-from configs.schema.train import ParallelConfig
+from pretrain.model.init import init_weights
+from pretrain.model.llama import Llama
+from pretrain.model.loss import reference_loss
 
 BOUNDS = {"fp32": (1e-6, 1e-5), "fp64": (1e-9, 1e-9)}
-
-
-def spread(cases: list[ParallelConfig], dtypes: tuple[str, ...], tied: tuple[bool, ...]) -> list[Case]:
-    return [Case(parallel, t, dtype) for parallel in cases for t in tied for dtype in dtypes]
-
-
-FSDP = ParallelConfig()
-TP2 = ParallelConfig(tp=2)
-PP2 = ParallelConfig(pp=2)
-PP2_TP2 = ParallelConfig(pp=2, tp=2)
-HSDP = ParallelConfig(dp_replicate=2)
-CP2 = ParallelConfig(cp=2)
-
-CORE = {
-    2: [
-        *spread([FSDP, TP2, PP2, CP2], ("fp32", "fp64"), (False,)),
-        *spread([TP2, PP2], ("fp32",), (True,)),
-        Case(CP2, tied=True, train=(("activation_checkpointing", "full"),)),
-        Case(FSDP, train=(("micro_batch_size", 2),)),
-        Case(ParallelConfig(reshard_after_forward=False), tied=True),
-        Case(TP2, train=(("activation_checkpointing", "selective"),)),
-        Case(ParallelConfig(pp=2, pp_schedule="gpipe"), train=(("activation_checkpointing", "full"),)),
-    ],
-    4: [
-        *spread([TP2, PP2], ("fp32",), (False,)),
-        *spread([PP2_TP2, HSDP], ("fp64",), (True,)),
-        Case(ParallelConfig(pp=4), tied=True),
-        Case(ParallelConfig(tp=4)),
-        *spread([ParallelConfig(cp=4), ParallelConfig(cp=2, tp=2)], ("fp64",), (False,)),
-        Case(CP2, train=(("micro_batch_size", 2), ("activation_checkpointing", "selective"))),
-    ],
-    8: [
-        Case(PP2_TP2, tied=True),
-        Case(PP2_TP2, dtype="fp64"),
-        Case(ParallelConfig(pp=2, cp=2, tp=2), tied=True, dtype="fp64"),
-        Case(ParallelConfig(dp_replicate=2, cp=2), dtype="fp64"),
-    ],
-}
-FULL = {
-    2: [
-        *spread([FSDP, TP2, PP2, HSDP], ("fp32", "fp64"), (False, True)),
-        *[
-            Case(parallel, tied, train=(("activation_checkpointing", kind),))
-            for parallel in (FSDP, TP2, PP2)
-            for kind in ("full", "selective")
-            for tied in (False, True)
-        ],
-    ],
-    4: spread(
-        [
-            FSDP,
-            TP2,
-            ParallelConfig(tp=4),
-            PP2,
-            ParallelConfig(pp=4),
-            ParallelConfig(pp=4, pp_schedule="gpipe"),
-            PP2_TP2,
-            HSDP,
-            ParallelConfig(pp=2, reshard_after_forward=False),
-            ParallelConfig(dp_replicate=2, tp=2, reshard_after_forward=False),
-            CP2,
-            ParallelConfig(cp=4),
-            ParallelConfig(cp=2, tp=2),
-            ParallelConfig(pp=2, cp=2),
-            ParallelConfig(dp_replicate=2, cp=2),
-        ],
-        ("fp32", "fp64"),
-        (False, True),
-    ),
-    8: spread(
-        [
-            FSDP,
-            TP2,
-            ParallelConfig(tp=4),
-            PP2,
-            PP2_TP2,
-            ParallelConfig(pp=4, tp=2),
-            ParallelConfig(pp=2, tp=4),
-            HSDP,
-            ParallelConfig(pp=2, dp_replicate=2),
-            ParallelConfig(pp=2, dp_replicate=2, tp=2, pp_schedule="gpipe"),
-            ParallelConfig(cp=8),
-            ParallelConfig(cp=2, tp=4),
-            ParallelConfig(pp=2, cp=2, tp=2),
-            ParallelConfig(pp=2, dp_replicate=2, cp=2),
-            ParallelConfig(dp_replicate=2, cp=2, tp=2),
-        ],
-        ("fp32", "fp64"),
-        (False, True),
-    ),
-}
+"""Largest relative error of a loss, and of gradients and weights (norm of the difference ÷ norm)."""
+TABLES = (*CORE, *FULL, *COMPILED)
+ALONE = list(dict.fromkeys(replace(c, dtype=dtype).alone for dtype in BOUNDS for c in TABLES))
 
 
 @cache
-def alone() -> dict[tuple[bool, str], Outcome]:
-    """One process, by (tied, dtype), with all rows in one micro-batch."""
-    keys = [(tied, dtype) for tied in (False, True) for dtype in ("fp32", "fp64")]
-    cases = [Case(FSDP, tied, dtype, (("micro_batch_size", 8),)) for tied, dtype in keys]
-    return dict(zip(keys, ranks.run(outcomes, 1, cases), strict=True))
+def alone() -> dict[Case, Outcome]:
+    """What one process computes."""
+    return dict(zip(ALONE, ranks.run(outcomes, 1, ALONE), strict=True))
 
 
-def check(case: Case, got: Outcome) -> list[str]:
-    """What differs from one process by more than rounding."""
-    expected = alone()[case.tied, case.dtype]
-    loss_bound, grad_bound = BOUNDS[case.dtype]
-    wrong = []
-    if got.weights != expected.weights:
-        wrong.append("initial weights")
-    if abs(got.loss / expected.loss - 1) > loss_bound:
-        wrong.append(f"loss {got.loss!r}, expected {expected.loss!r}")
-    if not torch.allclose(got.token_losses, expected.token_losses, rtol=grad_bound, atol=grad_bound):
-        wrong.append(f"token losses by up to {(got.token_losses - expected.token_losses).abs().max():.1e}")
-    if abs(got.norm / expected.norm - 1) > grad_bound:
-        wrong.append(f"gradient norm {got.norm!r}, expected {expected.norm!r}")
-    assert got.grads.keys() == expected.grads.keys()
-    for name, grad in got.grads.items():
-        distance = float((grad - expected.grads[name]).norm() / expected.grads[name].norm())
-        if not distance <= grad_bound:
-            wrong.append(f"gradient of {name} by {distance:.1e}")
-    return [f"{case.name}: {one}" for one in wrong]
+def distances(case: Case, got: Outcome) -> dict[str, float]:
+    """Relative errors against one process, the largest of each kind; infinite where initial weights differ."""
+    expected = alone()[case.alone]
+    assert got.grads.keys() == expected.grads.keys() == got.initial.keys()
+
+    def worst(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+        return max(
+            (float((mine[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs), default=0.0
+        )
+
+    def relative(mine: tuple[float, ...], theirs: tuple[float, ...]) -> float:
+        return max(abs(a / b - 1) for a, b in zip(mine, theirs, strict=True))
+
+    return {
+        "initial weights": 0.0 if got.initial == expected.initial else float("inf"),
+        "loss": relative(got.losses, expected.losses),
+        "gradient": worst(got.grads, expected.grads),
+        "gradient norm": relative(got.norms, expected.norms),
+        "loss of a token": max(
+            float((a - b).abs().max() / b.max())
+            for a, b in zip(got.token_losses, expected.token_losses, strict=True)
+        ),
+        "weights": worst(got.weights, expected.weights),
+    }
 
 
-def compare(world_size: int, cases: list[Case]) -> None:
-    got = ranks.run(outcomes, world_size, cases, timeout=590)
-    wrong = [line for case, one in zip(cases, got, strict=True) for line in check(case, one)]
-    assert not wrong, "\n".join(wrong)
+def wrong(case: Case, got: Outcome) -> list[str]:
+    """What differs by more than rounding."""
+    loss, other = BOUNDS[case.dtype]
+    lines = []
+    for what, distance in distances(case, got).items():
+        # Written so that NaN counts as wrong.
+        if not distance <= (loss if what == "loss" else other):
+            lines.append(f"{case.name}: {what} by {distance:.1e}")
+    return lines
+
+
+def compare(cases: list[Case], world_size: int) -> None:
+    chosen = [replace(c, dtype=dtype) for c in cases if c.world_size == world_size for dtype in BOUNDS]
+    assert chosen
+    got = ranks.run(outcomes, world_size, chosen, timeout=590)
+    lines = [line for case, one in zip(chosen, got, strict=True) for line in wrong(case, one)]
+    assert not lines, "\n".join(lines)
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_layouts_equal_one_process(world_size: int) -> None:
-    compare(world_size, CORE[world_size])
+    compare(CORE, world_size)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("world_size", [2, 4, 8, 16, 32])
+def test_every_layout_equals_one_process(world_size: int) -> None:
+    compare(FULL, world_size)
 
 
 @pytest.mark.full
@@ -151,11 +91,30 @@ def test_layouts_equal_one_process(world_size: int) -> None:
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs g++ or clang++"
 )
 def test_compiled_layouts_equal_one_process() -> None:
-    options = (("compile", True),)
-    compare(2, [Case(parallel, tied, train=options) for parallel in (FSDP, PP2) for tied in (False, True)])
+    compare(COMPILED, 2)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("world_size", [2, 4, 8])
-def test_every_layout_equals_one_process(world_size: int) -> None:
-    compare(world_size, FULL[world_size])
+@pytest.mark.parametrize("tied", [False, True])
+def test_one_process_computes_the_definition(tied: bool) -> None:
+    """Gradients of the plain model's mean cross-entropy over the valid labels of the whole batch."""
+    case = replace(layout(tied), dtype="fp64").alone
+    got, batch = alone()[case], global_batch(1)
+    model = Llama(case.model_config, case.vocab_size).double()
+    init_weights([model], 7)
+    logits = model(batch.tokens, batch.positions, batch.cu_seqlens)
+    loss = reference_loss(logits, batch.labels) / (batch.labels >= 0).sum()
+    loss.backward()
+    assert got.losses[0] == pytest.approx(loss.item(), rel=1e-12)
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        assert (got.grads[name] - p.grad).norm() <= 1e-12 * p.grad.norm(), name
+
+
+def test_the_batches_are_what_is_hard() -> None:
+    """Clipped and unclipped steps, rows without a valid label, documents of one token, ranks with nothing to learn."""
+    norms = alone()[replace(layout(), dtype="fp64").alone].norms
+    assert min(norms) < CLIP < max(norms), norms
+    valid = (global_batch(1).labels >= 0).sum(dim=1)
+    assert 0 in valid and 31 in valid and valid.shape == (GLOBAL,)
+    assert int((global_batch(3).labels[GLOBAL // 2 :] >= 0).sum()) == 0
+    assert len(CORE) >= 20

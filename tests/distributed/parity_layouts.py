@@ -1,0 +1,149 @@
+"""The layouts that are compared with one process, each in fp32 and in fp64: `CORE` in every test run, `FULL` in campaigns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parity_cases import GLOBAL, ODD, Case
+
+from configs.schema.train import ParallelConfig
+
+
+def case(
+    tied: bool = False,
+    model: tuple[tuple[str, Any], ...] = (),
+    optim: str = "adamw",
+    whole: bool = False,
+    schedule: str = "1f1b",
+    train: dict[str, Any] | None = None,
+    **sizes: int,
+) -> Case:
+    """Sizes of the mesh by short names: pp, replicate, shard, cp, tp.
+
+    Where the batch allows it, ranks accumulate over two micro-batches, and a pipeline has two for each of its stages.
+    Models that no pipeline splits have two blocks: every block costs dozens of messages.
+    """
+    names = {"replicate": "dp_replicate", "shard": "dp_shard"}
+    mesh = {"dp_shard": 1, **{names.get(k, k): v for k, v in sizes.items()}}
+    parallel = ParallelConfig(**mesh, pp_schedule=schedule, reshard_after_forward=not whole)  # type: ignore[arg-type]
+    share = GLOBAL // (parallel.dp_replicate * parallel.dp_shard)
+    size = max(1, share // (2 * parallel.pp))
+    if parallel.pp == 1 and not model:
+        model = (("n_layers", 2),)
+    options = {"micro_batch_size": size, **(train or {})}
+    return Case(parallel, tied, train=tuple(options.items()), model=model, optim=optim)
+
+
+FULLY = {"activation_checkpointing": "full"}
+SELECTIVELY = {"activation_checkpointing": "selective"}
+DEEP = (("n_layers", 8),)
+ONE_KV_HEAD = (("n_kv_heads", 1),)
+ALL_KV_HEADS = (("n_kv_heads", 8),)
+
+CORE = [
+    # One dimension.
+    case(shard=2),
+    case(replicate=2, tied=True),
+    case(tp=2, train=SELECTIVELY),
+    case(pp=2, model=ODD),
+    case(cp=2, train=FULLY),
+    case(shard=4, tied=True, model=ODD, whole=True),
+    case(tp=4, tied=True),
+    case(pp=4, tied=True),
+    case(pp=4, schedule="gpipe", train=FULLY),
+    case(cp=4, model=ONE_KV_HEAD),
+    case(shard=8),
+    case(cp=8, tied=True),
+    # Two.
+    case(replicate=2, shard=2),
+    case(shard=2, tp=2, optim="muon"),
+    case(pp=2, tp=2, schedule="gpipe", tied=True),
+    case(pp=2, shard=2, tied=True, model=ODD),
+    case(pp=2, cp=2, tied=True, train=SELECTIVELY),
+    case(shard=2, cp=2, model=ODD),
+    case(cp=2, tp=2),
+    case(pp=4, tp=2, whole=True),
+    # Three.
+    case(pp=2, shard=2, tp=2, model=ALL_KV_HEADS),
+    case(replicate=2, shard=2, tp=2, tied=True),
+    case(pp=2, cp=2, tp=2, tied=True),
+    case(pp=2, replicate=2, cp=2, optim="muon"),
+    case(shard=2, cp=2, tp=2, train=FULLY),
+]
+FULL = [
+    *[
+        case(tied=tied, train=train, **sizes)
+        for sizes in ({"shard": 2}, {"replicate": 2}, {"tp": 2}, {"pp": 2}, {"cp": 2})
+        for tied in (False, True)
+        for train in ({}, FULLY, SELECTIVELY)
+    ],
+    *[
+        case(tied=tied, schedule=schedule, **sizes)
+        for tied in (False, True)
+        for schedule in ("1f1b", "gpipe")
+        for sizes in (
+            {"pp": 4},
+            {"pp": 2, "tp": 2},
+            {"pp": 2, "shard": 2},
+            {"pp": 2, "replicate": 2},
+            {"pp": 2, "cp": 2},
+            {"pp": 4, "shard": 2},
+            {"pp": 4, "tp": 2},
+            {"pp": 4, "cp": 2},
+            {"pp": 2, "tp": 4},
+            {"pp": 2, "shard": 2, "tp": 2},
+            {"pp": 2, "replicate": 2, "tp": 2},
+            {"pp": 2, "replicate": 2, "shard": 2},
+            {"pp": 2, "cp": 2, "tp": 2},
+            {"pp": 2, "shard": 2, "cp": 2},
+            {"pp": 2, "replicate": 2, "cp": 2},
+        )
+    ],
+    *[
+        case(tied=tied, optim=optim, **sizes)
+        for tied, optim in ((False, "adamw"), (True, "muon"))
+        for sizes in (
+            {"shard": 4},
+            {"shard": 8},
+            {"replicate": 2, "shard": 2},
+            {"replicate": 4, "shard": 2},
+            {"shard": 2, "tp": 2},
+            {"replicate": 2, "tp": 2},
+            {"shard": 2, "cp": 2},
+            {"replicate": 2, "cp": 2},
+            {"tp": 4},
+            {"cp": 4},
+            {"cp": 8},
+            {"cp": 2, "tp": 2},
+            {"cp": 2, "tp": 4},
+            {"cp": 4, "tp": 2},
+            {"shard": 4, "tp": 2},
+            {"shard": 2, "tp": 4},
+            {"shard": 4, "cp": 2},
+            {"replicate": 2, "shard": 2, "tp": 2},
+            {"replicate": 2, "shard": 2, "cp": 2},
+            {"replicate": 2, "cp": 2, "tp": 2},
+            {"shard": 2, "cp": 2, "tp": 2},
+        )
+    ],
+    *[
+        case(tied=tied, model=ODD, whole=whole, **sizes)
+        for tied, whole in ((False, False), (True, True))
+        for sizes in (
+            {"shard": 8},
+            {"pp": 4},
+            {"pp": 4, "shard": 2},
+            {"pp": 2, "shard": 4},
+            {"pp": 2, "shard": 2, "cp": 2},
+            {"replicate": 2, "shard": 2, "cp": 2},
+        )
+    ],
+    # Four dimensions, and all five.
+    case(pp=2, shard=2, cp=2, tp=2, tied=True),
+    case(pp=2, replicate=2, shard=2, tp=2),
+    case(pp=2, replicate=2, cp=2, tp=2, schedule="gpipe"),
+    case(pp=2, replicate=2, shard=2, cp=2, tied=True, model=ODD),
+    case(replicate=2, shard=2, cp=2, tp=2, train=SELECTIVELY),
+    case(pp=2, replicate=2, shard=2, cp=2, tp=2, tied=True),
+]
+COMPILED = [case(train={"compile": True}, **sizes) for sizes in ({"shard": 2}, {"pp": 2}, {"cp": 2})]
