@@ -1,4 +1,4 @@
-"""The layouts that are compared with one process, each in fp32 and in fp64: `CORE` in every test run, `FULL` in campaigns."""
+"""The layouts that are compared with one process, in fp32 and in fp64: `CORE` in every test run, `FULL` in campaigns."""
 
 from __future__ import annotations
 
