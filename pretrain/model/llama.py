@@ -58,16 +58,33 @@ def rotate(x_bshe: Tensor, rope: Rope) -> Tensor:
     return x_bshe * cos + torch.cat((-right, left), dim=-1) * sin
 
 
+class Linear(nn.Linear):
+    """Without bias, in the precision of its input whatever that of its weight: one rank alone keeps only fp32 weights."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (Zhang & Sennrich 2019), in fp32 inside and in the precision of its input outside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023) inside documents."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.head_dim = config.dim // config.n_heads
-        self.wq = nn.Linear(config.dim, config.n_heads * self.head_dim, bias=False)
-        self.wk = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
-        self.wv = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
-        self.wo = nn.Linear(config.n_heads * self.head_dim, config.dim, bias=False)
+        self.wq = Linear(config.dim, config.n_heads * self.head_dim)
+        self.wk = Linear(config.dim, config.n_kv_heads * self.head_dim)
+        self.wv = Linear(config.dim, config.n_kv_heads * self.head_dim)
+        self.wo = Linear(config.n_heads * self.head_dim, config.dim)
 
     def forward(self, x_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         # The number of heads is left to `view`, because tensor parallelism leaves a part of them here.
@@ -83,9 +100,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.w1 = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.w2 = nn.Linear(config.ffn_dim, config.dim, bias=False)
-        self.w3 = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.w1 = Linear(config.dim, config.ffn_dim)
+        self.w2 = Linear(config.ffn_dim, config.dim)
+        self.w3 = Linear(config.dim, config.ffn_dim)
 
     def forward(self, x_bsd: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x_bsd)) * self.w3(x_bsd))
@@ -102,9 +119,9 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, recompute: Recompute = "none"):
         super().__init__()
         self.recompute = recompute
-        self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
 
     def forward(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
@@ -158,6 +175,7 @@ class Head(nn.Module):
     ) -> Tensor:
         weight = weight_vd if self.weight is None else self.weight
         assert weight is not None
+        weight = weight.to(x_bsd.dtype)
         if labels_bs is None:
             return linear_logits(x_bsd, weight)
         if per_token:
@@ -189,12 +207,14 @@ class Llama(nn.Module):
     ):
         super().__init__()
         self.config, self.vocab_size, self.first, self.last = config, vocab_size, first, last
+        self.compute_dtype: torch.dtype | None = None
+        """Precision of the hidden state; None: that of the embedding."""
         self.tok_embeddings = (
             nn.Embedding(vocab_size, config.dim) if first or (last and config.tied) else None
         )
         numbers = range(config.n_layers) if layers is None else layers
         self.layers = nn.ModuleDict({str(n): Block(config, recompute) for n in numbers})
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if last else None
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps) if last else None
         self.output = Head(config.dim, vocab_size, config.tied, chunk_tokens) if last else None
 
     def forward(
@@ -228,6 +248,7 @@ class Llama(nn.Module):
             # compiled blocks give wrong gradients unless it is copied first.
             h_bsd = self.tok_embeddings(x)
             h_bsd = h_bsd if type(h_bsd) is Tensor else h_bsd.clone()
+            h_bsd = h_bsd if self.compute_dtype is None else h_bsd.to(self.compute_dtype)
         else:
             h_bsd = x
         rope = rope_table(self.config, positions_bs, h_bsd.dtype)

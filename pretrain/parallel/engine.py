@@ -124,9 +124,9 @@ class Engine:
 
         def before_backward(i: int) -> None:
             is_last = i == len(shares) - 1 or not self.accumulates_whole
-            assert isinstance(self.model, FSDPModule)
-            self.model.set_requires_gradient_sync(is_last)
-            self.model.set_reshard_after_backward(is_last)
+            if isinstance(self.model, FSDPModule):
+                self.model.set_requires_gradient_sync(is_last)
+                self.model.set_reshard_after_backward(is_last)
 
         if self.stages == 1:
             for i in range(len(shares)):

@@ -27,7 +27,9 @@ def shard(
 ) -> None:
     """Spread a part, built on the meta device, over the mesh, in place.
 
-    The order matters: FSDP shards what tensor parallelism left on this rank, and wraps what was compiled.
+    The order matters: FSDP shards what tensor parallelism left on this rank, and wraps what was compiled. One rank alone
+    is left unwrapped: its copies would be copies of what it has. It computes
+    in the precision of the hidden state, weights cast at each use.
 
     Args:
         mesh: dimensions pp, dp_replicate, dp_shard, cp, tp.
@@ -38,7 +40,9 @@ def shard(
     if compile_blocks:
         for block in part.layers.values():
             block.compile()
-    fully_sharded(part, mesh, dtype, reshard_after_forward)
+    part.compute_dtype = COMPUTE_DTYPES[dtype]
+    if mesh.size() > 1:
+        fully_sharded(part, mesh, dtype, reshard_after_forward)
 
 
 def tensor_parallel(part: Llama, mesh: DeviceMesh) -> None:
