@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.distributed as dist
@@ -20,10 +21,12 @@ from pretrain.model.context import Context, spread
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
 from pretrain.model.loss import IGNORED
-from pretrain.parallel import pipeline
-from pretrain.parallel.layout import sequence_unit, shape, stage_layers
+from pretrain.parallel import zero_bubble
+from pretrain.parallel.layout import sequence_unit, shape, stage_layers, virtual_stages
 from pretrain.parallel.mesh import single_mesh
+from pretrain.parallel.pipeline import Pipeline
 from pretrain.parallel.shard import COMPUTE_DTYPES, shard
+from pretrain.parallel.tied import TiedEmbeddings, local
 
 
 @dataclass(frozen=True)
@@ -64,39 +67,44 @@ class Engine:
         self.mesh = single_mesh(device.type) if mesh is None else mesh
         self.config, self.vocab_size, self.device = model_config, vocab_size, device
         self.dtype = COMPUTE_DTYPES[train.dtype]
-        self.schedule = parallel.pp_schedule
         # Where parameters stay whole between passes, gradients do too until the last micro-batch.
         self.accumulates_whole = not parallel.reshard_after_forward
         sizes = dict(zip(self.mesh.mesh_dim_names or (), self.mesh.mesh.shape, strict=True))
-        self.stages, self.cp, self.tp = sizes["pp"], sizes["cp"], sizes["tp"]
+        self.cp, self.tp = sizes["cp"], sizes["tp"]
         self.dp_size = sizes["dp_replicate"] * sizes["dp_shard"]
         rank = {name: self.mesh.get_local_rank(name) for name in sizes}
         self.dp_rank = rank["dp_replicate"] * sizes["dp_shard"] + rank["dp_shard"]
-        stage = rank["pp"]
-        self.neighbours = pipeline.Neighbours(
-            self.mesh.get_group("pp"), stage, self.stages, device, self.dtype
+        self.pipeline = Pipeline(
+            self.mesh.get_group("pp"),
+            rank["pp"],
+            sizes["pp"],
+            parallel.pp_schedule if sizes["pp"] > 1 else "1f1b",
+            virtual_stages(parallel),
+            device,
+            self.dtype,
         )
+        self.last_stage = self.pipeline.n_stages - 1
         master = torch.float64 if train.dtype == "fp64" else torch.float32
-        with torch.device("meta"):
-            part = Llama(
-                model_config,
-                vocab_size,
-                stage_layers(model_config.n_layers, self.stages, stage),
-                first=stage == 0,
-                last=stage == self.stages - 1,
-                chunk_tokens=train.loss_chunk_tokens,
-                recompute=train.activation_checkpointing,
-            ).to(master)
-        shard(part, self.mesh, train.dtype, train.compile, parallel.reshard_after_forward)
-        part.to_empty(device=device)
-        self.parts: list[Llama] = [part]
-        self._tied_group = self._ends_of_pipeline() if model_config.tied and self.stages > 1 else None
+        self.parts: list[Llama] = []
+        for stage in self.pipeline.stages:
+            with torch.device("meta"):
+                part = Llama(
+                    model_config,
+                    vocab_size,
+                    stage_layers(model_config.n_layers, self.pipeline.n_stages, stage),
+                    first=stage == 0,
+                    last=stage == self.last_stage,
+                    chunk_tokens=train.loss_chunk_tokens,
+                    recompute=train.activation_checkpointing,
+                ).to(master)
+            if self.pipeline.split:
+                self.pipeline.current.replace_linears(part)
+            shard(part, self.mesh, train.dtype, train.compile, parallel.reshard_after_forward)
+            part.to_empty(device=device)
+            self.parts.append(part)
+        self._part_of = dict(zip(self.pipeline.stages, self.parts, strict=True))
+        self._tied = TiedEmbeddings(self.pipeline, self.mesh, self.parts) if model_config.tied else None
         init_weights(self.parts, seed)
-
-    @property
-    def model(self) -> Llama:
-        """This rank's part."""
-        return self.parts[0]
 
     def forward_backward(self, micro_batches: list[Batch], n_valid: Tensor) -> Tensor:
         """Add the gradients of (sum of token losses) / `n_valid` of the global batch.
@@ -112,31 +120,34 @@ class Engine:
         scale = n_valid.to(self.device, torch.float64).clamp(min=1)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
 
-        def forward(i: int, hidden: Tensor | None) -> Tensor:
-            share = shares[i]
+        def forward(stage: int, i: int, hidden: Tensor | None) -> Tensor:
+            share, last = shares[i], stage == self.last_stage
             x = share.tokens if hidden is None else hidden
-            labels = share.labels if self.neighbours.last else None
-            out: Tensor = self.model(x, share.positions, share.boundaries, labels)
-            if self.neighbours.last:
+            labels = share.labels if last else None
+            out: Tensor = self._part_of[stage](x, share.positions, share.boundaries, labels)
+            if last:
                 total.add_(out.detach())
                 return out / scale
             return out
 
-        def before_backward(i: int) -> None:
-            is_last = i == len(shares) - 1 or not self.accumulates_whole
-            if isinstance(self.model, FSDPModule):
-                self.model.set_requires_gradient_sync(is_last)
-                self.model.set_reshard_after_backward(is_last)
+        def before_backward(stage: int, is_final: bool) -> None:
+            # Where gradients of weights come later, FSDP reduces when the last of them is there.
+            reduces = (is_final or not self.accumulates_whole) and not self.pipeline.split
+            part = self._part_of[stage]
+            if isinstance(part, FSDPModule):
+                part.set_requires_gradient_sync(reduces)
+                part.set_reshard_after_backward(reduces)
 
-        if self.stages == 1:
-            for i in range(len(shares)):
-                loss = forward(i, None)
-                before_backward(i)
-                loss.backward()
-        else:
-            shapes = [self._hidden_shape(share) for share in shares]
-            pipeline.run(self.neighbours, self.schedule, shapes, forward, before_backward)
-            self._sum_tied_gradients()
+        def after_backward(stage: int, is_final: bool) -> None:
+            if self.pipeline.split:
+                (zero_bubble.reduce if is_final else zero_bubble.accumulate)(self._part_of[stage])
+
+        if self._tied is not None:
+            self._tied.copy_weight()
+        shapes = [self._hidden_shape(share) for share in shares]
+        self.pipeline.run(shapes, forward, before_backward, after_backward)
+        if self._tied is not None:
+            self._tied.sum_gradients()
         # Tensor-parallel ranks have the same loss, earlier stages none.
         total /= self.tp
         dist.all_reduce(total)
@@ -149,10 +160,8 @@ class Engine:
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         share = self._share(batch)
         out = self._forward_only(share, share.labels, per_token=True)
-        if self.stages > 1:
-            out = torch.empty(share.labels.shape, dtype=exact, device=self.device) if out is None else out
-            self._broadcast_from_last(out)
-        assert out is not None
+        out = torch.empty(share.labels.shape, dtype=exact, device=self.device) if out is None else out
+        self.pipeline.broadcast_from_last(out)
         return self._whole(out, share, batch.tokens.size(1))
 
     @torch.no_grad()
@@ -160,11 +169,9 @@ class Engine:
         """Logits [B, T, V] in compute precision, on every rank of the batch; arguments as in `Batch`."""
         share = self._share(Batch(tokens, torch.full_like(tokens, IGNORED), positions, cu_seqlens))
         out = self._forward_only(share, None, per_token=False)
-        if self.stages > 1:
-            size = (*share.tokens.shape, self.vocab_size)
-            out = torch.empty(size, dtype=self.dtype, device=self.device) if out is None else out.contiguous()
-            self._broadcast_from_last(out)
-        assert out is not None
+        size = (*share.tokens.shape, self.vocab_size)
+        out = torch.empty(size, dtype=self.dtype, device=self.device) if out is None else out.contiguous()
+        self.pipeline.broadcast_from_last(out)
         return self._whole(out, share, tokens.size(1))
 
     @torch.no_grad()
@@ -177,12 +184,13 @@ class Engine:
         """
         squares = torch.zeros((), dtype=torch.float64, device=self.device)
         grads = []
-        for name, p in self.named_parameters():
+        copy = None if self._tied is None else self._tied.copy
+        for _, p in self.named_parameters():
             if p.grad is None:
                 continue
-            grad = _local(p.grad)
+            grad = local(p.grad)
             grads.append(grad)
-            if not self._is_copy(name) and grad.numel():
+            if p is not copy and grad.numel():
                 norm = torch.linalg.vector_norm(
                     grad, dtype=torch.float64 if grad.dtype == torch.float64 else torch.float32
                 )
@@ -197,10 +205,14 @@ class Engine:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """This rank's parameters by their names in the unsplit model.
 
-        The last stage of a tied model has its copy of `tok_embeddings.weight`, with equal gradients.
+        The last stage of a tied model has its copy of `tok_embeddings.weight`, with equal gradients, if the first stage is
+        not on this rank too.
         """
+        hidden = self._tied.copy if self._tied is not None and self._tied.both_here else None
         for part in self.parts:
-            yield from part.named_parameters()
+            for name, p in part.named_parameters():
+                if p is not hidden:
+                    yield name, p
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -237,23 +249,23 @@ class Engine:
 
     def _forward_only(self, share: Share, labels: Tensor | None, per_token: bool) -> Tensor | None:
         """The model's result on the last stage, None on others."""
-        hop = self.neighbours
-        _, hidden = hop.exchange(from_previous=None if hop.first else self._hidden_shape(share))
-        x = share.tokens if hidden is None else hidden
-        out: Tensor = self.model(
-            x, share.positions, share.boundaries, labels if hop.last else None, per_token
-        )
-        hop.exchange(to_next=None if hop.last else out)
+
+        def forward(stage: int, hidden: Tensor | None) -> Tensor:
+            x = share.tokens if hidden is None else hidden
+            result: Tensor = self._part_of[stage](
+                x, share.positions, share.boundaries, labels if stage == self.last_stage else None, per_token
+            )
+            return result
+
+        if self._tied is not None:
+            self._tied.copy_weight()
+        out = self.pipeline.forward_only(self._hidden_shape(share), forward)
         # Without a backward pass nothing else would free what `reshard_after_forward=False` leaves gathered, and the
         # next forward pass would use it, stale.
-        for module in self.model.modules():
+        for module in chain.from_iterable(part.modules() for part in self.parts):
             if isinstance(module, FSDPModule):
                 module.reshard()
-        return out if hop.last else None
-
-    def _broadcast_from_last(self, x: Tensor) -> None:
-        group = self.neighbours.group
-        dist.broadcast(x, dist.get_global_rank(group, self.stages - 1), group)
+        return out
 
     def _hidden_shape(self, share: Share) -> tuple[int, ...]:
         b, s = share.tokens.shape
@@ -279,30 +291,6 @@ class Engine:
         """What all context-parallel ranks computed, on each of them."""
         context = share.boundaries
         return context.whole(x_bs, length) if isinstance(context, Context) else x_bs
-
-    def _ends_of_pipeline(self) -> dist.ProcessGroup | None:
-        """The group of the first and the last stage with this rank's shards; None on stages between."""
-        mine = None
-        columns = self.mesh.mesh.flatten(1)
-        for first, last in zip(columns[0].tolist(), columns[-1].tolist(), strict=True):
-            group = dist.new_group([first, last])
-            if dist.get_rank() in (first, last):
-                mine = group
-        return mine
-
-    def _is_copy(self, name: str) -> bool:
-        return name == "tok_embeddings.weight" and not self.neighbours.first
-
-    def _sum_tied_gradients(self) -> None:
-        if self._tied_group is not None:
-            assert self.model.tok_embeddings is not None
-            grad = self.model.tok_embeddings.weight.grad
-            assert grad is not None
-            dist.all_reduce(_local(grad), group=self._tied_group)
-
-
-def _local(x: Tensor) -> Tensor:
-    return x.to_local() if isinstance(x, DTensor) else x
 
 
 def _holders(p: Tensor) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+from pretrain.parallel.pipeline_schedules import SPLIT, V_SHAPED
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,13 @@ class Layout:
                     f"`train.sequence_length` is {train.sequence_length}, but parallel.cp={parallel.cp} and "
                     f"parallel.tp={parallel.tp} need a multiple of {whole}"
                 )
-        if parallel.pp > model.n_layers:
-            raise ConfigError(
-                f"`parallel.pp` is {parallel.pp}, but the model has only {model.n_layers} layers; "
-                f"set parallel.pp to at most {model.n_layers}"
-            )
         micro_batches = _micro_batches(train, parallel.dp_replicate * dp_shard)
-        if micro_batches < parallel.pp:
+        if parallel.pp > 1:
+            _pipeline(parallel, train, model, micro_batches, parallel.dp_replicate * dp_shard)
+        elif parallel.pp_virtual != 1:
             raise ConfigError(
-                f"{parallel.pp} pipeline stages need at least as many micro-batches in a step, but "
-                f"train.global_batch_size={train.global_batch_size} over {parallel.dp_replicate * dp_shard} "
-                f"data-parallel ranks in micro-batches of {train.micro_batch_size} gives {micro_batches}; raise "
-                "train.global_batch_size, or lower train.micro_batch_size or parallel.pp"
+                f"`parallel.pp_virtual` is {parallel.pp_virtual}, but parallel.pp=1 is no pipeline; set "
+                "parallel.pp_virtual=1, or parallel.pp to at least 2"
             )
         return Layout(parallel.pp, parallel.dp_replicate, dp_shard, parallel.cp, parallel.tp, micro_batches)
 
@@ -114,6 +110,66 @@ def stage_layers(n_layers: int, stages: int, stage: int) -> range:
     counts = [n_layers // stages + (s in extra) for s in range(stages)]
     start = sum(counts[:stage])
     return range(start, start + counts[stage])
+
+
+def virtual_stages(parallel: ParallelConfig) -> int:
+    """Virtual pipeline stages on each rank, 1 without a pipeline."""
+    return 2 if parallel.pp > 1 and parallel.pp_schedule in V_SHAPED else parallel.pp_virtual
+
+
+def _pipeline(
+    parallel: ParallelConfig, train: TrainConfig, model: ModelConfig, micro_batches: int, dp: int
+) -> None:
+    """Raise ConfigError where a pipeline's schedule cannot run."""
+    schedule, virtual = parallel.pp_schedule, parallel.pp_virtual
+    if schedule == "interleaved" and virtual < 2:
+        raise ConfigError(
+            f"parallel.pp_schedule=interleaved needs at least 2 virtual stages a rank, but `parallel.pp_virtual` is "
+            f"{virtual}; set parallel.pp_virtual=2, or parallel.pp_schedule=1f1b"
+        )
+    if schedule in V_SHAPED and virtual not in (1, 2):
+        raise ConfigError(
+            f"parallel.pp_schedule={schedule} has 2 virtual stages a rank, but `parallel.pp_virtual` is {virtual}; "
+            "leave the key out, or set parallel.pp_schedule=interleaved"
+        )
+    if schedule in ("1f1b", "gpipe") and virtual != 1:
+        raise ConfigError(
+            f"`parallel.pp_virtual` is {virtual}, but parallel.pp_schedule={schedule} has one stage a rank; set "
+            "parallel.pp_virtual=1, or parallel.pp_schedule=interleaved"
+        )
+    if schedule in SPLIT and parallel.reshard_after_forward:
+        raise ConfigError(
+            f"parallel.pp_schedule={schedule} computes gradients of weights after those of inputs, with parameters that "
+            "stay whole over the step; set parallel.reshard_after_forward=false, or parallel.pp_schedule=interleaved"
+        )
+    if schedule in SPLIT and train.compile:
+        raise ConfigError(
+            f"parallel.pp_schedule={schedule} computes gradients of weights after those of inputs, which a compiled "
+            "block cannot; set train.compile=false, or parallel.pp_schedule=interleaved"
+        )
+    stages = parallel.pp * virtual_stages(parallel)
+    if stages > model.n_layers:
+        each = stages // parallel.pp
+        what = f"`parallel.pp` is {parallel.pp}" + (f" with {each} virtual stages a rank" if each > 1 else "")
+        raise ConfigError(
+            f"{what}, but the model has only {model.n_layers} layers; set parallel.pp to at most "
+            f"{model.n_layers // each}"
+            + (
+                ", or use fewer virtual stages (parallel.pp_schedule, parallel.pp_virtual)"
+                if each > 1
+                else ""
+            )
+        )
+    least = 2 * parallel.pp if schedule == "dualpipev" else parallel.pp
+    if micro_batches < least:
+        many = "twice as many" if least > parallel.pp else "at least as many"
+        raise ConfigError(
+            f"{parallel.pp} pipeline stages need {many} micro-batches in a step"
+            + (f" under {schedule}" if least > parallel.pp else "")
+            + f", but train.global_batch_size={train.global_batch_size} over {dp} data-parallel ranks in micro-batches "
+            f"of {train.micro_batch_size} gives {micro_batches}; raise train.global_batch_size, or lower "
+            "train.micro_batch_size or parallel.pp"
+        )
 
 
 def _dp_shard(parallel: ParallelConfig, world_size: int) -> int:

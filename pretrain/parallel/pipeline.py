@@ -1,131 +1,224 @@
-"""Pipeline schedules over point-to-point messages: GPipe (Huang et al. 2019) and 1F1B (Narayanan et al. 2019).
+"""A rank's part of a pipeline: it carries out the program of its schedule, with point-to-point messages.
 
-A stage is the part of the model on this rank. Hidden states travel with the shape that each micro-batch needs, so
-micro-batches may differ in length from step to step.
+Hidden states travel with the shape that each micro-batch needs, so micro-batches may differ in length from step to
+step. Between stages of one rank they do not travel at all.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-Forward = Callable[[int, Tensor | None], Tensor]
+from pretrain.parallel.pipeline_schedules import (
+    SPLIT,
+    Action,
+    Message,
+    Schedule,
+    program,
+    rank_of,
+    stages_of,
+)
+from pretrain.parallel.zero_bubble import Current, WeightGradients
+
+# Messages on their way that may be unfinished when the next is sent: nobody waits for a receiver that is a little late,
+# and what was sent does not stay in memory for the whole step.
+_UNFINISHED = 4
+Forward = Callable[[int, int, Tensor | None], Tensor]
+
+
+@dataclass
+class _Pass:
+    """What a forward pass leaves for the backward pass."""
+
+    hidden: Tensor | None
+    out: Tensor | GradientEdge
+    weights: WeightGradients
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """This stage among the others."""
+class Pipeline:
+    """The virtual stages of this rank among all others."""
 
     group: dist.ProcessGroup
-    stage: int
-    stages: int
+    rank: int
+    """Place of this rank in the pipeline."""
+    ranks: int
+    schedule: Schedule
+    virtual: int
+    """Virtual stages on each rank."""
     device: torch.device
     dtype: torch.dtype
+    """Of hidden states."""
+    current: Current = field(default_factory=Current)
+    """For the linear layers of a split backward pass."""
 
     @property
-    def first(self) -> bool:
-        """Whether this stage reads tokens."""
-        return self.stage == 0
+    def n_stages(self) -> int:
+        """Virtual stages of all ranks."""
+        return self.ranks * self.virtual
 
     @property
-    def last(self) -> bool:
-        """Whether this stage computes the loss."""
-        return self.stage == self.stages - 1
+    def stages(self) -> list[int]:
+        """Virtual stages of this rank, in order of depth."""
+        return stages_of(self.schedule, self.rank, self.ranks, self.virtual)
 
-    def exchange(
+    @property
+    def split(self) -> bool:
+        """Whether gradients of weights are computed apart from those of inputs."""
+        return self.schedule in SPLIT
+
+    def holder(self, stage: int) -> int:
+        """Rank that holds a virtual stage."""
+        return rank_of(self.schedule, stage, self.ranks)
+
+    def run(
         self,
-        to_next: Tensor | None = None,
-        to_previous: Tensor | None = None,
-        from_next: tuple[int, ...] | None = None,
-        from_previous: tuple[int, ...] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Send and receive at once, so that two neighbours that send to each other do not wait for each other.
+        shapes: list[tuple[int, ...]],
+        forward: Forward,
+        before_backward: Callable[[int, bool], None],
+        after_backward: Callable[[int, bool], None],
+    ) -> None:
+        """Forward and backward passes of all micro-batches of a step, gradients accumulated.
 
         Args:
-            from_next, from_previous: shape of the tensor to receive; None: nothing.
-
-        Returns:
-            What came from the next and from the previous stage.
+            shapes: shape of the hidden state of each micro-batch.
+            forward: virtual stage, micro-batch, hidden state of the stage before (None in the first) → hidden state, or
+                the loss in the last stage.
+            before_backward: called before each backward pass (B or I) with its stage, and whether it is the last action
+                of that stage.
+            after_backward: called with the same after each action that ends a backward pass (B or W).
         """
-        ops = []
-        received: list[Tensor | None] = [None, None]
-        for tensor, offset in ((to_previous, -1), (to_next, 1)):
-            if tensor is not None:
-                ops.append(dist.P2POp(dist.isend, tensor.contiguous(), self._rank(offset), self.group))
-        for place, (shape, offset) in enumerate(((from_next, 1), (from_previous, -1))):
-            if shape is not None:
-                buffer = torch.empty(shape, dtype=self.dtype, device=self.device)
-                received[place] = buffer
-                ops.append(dist.P2POp(dist.irecv, buffer, self._rank(offset), self.group))
-        if ops:
-            for work in dist.batch_isend_irecv(ops):
-                work.wait()
-        return received[0], received[1]
+        todo = program(self.schedule, self.ranks, self.virtual, len(shapes), self.rank)
+        final = {event.stage: event for event in todo if isinstance(event, Action)}
+        mail = _Mail(self)
+        passes: dict[tuple[int, int], _Pass] = {}
+        for event in todo:
+            if isinstance(event, Message):
+                mail.post(event, shapes[event.made_by.micro])
+                continue
+            kind, stage, micro = event
+            is_final = final[stage] is event
+            if kind == "F":
+                hidden = mail.take("F", stage, micro) if stage else None
+                passes[stage, micro], out = self._forward(stage, micro, hidden, forward)
+                if out is not None:
+                    mail.put(event, out)
+                continue
+            one = passes[stage, micro]
+            if kind != "W":
+                grad = mail.take("B", stage, micro) if stage < self.n_stages - 1 else None
+                before_backward(stage, is_final)
+                one.weights.waiting = kind == "I"
+                torch.autograd.backward(one.out, grad)  # type: ignore[arg-type]
+                if one.hidden is not None:
+                    assert one.hidden.grad is not None
+                    mail.put(event, one.hidden.grad)
+                # Whatever waits for the weights keeps what it needs.
+                one.hidden = None
+                del one.out
+            if kind == "W":
+                one.weights.compute()
+            if kind != "I":
+                del passes[stage, micro]
+                after_backward(stage, is_final)
+        mail.finish()
 
-    def _rank(self, offset: int) -> int:
-        return dist.get_global_rank(self.group, self.stage + offset)
-
-
-def run(
-    neighbours: Neighbours,
-    schedule: Literal["1f1b", "gpipe"],
-    shapes: list[tuple[int, ...]],
-    forward: Forward,
-    before_backward: Callable[[int], None],
-) -> None:
-    """Forward and backward of all micro-batches of a step.
-
-    1F1B runs a stage's forward passes ahead by the number of stages behind it, then one backward pass after each
-    forward pass: no stage holds more activations than there are stages. GPipe runs all forward passes first.
-
-    Args:
-        shapes: shape of the hidden state of each micro-batch.
-        forward: micro-batch and hidden state of the previous stage (None on the first) → hidden state, or the loss
-            on the last stage.
-        before_backward: called with the micro-batch before its backward pass.
-    """
-    n, first, last = len(shapes), neighbours.first, neighbours.last
-    ahead = n if schedule == "gpipe" else min(neighbours.stages - neighbours.stage - 1, n)
-    flying: deque[tuple[Tensor | None, Tensor]] = deque()
-    done = 0
-
-    def forward_one(i: int, hidden: Tensor | None) -> Tensor:
+    def _forward(
+        self, stage: int, micro: int, hidden: Tensor | None, forward: Forward
+    ) -> tuple[_Pass, Tensor | None]:
+        """A forward pass, and the hidden state for the next stage."""
         if hidden is not None:
             hidden.requires_grad_()
-        out = forward(i, hidden)
-        flying.append((hidden, out))
-        return out.detach()
+        self.current.gradients = weights = WeightGradients()
+        out = forward(stage, micro, hidden)
+        if stage == self.n_stages - 1:
+            return _Pass(hidden, out, weights), None
+        # The backward pass needs the graph behind the hidden state, not its values.
+        return _Pass(hidden, get_gradient_edge(out), weights), out.detach()
 
-    def backward_one(grad: Tensor | None) -> Tensor | None:
-        nonlocal done
-        before_backward(done)
-        hidden, out = flying.popleft()
-        torch.autograd.backward(out, grad)
-        done += 1
-        return None if hidden is None else hidden.grad
+    def forward_only(
+        self, shape: tuple[int, ...], forward: Callable[[int, Tensor | None], Tensor]
+    ) -> Tensor | None:
+        """One micro-batch through all stages; what the last one gives on its rank, None on others.
 
-    def incoming(i: int) -> tuple[int, ...] | None:
-        return None if first or i >= n else shapes[i]
+        Args:
+            shape: of the hidden state.
+            forward: virtual stage and hidden state (None in the first) → hidden state, or the result in the last.
+        """
+        out: Tensor | None = None
+        for stage in self.stages:
+            if stage and self.holder(stage - 1) != self.rank:
+                out = torch.empty(shape, dtype=self.dtype, device=self.device)
+                self.receive(out, self.holder(stage - 1)).wait()
+            out = forward(stage, out if stage else None)
+            if stage < self.n_stages - 1 and self.holder(stage + 1) != self.rank:
+                self.send(out.contiguous(), self.holder(stage + 1)).wait()
+        return out if self.holder(self.n_stages - 1) == self.rank else None
 
-    def outgoing(i: int) -> tuple[int, ...] | None:
-        return None if last or i >= n else shapes[i]
+    def broadcast_from_last(self, x: Tensor) -> None:
+        """Give all ranks of the pipeline what the last stage has, in place."""
+        source = dist.get_global_rank(self.group, self.holder(self.n_stages - 1))
+        dist.broadcast(x, source, self.group)
 
-    for i in range(ahead):
-        _, hidden = neighbours.exchange(from_previous=incoming(i))
-        out = forward_one(i, hidden)
-        neighbours.exchange(to_next=None if last else out)
-    _, hidden = neighbours.exchange(from_previous=incoming(ahead))
-    for i in range(ahead, n):
-        out = forward_one(i, hidden)
-        grad, _ = neighbours.exchange(to_next=None if last else out, from_next=outgoing(done))
-        hidden_grad = backward_one(grad)
-        _, hidden = neighbours.exchange(to_previous=hidden_grad, from_previous=incoming(i + 1))
-    while flying:
-        grad, _ = neighbours.exchange(from_next=outgoing(done))
-        neighbours.exchange(to_previous=backward_one(grad))
+    def send(self, x: Tensor, target: int) -> dist.Work:
+        """Start sending to another rank of the pipeline."""
+        work = dist.isend(x, dist.get_global_rank(self.group, target), self.group)
+        assert work is not None
+        return work
+
+    def receive(self, x: Tensor, source: int) -> dist.Work:
+        """Start receiving from another rank of the pipeline."""
+        work = dist.irecv(x, dist.get_global_rank(self.group, source), self.group)
+        assert work is not None
+        return work
+
+
+class _Mail:
+    """Hidden states (F) and their gradients (B) between the making and the use, of one step on one rank."""
+
+    def __init__(self, pipeline: Pipeline):
+        self.pipeline = pipeline
+        self._here: dict[tuple[str, int, int], tuple[Tensor, dist.Work | None]] = {}
+        """By the kind, stage and micro-batch of the action that needs it."""
+        self._sent: deque[tuple[dist.Work, Tensor]] = deque()
+
+    def put(self, made_by: Action, x: Tensor) -> None:
+        """What an action made, for the next stage here, or until its message is due."""
+        self._here[_needed_by(made_by)] = x, None
+
+    def take(self, kind: str, stage: int, micro: int) -> Tensor:
+        """What an action needs; waits where it is on its way."""
+        x, work = self._here.pop((kind, stage, micro))
+        if work is not None:
+            work.wait()
+        return x
+
+    def post(self, message: Message, shape: tuple[int, ...]) -> None:
+        """Start sending or receiving."""
+        key, pipeline = _needed_by(message.made_by), self.pipeline
+        if message.target == pipeline.rank:
+            x = torch.empty(shape, dtype=pipeline.dtype, device=pipeline.device)
+            self._here[key] = x, pipeline.receive(x, message.source)
+            return
+        x = self._here.pop(key)[0].contiguous()
+        self._sent.append((pipeline.send(x, message.target), x))
+        if len(self._sent) > _UNFINISHED:
+            self._sent.popleft()[0].wait()
+
+    def finish(self) -> None:
+        """Wait until all has arrived."""
+        for work, _ in self._sent:
+            work.wait()
+        assert not self._here, f"nobody used {list(self._here)}"
+
+
+def _needed_by(made_by: Action) -> tuple[str, int, int]:
+    if made_by.kind == "F":
+        return "F", made_by.stage + 1, made_by.micro
+    return "B", made_by.stage - 1, made_by.micro
