@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "evaluate": ("pretrain.evaluate", "held-out loss by source, in nats per token and bits per byte"),
     "generate": ("pretrain.generate", "samples from a checkpoint"),
+    "average": ("pretrain.average", "mean of several checkpoints → run directory with one"),
     "export": ("pretrain.export", "checkpoint → Hugging Face safetensors and tokenizer"),
     "import": ("pretrain.import_hf", "Hugging Face Llama → run directory whose weights can be continued"),
     "report": ("launch.report", "one self-contained HTML page of a run and its data"),

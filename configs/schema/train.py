@@ -80,6 +80,8 @@ class ModelConfig:
     """Standard deviation of the normal init; residual outputs are divided by sqrt(2 × n_layers)."""
     init_from: str | None = None
     """Run directory, checkpoint or Hugging Face export whose weights start the run (continued pretraining)."""
+    size: str | None = None
+    """Parameters, such as 160m or 1.3b: shape, learning rate, batch, length and layout are derived; null: a preset."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ class TrainConfig:
     """Sequences of one forward pass on one rank."""
     sequence_length: int | None = None
     """Tokens of a sequence; null: the packed dataset's; if given it must equal it."""
-    dtype: Literal["bf16", "fp32", "fp64"] = "bf16"
-    """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64)."""
+    dtype: Literal["bf16", "bf16_pure", "fp32", "fp64"] = "bf16"
+    """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
+    weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
     compile: bool = False
     """torch.compile of each block."""
     activation_checkpointing: Literal["none", "full", "selective"] = "none"
@@ -147,13 +150,18 @@ class OptimConfig:
     eps: float = 1e-8
     """AdamW epsilon."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices; norms and embeddings have none."""
+    """Decoupled weight decay of the parameters named in `decay`."""
+    decay: tuple[Literal["matrices", "head", "embeddings", "norms"], ...] = ("matrices", "head")
+    """What decays: matrices of the blocks, an untied output head, embeddings (a tied head is one of them), norms."""
     clip: float = 1.0
     """Largest global gradient norm; 0: no clipping."""
     muon_lr: float = 0.02
     """Peak learning rate of Muon."""
     muon_momentum: float = 0.95
     """Momentum of Muon."""
+    in_backward: bool = False
+    """Update each parameter in the backward pass as soon as its gradient is there, and drop the gradient: saves the memory
+    of the gradients. AdamW without clipping and skipping, one micro-batch a step."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +268,10 @@ class TrainRun:
     """Seed of init and data order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; auto: CUDA where there is one."""
+    budget: str | None = None
+    """Compute of the run, from which the rest is derived: FLOPs (1e19), or hours on its devices (24h); null: none."""
+    accelerator: Literal["auto", "cpu", "a100", "h100", "h200", "b200"] = "auto"
+    """Device that `model.size`, `budget` and `arriero plan` reckon with; auto: the one that is here."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +320,20 @@ class LaunchRun(TrainRun):
     """Print what would be run or submitted, and stop."""
     cancel: bool = False
     """Cancel the run directory's submitted job, and stop."""
+
+
+@dataclass(frozen=True)
+class PlanRun(TrainRun):
+    """`arriero size` and `arriero plan`: a training run on paper; `data.path` and `run.dir` may be left out."""
+
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Cluster; the world is nodes × nproc."""
+    vocab_size: int = 128_256
+    """Words of the vocabulary where no packed dataset is given."""
+    probe: bool = True
+    """`arriero plan`: measure memory and communication on the real model, with tensors that hold no data."""
+    output: str | None = None
+    """File for the derived numbers as an experiment (YAML); null: printed only."""
 
 
 @dataclass(frozen=True)
@@ -410,6 +436,20 @@ class ImportRun:
     """Folder of the Hugging Face model."""
     run: RunDir
     """Run directory that is made."""
+
+
+@dataclass(frozen=True)
+class AverageRun:
+    """`arriero average`: the mean of several checkpoints of a run."""
+
+    run: RunDir
+    """The run."""
+    output: str
+    """Run directory that is made; must not exist or be empty."""
+    steps: tuple[int, ...] = ()
+    """Steps of the checkpoints; empty: the `last` newest."""
+    last: int | None = None
+    """How many of the newest checkpoints, where no steps are named."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from pretrain.checkpoint.files import CheckpointError, committed, step_of, step_
 from pretrain.checkpoint.restore import (
     Checkpoint,
     Restored,
+    load_chunk,
     load_into,
     newest,
     open_checkpoint,
     restore,
     restore_model,
 )
-from pretrain.checkpoint.save import Checkpointer, remove_leftovers
+from pretrain.checkpoint.save import Checkpointer, remove_leftovers, write_checkpoint
 
 __all__ = [
     "Checkpoint",
@@ -29,6 +30,7 @@ __all__ = [
     "Checkpointer",
     "Restored",
     "committed",
+    "load_chunk",
     "load_into",
     "newest",
     "open_checkpoint",
@@ -37,4 +39,5 @@ __all__ = [
     "restore_model",
     "step_of",
     "step_path",
+    "write_checkpoint",
 ]

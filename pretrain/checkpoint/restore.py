@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from configs.edge import ConfigError
-from pretrain.checkpoint.chunks import local_chunks
+from pretrain.checkpoint.chunks import Chunk, local_chunks
 from pretrain.checkpoint.files import FORMAT, CheckpointError, committed, step_of, step_path
 from pretrain.distributed import agreed
 
@@ -95,34 +95,39 @@ def load_into(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> None:
         ConfigError: a tensor is not in the checkpoint, or has another shape there.
     """
     for chunk, local in local_chunks(tensors):
-        rows = checkpoint.chunks.get(chunk.name)
-        if rows is None:
-            raise ConfigError(
-                f"{checkpoint.path} holds no tensor `{chunk.name}`: it is a checkpoint of another model or optimizer"
-            )
-        if tuple(rows[0]["shape"]) != chunk.shape:
-            raise ConfigError(
-                f"{checkpoint.path} is a checkpoint of another model: `{chunk.name}` has the shape "
-                f"{tuple(rows[0]['shape'])} there and {chunk.shape} here"
-            )
-        filled = 0
-        for row in rows:
-            offsets, sizes = tuple(row["offsets"]), tuple(row["sizes"])
-            into = chunk.overlap(offsets, sizes)
-            if into is None:
-                continue
-            start = [o + s.start for o, s in zip(chunk.offsets, into, strict=True)]
-            source = tuple(
-                slice(a - o, a - o + s.stop - s.start) for a, o, s in zip(start, offsets, into, strict=True)
-            )
-            target = local[into]
-            target.copy_(_read(checkpoint.path, row)[source])
-            filled += target.numel()
-        if filled != local.numel():
-            raise CheckpointError(
-                f"{checkpoint.path / 'manifest.json'}: the stored chunks of `{chunk.name}` cover {filled} of "
-                f"{local.numel()} values of this rank's part"
-            )
+        load_chunk(checkpoint, chunk, local)
+
+
+def load_chunk(checkpoint: Checkpoint, chunk: Chunk, local: Tensor) -> None:
+    """Fill one chunk of a tensor; errors as in `load_into`."""
+    rows = checkpoint.chunks.get(chunk.name)
+    if rows is None:
+        raise ConfigError(
+            f"{checkpoint.path} holds no tensor `{chunk.name}`: it is a checkpoint of another model or optimizer"
+        )
+    if tuple(rows[0]["shape"]) != chunk.shape:
+        raise ConfigError(
+            f"{checkpoint.path} is a checkpoint of another model: `{chunk.name}` has the shape "
+            f"{tuple(rows[0]['shape'])} there and {chunk.shape} here"
+        )
+    filled = 0
+    for row in rows:
+        offsets, sizes = tuple(row["offsets"]), tuple(row["sizes"])
+        into = chunk.overlap(offsets, sizes)
+        if into is None:
+            continue
+        start = [o + s.start for o, s in zip(chunk.offsets, into, strict=True)]
+        source = tuple(
+            slice(a - o, a - o + s.stop - s.start) for a, o, s in zip(start, offsets, into, strict=True)
+        )
+        target = local[into]
+        target.copy_(_read(checkpoint.path, row)[source])
+        filled += target.numel()
+    if filled != local.numel():
+        raise CheckpointError(
+            f"{checkpoint.path / 'manifest.json'}: the stored chunks of `{chunk.name}` cover {filled} of "
+            f"{local.numel()} values of this rank's part"
+        )
 
 
 def _read(path: Path, row: dict[str, Any]) -> Tensor:

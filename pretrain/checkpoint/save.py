@@ -18,6 +18,7 @@ import pickle
 import shutil
 import time
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -204,16 +205,29 @@ class Checkpointer:
         for chunk, local in chunks:
             if (chunk.name, chunk.offsets) not in self._mine:
                 continue
-            buffer = io.BytesIO()
-            # The copy has a storage of its own: a shard may be a view into a larger one, which would be saved whole.
-            torch.save(local.to("cpu", copy=True).contiguous(), buffer)
-            data = buffer.getbuffer()
+            data, entry = _serialise(chunk, local, file, at)
             _write_all(stage, data)
-            dtype = str(local.dtype).removeprefix("torch.")
-            where = (chunk.shape, chunk.offsets, chunk.sizes, file, at, len(data), zlib.crc32(data))
-            stored.append(Stored(chunk.name, dtype, *where))
+            stored.append(entry)
             at += len(data)
         return stage, stored
+
+
+def write_checkpoint(path: Path, chunks: Iterable[tuple[Chunk, Tensor]], state: dict[str, Any]) -> None:
+    """Write a checkpoint from chunks that come one by one, in this process alone; one of them is in memory at a time.
+
+    Raises:
+        OSError: it could not be written (a full disk); then nothing is committed.
+    """
+    path.mkdir(parents=True)
+    stored: list[Stored] = []
+    with (path / "__0_0.distcp").open("wb") as file:
+        for chunk, local in chunks:
+            data, entry = _serialise(chunk, local, "__0_0.distcp", file.tell())
+            file.write(data)
+            stored.append(entry)
+        file.flush()
+        os.fsync(file.fileno())
+    _seal(path, state, [stored])
 
 
 def remove_old(run_dir: Path, keep: int) -> None:
@@ -235,6 +249,17 @@ def remove(path: Path) -> None:
     """Remove a checkpoint so that it stops being one before its files go."""
     (path / "COMMITTED").unlink(missing_ok=True)
     shutil.rmtree(path)
+
+
+def _serialise(chunk: Chunk, local: Tensor, file: str, at: int) -> tuple[memoryview, Stored]:
+    """The bytes of a chunk, and what the manifest says of them at byte `at` of `file`."""
+    buffer = io.BytesIO()
+    # The copy has a storage of its own: a shard may be a view into a larger one, which would be saved whole.
+    torch.save(local.to("cpu", copy=True).contiguous(), buffer)
+    data = buffer.getbuffer()
+    dtype = str(local.dtype).removeprefix("torch.")
+    where = (chunk.shape, chunk.offsets, chunk.sizes, file, at, len(data), zlib.crc32(data))
+    return data, Stored(chunk.name, dtype, *where)
 
 
 def _make_empty(path: Path) -> None:

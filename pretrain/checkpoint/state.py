@@ -74,6 +74,11 @@ def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tok
             data plan.
     """
     state, path = checkpoint.state, checkpoint.path
+    if "config" not in state:
+        raise ConfigError(
+            f"{path} holds weights alone (they were imported, or averaged), so there is no run to go on with; begin one "
+            f"in another run.dir with model.init_from={path.parent.parent}"
+        )
     if state.get("tokenizer_hash") != tokenizer_hash:
         raise ConfigError(
             f"{path} was trained with another tokenizer (SHA-256 {str(state.get('tokenizer_hash'))[:12]}…) than that "
