@@ -47,7 +47,7 @@ def init_parameter(name: str, parameter: nn.Parameter, seed: int, std: float, n_
         return
     if name.endswith((".attention.wo.weight", ".feed_forward.w2.weight")):
         std = std / math.sqrt(2 * n_layers)
-    rows, columns = _local_indices(parameter, 0), _local_indices(parameter, 1)
+    rows, columns = local_indices(parameter, 0), local_indices(parameter, 1)
     if len(rows) == 0 or len(columns) == 0:
         return
     step = max(1, _CHUNK // len(columns))
@@ -94,7 +94,7 @@ def _quantiles() -> Tensor:
     return torch.tensor([-4.0, *(round(z * 2**30) / 2**30 for z in inner), 4.0], dtype=torch.float64)
 
 
-def _local_indices(parameter: Tensor, dim: int) -> Tensor:
+def local_indices(parameter: Tensor, dim: int) -> Tensor:
     """Global indices along `dim` of this rank's shard, int64: an index vector, sharded as the parameter is."""
     indices = torch.arange(parameter.size(dim))
     if not isinstance(parameter, DTensor):

@@ -53,6 +53,8 @@ class Muon(torch.optim.Optimizer):
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.ns_dtype = ns_dtype
+        self.found_inf: Tensor | None = None
+        """0-dimensional, on the device; None: every update is taken."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2:
@@ -61,7 +63,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update; parameters without gradient stay."""
+        """One update; parameters without gradient stay, and all where `found_inf` is 1."""
         for group in self.param_groups:
             # Matrices of one shape are orthogonalised in one batch: a block's are small, its siblings many.
             by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
@@ -78,8 +80,9 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             assert p.grad is not None
             buffer = self.state[p]["momentum_buffer"]
-            buffer.lerp_(p.grad, 1 - momentum)
-            direction = p.grad.lerp(buffer, momentum)
+            new = buffer.lerp(p.grad, 1 - momentum)
+            direction = p.grad.lerp(new, momentum)
+            self._take(buffer, new)
             whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
             directions.append(whole.to(self.ns_dtype))
         updates = _orthogonalise_shared(directions, params[0])
@@ -87,8 +90,14 @@ class Muon(torch.optim.Optimizer):
             update = update.to(p.dtype)
             if isinstance(p, DTensor):
                 update = distribute_tensor(update, p.device_mesh, p.placements, src_data_rank=None)
-            p.mul_(1 - lr * group["weight_decay"])
-            p.add_(update, alpha=-lr * scale)
+            self._take(p, (p * (1 - lr * group["weight_decay"])).add_(update, alpha=-lr * scale))
+
+    def _take(self, old: Tensor, new: Tensor) -> None:
+        if self.found_inf is None:
+            old.copy_(new)
+        else:
+            mine, theirs = (t.to_local() if isinstance(t, DTensor) else t for t in (old, new))
+            mine.copy_(torch.where(self.found_inf.to(mine.device).bool(), mine, theirs))
 
 
 def _orthogonalise_shared(directions: list[Tensor], like: Tensor) -> list[Tensor]:

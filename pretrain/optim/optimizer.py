@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from configs.edge import ConfigError
-from configs.schema.train import OptimConfig
+from configs.schema.train import OptimConfig, TrainRun
+from pretrain.optim.adamw_bf16 import StochasticAdamW
 from pretrain.optim.muon import Muon
 
-NS_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+NS_DTYPES = {
+    "bf16": torch.bfloat16,
+    "bf16_pure": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
 
 
 def check(config: OptimConfig) -> None:
@@ -26,43 +33,94 @@ def check(config: OptimConfig) -> None:
         raise ConfigError("`optim.betas` and `optim.muon_momentum` must lie in [0, 1)")
 
 
-class Optimizer:
-    """One or two torch optimizers over the parameters of a rank, keyed by parameter name in checkpoints.
+def check_in_backward(run: TrainRun, micro_batches: int) -> None:
+    """Raise ConfigError where gradients that are used and dropped at once cannot give the step that is asked for."""
+    if not run.optim.in_backward:
+        return
+    why = "`optim.in_backward` uses each gradient as soon as it is there"
+    if run.optim.clip:
+        raise ConfigError(
+            f"{why}, but clipping needs the norm of all of them first (optim.clip={run.optim.clip}); set optim.clip=0 "
+            "or optim.in_backward=false"
+        )
+    if run.resilience.skip_nonfinite:
+        raise ConfigError(
+            f"{why}, so a step cannot be skipped when its loss turns out not to be finite; set "
+            "resilience.skip_nonfinite=false or optim.in_backward=false"
+        )
+    if run.optim.name != "adamw":
+        raise ConfigError(
+            f"{why}, while optim.name={run.optim.name} shares the work on many matrices among ranks; set "
+            "optim=adamw or optim.in_backward=false"
+        )
+    if run.parallel.pp > 1:
+        raise ConfigError(
+            f"{why}, but a pipeline (parallel.pp={run.parallel.pp}) adds up those of many micro-batches; set "
+            "parallel.pp=1 or optim.in_backward=false"
+        )
+    if micro_batches > 1:
+        raise ConfigError(
+            f"{why}, but a step has {micro_batches} micro-batches on each rank, whose gradients must be added first; "
+            "raise train.micro_batch_size until there is one, or set optim.in_backward=false"
+        )
 
-    Weight decay is decoupled (Loshchilov & Hutter 2019) and applies to matrices of the blocks and to an untied output
-    head; norms and embeddings have none. All state exists from the start, so that a checkpoint of any step, the first
-    included, has the same entries.
+
+class Optimizer:
+    """One or more torch optimizers over the parameters of a rank, keyed by parameter name in checkpoints.
+
+    Weight decay is decoupled (Loshchilov & Hutter 2019) and applies to the kinds of parameters in `optim.decay`. All state
+    exists from the start, so that a checkpoint of any step, the first included, has the same entries.
+
+    Args:
+        dtype: `train.dtype`.
+        seed: of stochastic rounding, where parameters are bf16.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig, dtype: str):
+    def __init__(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig, dtype: str, seed: int = 0
+    ):
         self.named = [(name, p) for name, p in parameters if p.requires_grad]
+        self.in_backward = config.in_backward
         use_muon = config.name == "muon"
-        muon = [p for name, p in self.named if use_muon and is_block_matrix(name, p)]
+        muon = [(name, p) for name, p in self.named if use_muon and is_block_matrix(name, p)]
         rest = [(name, p) for name, p in self.named if not (use_muon and is_block_matrix(name, p))]
-        groups = [
-            {"params": [p for name, p in rest if decays(name, p)], "weight_decay": config.weight_decay},
-            {"params": [p for name, p in rest if not decays(name, p)], "weight_decay": 0.0},
-        ]
         self.parts: list[tuple[torch.optim.Optimizer, float]] = []
         if rest:
-            adamw = torch.optim.AdamW(
-                [g for g in groups if g["params"]],
-                lr=config.lr,
-                betas=config.betas,
-                eps=config.eps,
-                fused=True,
-            )
-            _make_adamw_state(adamw)
-            self.parts.append((adamw, config.lr))
+            # In the backward pass each parameter is updated alone.
+            for some in [[one] for one in rest] if config.in_backward else [rest]:
+                self.parts.append((_adamw(some, config, dtype, seed), config.lr))
         if muon:
-            part = Muon(muon, config.muon_lr, config.muon_momentum, config.weight_decay, NS_DTYPES[dtype])
+            decay = config.weight_decay if "matrices" in config.decay else 0.0
+            matrices = [p for _, p in muon]
+            part = Muon(matrices, config.muon_lr, config.muon_momentum, decay, NS_DTYPES[dtype])
             self.parts.append((part, config.muon_lr))
+        self._part_of = {p: part for part, _ in self.parts for g in part.param_groups for p in g["params"]}
 
-    def step(self, lr_factor: float) -> None:
-        """Update the parameters with `lr_factor` × the peak learning rates."""
+    def begin(self, lr_factor: float) -> None:
+        """Before the backward pass: what `update` needs to know, `lr_factor` × the peak learning rates."""
         for optimizer, peak in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = peak * lr_factor
+
+    def update(self, p: nn.Parameter) -> None:
+        """Update one parameter, whose gradient is there, during the backward pass."""
+        self._part_of[p].step()
+
+    def step(self, lr_factor: float, skip: Tensor | None = None) -> None:
+        """Update the parameters with `lr_factor` × the peak learning rates; nothing where they were updated in the
+        backward pass.
+
+        Args:
+            skip: scalar on the device; where it is true (not 0), weights, moments and step count stay as they are, whatever
+                the gradients hold. The host does not wait to learn which.
+        """
+        if self.in_backward:
+            return
+        self.begin(lr_factor)
+        flag = None if skip is None else skip.detach().to(torch.float32)
+        for optimizer, _ in self.parts:
+            # What torch's gradient scaler sets, and its fused kernels look at.
+            optimizer.found_inf = flag  # type: ignore[attr-defined]
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -75,9 +133,7 @@ class Optimizer:
         return {
             f"{name}.{key}": value
             for name, p in self.named
-            for optimizer, _ in self.parts
-            if p in optimizer.state
-            for key, value in optimizer.state[p].items()
+            for key, value in self._part_of[p].state[p].items()
         }
 
 
@@ -86,17 +142,37 @@ def is_block_matrix(name: str, p: Tensor) -> bool:
     return p.ndim == 2 and "layers." in name
 
 
-def decays(name: str, p: Tensor) -> bool:
-    """Whether weight decay applies: matrices, but no embedding."""
-    return p.ndim >= 2 and "tok_embeddings" not in name
+def kind(name: str, p: Tensor) -> str:
+    """What a parameter is, in the words of `optim.decay`."""
+    if p.ndim < 2:
+        return "norms"
+    if "tok_embeddings" in name:
+        return "embeddings"
+    return "matrices" if "layers." in name else "head"
 
 
-def _make_adamw_state(optimizer: torch.optim.AdamW) -> None:
-    """The state that AdamW would make at its first step, made now."""
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            optimizer.state[p] = {
-                "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
-            }
+def _adamw(
+    named: list[tuple[str, nn.Parameter]], config: OptimConfig, dtype: str, seed: int
+) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for name, p in named if kind(name, p) in config.decay],
+            "weight_decay": config.weight_decay,
+        },
+        {"params": [p for name, p in named if kind(name, p) not in config.decay], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    made: torch.optim.Optimizer
+    if dtype == "bf16_pure":
+        names = {p: name for name, p in named}
+        made = StochasticAdamW(groups, names, config.lr, config.betas, config.eps, seed)
+    else:
+        made = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    # The state that AdamW would make at its first step, made now.
+    for _, p in named:
+        made.state[p] = {
+            "step": torch.zeros((), dtype=torch.float32, device=p.device),
+            "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+        }
+    return made

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -13,8 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from configs.schema.train import OptimConfig
+from pretrain.optim.adamw_bf16 import stochastic
 from pretrain.optim.muon import orthogonalise
-from pretrain.optim.optimizer import Optimizer, decays
+from pretrain.optim.optimizer import Optimizer, kind
 
 SHAPES = {
     "tok_embeddings.weight": (12, 6),
@@ -33,22 +36,98 @@ def values(seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
 
 
-def train(parameters: dict[str, nn.Parameter], name: str, place: object = None) -> Optimizer:
+def train(
+    parameters: dict[str, nn.Parameter],
+    name: str,
+    place: object = None,
+    dtype: str = "fp32",
+    strikes: bool = False,
+) -> Optimizer:
+    """Three updates; with `strikes` a skipped one, whose gradients are worthless, before each."""
     config = OptimConfig(name=name, lr=0.01, weight_decay=0.1)  # type: ignore[arg-type]
-    optimizer = Optimizer(parameters.items(), config, "fp32")
+    optimizer = Optimizer(parameters.items(), config, dtype)
     for step in range(3):
-        for key, gradient in values(100 + step).items():
-            parameters[key].grad = place(gradient) if callable(place) else gradient
-        optimizer.step(0.5)
-        optimizer.zero_grad()
+        gradients = values(100 + step).items()
+        for factor in (math.nan, math.inf, 1.0) if strikes else (1.0,):
+            for key, gradient in gradients:
+                gradient = (gradient * factor).to(parameters[key].dtype)
+                parameters[key].grad = place(gradient) if callable(place) else gradient
+            optimizer.step(0.5, torch.tensor(factor != 1.0) if strikes else None)
+            optimizer.zero_grad()
     return optimizer
 
 
-def test_norms_and_embeddings_do_not_decay() -> None:
-    assert [n for n, shape in SHAPES.items() if not decays(n, torch.empty(shape))] == [
+def everything(parameters: dict[str, nn.Parameter], optimizer: Optimizer) -> dict[str, Tensor]:
+    """Weights and states, whole."""
+    found = {**{n: p.detach() for n, p in parameters.items()}, **optimizer.state_dict()}
+    return {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in found.items()}
+
+
+def decays(name: str, p: Tensor) -> bool:
+    return kind(name, p) in OptimConfig().decay
+
+
+def test_only_the_kinds_that_are_named_decay() -> None:
+    kinds = {n: kind(n, torch.empty(shape)) for n, shape in SHAPES.items()}
+    assert [n for n, k in kinds.items() if k not in OptimConfig().decay] == [
         "tok_embeddings.weight",
         "layers.0.ffn_norm.weight",
     ]
+    for name in ("adamw", "muon"):
+        for decay in ((), ("norms",), ("matrices", "embeddings"), ("head",)):
+            parameters = {n: nn.Parameter(v) for n, v in values(0).items()}
+            config = OptimConfig(name=name, lr=0.01, muon_lr=0.01, weight_decay=0.1, decay=decay)  # type: ignore[arg-type]
+            optimizer = Optimizer(parameters.items(), config, "fp32")
+            for p in parameters.values():
+                p.grad = torch.zeros_like(p)
+            optimizer.step(1.0)
+            for n, before in values(0).items():
+                factor = 1 - 0.01 * 0.1 if kinds[n] in decay else 1
+                torch.testing.assert_close(parameters[n].detach(), before * factor, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("adamw", "fp32"), ("muon", "fp32"), ("adamw", "bf16_pure")])
+def test_skipped_updates_leave_everything_and_others_are_the_same_to_the_last_bit(
+    name: str, dtype: str
+) -> None:
+    results = []
+    for strikes in (False, True):
+        precision = torch.bfloat16 if dtype == "bf16_pure" else torch.float32
+        parameters = {n: nn.Parameter(v.to(precision)) for n, v in values(0).items()}
+        optimizer = train(parameters, name, dtype=dtype, strikes=strikes)
+        results.append(everything(parameters, optimizer))
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(results[0][n], results[1][n]) for n in results[0])
+    assert results[1]["output.weight.step"] == 3
+
+
+def test_stochastic_rounding_is_right_on_average_and_keeps_what_bf16_has() -> None:
+    exact = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    noise = torch.arange(1 << 16, dtype=torch.int32) * 40503
+    for value in exact[:50].tolist():
+        rounded = stochastic(torch.full((1 << 16,), value), noise).double()
+        assert rounded.unique().numel() <= 2
+        # Every value of the noise occurs once, so the mean is exact but for the last bit of the cut-off part.
+        assert rounded.mean() == pytest.approx(torch.tensor(value).double().item(), rel=2**-22)
+    kept = torch.tensor([1.5, -2.0, 0.0, math.inf, -math.inf])
+    assert torch.equal(stochastic(kept, torch.full((5,), -1, dtype=torch.int32)).float(), kept)
+    assert stochastic(torch.tensor([math.nan]), torch.ones(1, dtype=torch.int32)).isnan().all()
+
+
+def test_pure_bf16_follows_fp32_where_nearest_rounding_stands_still() -> None:
+    """Updates of 1/1000 of a weight, 300 of them."""
+    config = OptimConfig(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    results = {}
+    for kind_of, dtype in (("fp32", torch.float32), ("bf16_pure", torch.bfloat16), ("bf16", torch.bfloat16)):
+        p = nn.Parameter(torch.ones(64, 64, dtype=dtype))
+        optimizer = Optimizer([("layers.0.attention.wq.weight", p)], config, kind_of)
+        for _ in range(300):
+            p.grad = torch.ones_like(p)
+            optimizer.step(1.0)
+        results[kind_of] = p.detach().float().mean().item()
+    assert results["fp32"] == pytest.approx(0.7, abs=1e-3)
+    assert results["bf16_pure"] == pytest.approx(results["fp32"], abs=2e-3)
+    assert results["bf16"] == 1.0
 
 
 def test_adamw_is_that_of_torch() -> None:
@@ -110,11 +189,22 @@ def work(rank: int, world_size: int, folder: str) -> None:
                 return distribute_tensor(t, where, chosen, src_data_rank=None)  # type: ignore[arg-type]
 
             sharded = {n: nn.Parameter(place(v)) for n, v in values(0).items()}
-            found = train(sharded, name, place).state_dict()
+            found = train(sharded, name, place, strikes=True).state_dict()
             assert found.keys() == expected.keys()
             for key in SHAPES:
                 full = sharded[key].detach().full_tensor()  # type: ignore[attr-defined]
                 torch.testing.assert_close(full, whole[key].detach(), rtol=1e-6, atol=1e-7)
+    halved = {n: nn.Parameter(v.bfloat16()) for n, v in values(0).items()}
+    expected = everything(halved, train(halved, "adamw", dtype="bf16_pure"))
+    for where, placements in layouts.values():
+
+        def place_half(t: Tensor, where: object = where, placements: list[Shard] = placements) -> DTensor:
+            chosen = placements if t.ndim == 2 else [Shard(0)] * len(placements)
+            return distribute_tensor(t, where, chosen, src_data_rank=None)  # type: ignore[arg-type]
+
+        sharded = {n: nn.Parameter(place_half(v.bfloat16())) for n, v in values(0).items()}
+        found = everything(sharded, train(sharded, "adamw", place_half, "bf16_pure"))
+        assert all(torch.equal(found[n], expected[n]) for n in expected)
     dist.barrier()
     dist.destroy_process_group()
     os._exit(0)
