@@ -1,0 +1,201 @@
+"""Resident memory of every rank over 2,000 real training steps: python benchmarks/soak.py [--help]
+
+Packs random documents of very different lengths, trains a small model on them with `pretrain.train` (under torchrun where
+there are several ranks), and looks at each rank's memory every 20 steps, from outside (`/proc/PID/smaps_rollup` through
+psutil). Prints a table, a curve, and what the memory grows by after the first 100 steps, in MiB per 1,000 steps
+(Theil-Sen: the median of the slopes between all pairs of samples, which single high samples do not move). Flat means:
+less than 5 MiB per 1,000 steps, and the mean of the last fifth within 16 MiB of that of the steps 100 to 500.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from data_pipeline.packed import SEGMENT_DTYPE, PackedWriter, TokenizerInfo
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+WARM = 100
+"""Steps before which memory may grow: first allocations, first shapes, first checkpoint."""
+MAX_SLOPE = 5.0
+"""MiB per 1,000 steps."""
+MAX_DRIFT = 16.0
+"""MiB between the steps 100 to 500 and the last fifth."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at a rank."""
+
+    step: int
+    resident: float
+    """MiB, pages of mapped files included."""
+    private: float
+    """MiB that belong to this process alone."""
+
+
+def make_packed(path: Path, sequences: int, length: int, vocab_size: int, seed: int = 0) -> Path:
+    """A packed dataset of random tokens, in documents of log-normal length (median 150 tokens)."""
+    chance = np.random.default_rng(seed)
+    folder = path.with_name(path.name + "-tokenizer")
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text("{}")
+    digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    info = TokenizerInfo(digest, vocab_size, {"bos": 0, "eos": 1, "pad": 2})
+    with PackedWriter(path, info, length) as writer:
+        for split, count in (("train", sequences), ("heldout", 8)):
+            stream = writer.stream(split, "random")
+            for number in range(count):
+                lengths: list[int] = []
+                while sum(lengths) < length:
+                    lengths.append(min(int(chance.lognormal(5.0, 1.2)) + 2, length - sum(lengths)))
+                starts = np.cumsum([0, *lengths[:-1]])
+                rows = [
+                    stream.document(hashlib.md5(b"%d %d" % (number, i)).digest(), 0, n, 4 * n)
+                    for i, n in enumerate(lengths)
+                ]
+                segments = np.array(list(zip(rows, starts, itertools.repeat(0))), SEGMENT_DTYPE)
+                stream.sequence(chance.integers(3, vocab_size, length), -1, segments)
+        writer.finish(folder, {"weights": {"random": 1.0}, "max_epochs": {"random": 1e6}}, {})
+    return path
+
+
+def train(packed: Path, run_dir: Path, ranks: int, every: int, *overrides: str) -> dict[int, list[Sample]]:
+    """Run `pretrain.train` and sample every rank's memory each `every` steps, from outside."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={port}"]
+    command = [sys.executable, *(torchrun if ranks > 1 else []), "-m", "pretrain.train"]
+    # A heartbeat each step tells the step and the process of every rank.
+    command += [f"data.path={packed}", f"run.dir={run_dir}", "tracker=none", "device=cpu", *overrides]
+    command += ["resilience.heartbeat_every=0", "run.log_every=1000000"]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    samples: dict[int, list[Sample]] = {rank: [] for rank in range(ranks)}
+    with (run_dir.with_name(run_dir.name + ".log")).open("w+") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                for rank, taken in samples.items():
+                    sample = look(run_dir, rank, taken[-1].step + every if taken else 0)
+                    if sample is not None:
+                        taken.append(sample)
+                time.sleep(0.02)
+        finally:
+            process.terminate()
+            process.wait()
+        log.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{log.read()[-4000:]}")
+    return samples
+
+
+def look(run_dir: Path, rank: int, at_least: int) -> Sample | None:
+    """The memory of a rank that trains and has reached a step; None otherwise."""
+    with contextlib.suppress(OSError, json.JSONDecodeError, psutil.Error):
+        beat = json.loads((run_dir / "heartbeats" / f"rank-{rank}.json").read_bytes())
+        if beat["phase"] == "training" and beat["step"] >= at_least:
+            memory = psutil.Process(beat["pid"]).memory_full_info()
+            return Sample(beat["step"], memory.rss / MIB, memory.uss / MIB)
+    return None
+
+
+def slope(samples: list[Sample]) -> float:
+    """Theil-Sen slope of resident memory after step WARM, MiB per 1,000 steps."""
+    late = [s for s in samples if s.step >= WARM]
+    pairs = itertools.combinations(late, 2)
+    return 1000 * statistics.median((b.resident - a.resident) / (b.step - a.step) for a, b in pairs)
+
+
+def drift(samples: list[Sample]) -> float:
+    """Mean of the last fifth − mean of the first fifth of what comes after step WARM, MiB."""
+    late = [s.resident for s in samples if s.step >= WARM]
+    fifth = max(1, len(late) // 5)
+    return statistics.mean(late[-fifth:]) - statistics.mean(late[:fifth])
+
+
+def sparkline(values: list[float], width: int = 80) -> str:
+    """A curve in a line of text, from the lowest to the highest value."""
+    low, high = min(values), max(values)
+    thin = [values[i * len(values) // width] for i in range(width)] if len(values) > width else values
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (v - low) / max(high - low, 1e-9))] for v in thin)
+
+
+def report(samples: dict[int, list[Sample]]) -> bool:
+    """Print the samples of every rank; returns whether memory is flat."""
+    flat = True
+    for rank, taken in samples.items():
+        print(f"\nrank {rank}       step   resident MiB   private MiB")
+        for sample in taken[:: max(1, len(taken) // 20)]:
+            print(f"{sample.step:>17,}   {sample.resident:>12.1f}   {sample.private:>11.1f}")
+        grows, moved = slope(taken), drift(taken)
+        is_flat = grows < MAX_SLOPE and moved < MAX_DRIFT
+        flat = flat and is_flat
+        values = [s.resident for s in taken]
+        print(f"  {sparkline(values)}  {min(values):.0f} … {max(values):.0f} MiB")
+        print(
+            f"  after step {WARM}: {grows:+.1f} MiB per 1,000 steps, last fifth {moved:+.1f} MiB against the first: "
+            f"{'flat' if is_flat else 'GROWS'}"
+        )
+    return flat
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=[1, 2], help="runs, one for each number of ranks"
+    )
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--every", type=int, default=20, help="steps between samples")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a sequence")
+    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--keep", type=Path, help="folder for the runs; default: a temporary one")
+    parser.add_argument(
+        "overrides", nargs="*", help="more keys of `arriero train`, such as model=33m optim=muon"
+    )
+    args = parser.parse_args()
+    flat = True
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        packed = folder / "packed"
+        if not packed.exists():
+            make_packed(packed, 2000, args.length, args.vocab)
+        for ranks in args.ranks:
+            overrides = [
+                "model=4m",
+                "train.dtype=bf16",
+                "train.global_batch_size=4",
+                f"train.steps={args.steps}",
+            ]
+            overrides += ["train.micro_batch_size=2", "checkpoint.every=500", "checkpoint.keep=2"]
+            began = time.monotonic()
+            samples = train(packed, folder / f"run-{ranks}", ranks, args.every, *overrides, *args.overrides)
+            print(
+                f"\n{ranks} rank{'s' * (ranks > 1)}, {args.steps:,} steps, {time.monotonic() - began:.0f} s"
+            )
+            flat = report(samples) and flat
+    print(f"\nresident memory {'is flat' if flat else 'GROWS'}")
+    return 0 if flat else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
