@@ -6,11 +6,13 @@ import hashlib
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, ScheduleConfig, TrainConfig
 from pretrain.checkpoint.chunks import local_chunks
@@ -58,7 +60,9 @@ class Case:
             for name in ("pp", "dp_replicate", "dp_shard", "cp", "tp")
             if getattr(p, name) > 1
         ]
-        return " ".join([*sizes, *([p.pp_schedule] if p.pp > 1 else [])]) or "one"
+        if p.pp > 1:
+            sizes.append(p.pp_schedule + (f"×{p.pp_virtual}" if p.pp_virtual > 1 else ""))
+        return " ".join(sizes) or "one"
 
     @property
     def options(self) -> str:
@@ -161,12 +165,18 @@ def rows(batch: Batch, part: slice) -> Batch:
     return Batch(batch.tokens[part], batch.labels[part], batch.positions[part], batch.cu_seqlens[part])
 
 
+@cache
+def mesh_of(sizes: tuple[int, ...]) -> DeviceMesh:
+    """One mesh of these sizes for all cases: every process group keeps threads that wake a hundred times a second."""
+    return build_mesh(Layout(*sizes, micro_batches=1), "cpu")
+
+
 def build(case: Case) -> tuple[Engine, Optimizer]:
     """The engine and the optimizer of a case in this process group."""
     model, vocab_size = case.model_config, case.vocab_size
     train = replace(TRAIN, dtype=case.dtype, **dict(case.train))  # type: ignore[arg-type]
     layout = Layout.check(case.parallel, train, model, vocab_size, dist.get_world_size())
-    mesh = build_mesh(layout, "cpu")
+    mesh = mesh_of((layout.pp, layout.dp_replicate, layout.dp_shard, layout.cp, layout.tp))
     engine = Engine(model, vocab_size, case.parallel, train, mesh, torch.device("cpu"), seed=7)
     optim = replace(OPTIM, name=case.optim)  # type: ignore[arg-type]
     return engine, Optimizer(engine.named_parameters(), optim, case.dtype)
