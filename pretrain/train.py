@@ -8,6 +8,7 @@ Examples:
   torchrun --nproc-per-node 2 -m pretrain.train model=debug data.path=out/packed run.dir=runs/a train.steps=200
   arriero train model=4m optim=muon data.path=out/packed run.dir=runs/b train.steps=1000 device=cpu
   torchrun --nproc-per-node 8 -m pretrain.train model=8b parallel.tp=8 data.path=out/packed run.dir=runs/c
+  torchrun --nproc-per-node 8 -m pretrain.train model.size=160m data.path=out/packed run.dir=runs/d   # the rest is derived
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from pretrain.optim.schedule import lr_factor
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
 from pretrain.resume import begin, check, forget_heartbeats
 from pretrain.rundir import RunLock, prepare
+from pretrain.sizing.fill import in_process
 from pretrain.trainer import Trainer, TrainingStopped
 
 
@@ -58,20 +60,16 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
     with trainer.batches() as global_batches, GarbageCollection(config.train.gc_every) as garbage:
         while trainer.progress.step < steps:
             step = trainer.begin_step(global_batches)
-
+            factor = lr_factor(config.schedule, step.number, steps)
             loss_sum = engine.forward_backward(
                 step.micro_batches, torch.full((), step.n_valid, device=process.device)
             )
             grad_norm = engine.clip_grad_norm(config.optim.clip)
-            factor = lr_factor(config.schedule, step.number, steps)
-            # Both numbers are global, so every rank decides alike. Weights, moments and the optimizer's own step count
-            # stay; the data and the schedule move on.
-            skip = config.resilience.skip_nonfinite and not bool(torch.isfinite(loss_sum + grad_norm))
-            if not skip:
-                optimizer.step(factor)
+            # The data and the schedule move on, whether or not the step is skipped; the host learns it later.
+            skip = ~torch.isfinite(loss_sum + grad_norm) if config.resilience.skip_nonfinite else None
+            optimizer.step(factor, skip)
             optimizer.zero_grad()
             trainer.end_step(step, loss_sum, grad_norm, factor)
-
             garbage.at(step.number)
 
             last = step.number == steps
@@ -95,6 +93,8 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
     # The checks that need no weights, and the plan, before anything is built.
     checked = together(lambda: check(config, process.world_size))
     say(f"{checked.table(steps)}\n")
+    if (layout := checked.layout).pp > 1:
+        say(layout.describe_pipeline(config.parallel))
     begun = begin(config, process, checked, records, heartbeat)
     on_rank0(lambda: prepare(run_dir, config, checked.packed))
     where = f"restored at step {begun.progress.step}" if begun.progress.step else "new weights"
@@ -150,7 +150,7 @@ def run(config: TrainRun) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`arriero train`."""
-    return edge.main("train", TrainRun, run, __doc__, argv)
+    return edge.main("train", TrainRun, run, __doc__, argv, derive=in_process)
 
 
 if __name__ == "__main__":

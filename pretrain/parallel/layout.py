@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
-from pretrain.parallel.pipeline_schedules import SPLIT, V_SHAPED
+from pretrain.parallel.pipeline_schedules import SPLIT, V_SHAPED, describe
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Layout:
     def world_size(self) -> int:
         """Ranks in all."""
         return self.pp * self.dp * self.cp * self.tp
+
+    def describe_pipeline(self, parallel: ParallelConfig) -> str:
+        """A line about the schedule: stages, micro-batches, and the share of the time in which ranks wait."""
+        return describe(parallel.pp_schedule, self.pp, virtual_stages(parallel), self.micro_batches)
 
     @staticmethod
     def check(

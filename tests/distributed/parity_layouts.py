@@ -7,6 +7,7 @@ from typing import Any
 from parity_cases import GLOBAL, ODD, Case
 
 from configs.schema.train import ParallelConfig
+from pretrain.parallel.pipeline_schedules import SPLIT
 
 
 def case(
@@ -15,17 +16,23 @@ def case(
     optim: str = "adamw",
     whole: bool = False,
     schedule: str = "1f1b",
+    virtual: int = 1,
     train: dict[str, Any] | None = None,
     **sizes: int,
 ) -> Case:
     """Sizes of the mesh by short names: pp, replicate, shard, cp, tp.
 
     Where the batch allows it, ranks accumulate over two micro-batches, and a pipeline has two for each of its stages.
-    Models that no pipeline splits have two blocks: every block costs dozens of messages.
+    Models that no pipeline splits have two blocks: every block costs dozens of messages. Interleaved pipelines have two
+    virtual stages a rank; parameters stay whole where the schedule needs it.
     """
     names = {"replicate": "dp_replicate", "shard": "dp_shard"}
     mesh = {"dp_shard": 1, **{names.get(k, k): v for k, v in sizes.items()}}
-    parallel = ParallelConfig(**mesh, pp_schedule=schedule, reshard_after_forward=not whole)  # type: ignore[arg-type]
+    whole = whole or schedule in SPLIT
+    virtual = 2 if schedule == "interleaved" else 1
+    parallel = ParallelConfig(  # type: ignore[arg-type]
+        **mesh, pp_schedule=schedule, pp_virtual=virtual, reshard_after_forward=not whole
+    )
     share = GLOBAL // (parallel.dp_replicate * parallel.dp_shard)
     size = max(1, share // (2 * parallel.pp))
     if parallel.pp == 1 and not model:
@@ -36,6 +43,8 @@ def case(
 
 FULLY = {"activation_checkpointing": "full"}
 SELECTIVELY = {"activation_checkpointing": "selective"}
+EIGHT = {"micro_batch_size": 1}
+"""Micro-batches of a pipeline that is not replicated."""
 DEEP = (("n_layers", 8),)
 ONE_KV_HEAD = (("n_kv_heads", 1),)
 ALL_KV_HEADS = (("n_kv_heads", 8),)
@@ -46,11 +55,13 @@ CORE = [
     case(replicate=2, tied=True),
     case(tp=2, train=SELECTIVELY),
     case(pp=2, model=ODD),
+    case(pp=2, schedule="interleaved", virtual=2),
+    case(pp=2, schedule="zbv", tied=True, train=FULLY),
     case(cp=2, train=FULLY),
     case(shard=4, tied=True, model=ODD, whole=True),
     case(tp=4, tied=True),
     case(pp=4, tied=True),
-    case(pp=4, schedule="gpipe", train=FULLY),
+    case(pp=4, schedule="dualpipev", model=DEEP),
     case(cp=4, model=ONE_KV_HEAD),
     case(shard=8),
     case(cp=8, tied=True),
@@ -58,13 +69,13 @@ CORE = [
     case(replicate=2, shard=2),
     case(shard=2, tp=2, optim="muon"),
     case(pp=2, tp=2, schedule="gpipe", tied=True),
-    case(pp=2, shard=2, tied=True, model=ODD),
+    case(pp=2, shard=2, schedule="dualpipev", tied=True, model=ODD),
     case(pp=2, cp=2, tied=True, train=SELECTIVELY),
     case(shard=2, cp=2, model=ODD),
     case(cp=2, tp=2),
-    case(pp=4, tp=2, whole=True),
+    case(pp=2, tp=4, schedule="interleaved", virtual=2, whole=True, model=ALL_KV_HEADS),
     # Three.
-    case(pp=2, shard=2, tp=2, model=ALL_KV_HEADS),
+    case(pp=2, shard=2, tp=2, schedule="zbv"),
     case(replicate=2, shard=2, tp=2, tied=True),
     case(pp=2, cp=2, tp=2, tied=True),
     case(pp=2, replicate=2, cp=2, optim="muon"),
@@ -78,27 +89,41 @@ FULL = [
         for train in ({}, FULLY, SELECTIVELY)
     ],
     *[
-        case(tied=tied, schedule=schedule, **sizes)
-        for tied in (False, True)
-        for schedule in ("1f1b", "gpipe")
-        for sizes in (
-            {"pp": 4},
-            {"pp": 2, "tp": 2},
-            {"pp": 2, "shard": 2},
-            {"pp": 2, "replicate": 2},
-            {"pp": 2, "cp": 2},
-            {"pp": 4, "shard": 2},
-            {"pp": 4, "tp": 2},
-            {"pp": 4, "cp": 2},
-            {"pp": 2, "tp": 4},
-            {"pp": 2, "shard": 2, "tp": 2},
-            {"pp": 2, "replicate": 2, "tp": 2},
-            {"pp": 2, "replicate": 2, "shard": 2},
-            {"pp": 2, "cp": 2, "tp": 2},
-            {"pp": 2, "shard": 2, "cp": 2},
-            {"pp": 2, "replicate": 2, "cp": 2},
+        case(tied=(i + j) % 2 == 0, schedule=schedule, virtual=virtual, model=DEEP, **sizes)
+        for i, (schedule, virtual) in enumerate(
+            (("1f1b", 1), ("gpipe", 1), ("interleaved", 2), ("zbv", 2), ("dualpipev", 2))
+        )
+        for j, sizes in enumerate(
+            (
+                {"pp": 4},
+                {"pp": 2, "tp": 2},
+                {"pp": 2, "shard": 2},
+                {"pp": 2, "replicate": 2},
+                {"pp": 2, "cp": 2},
+                {"pp": 4, "tp": 2},
+                {"pp": 4, "cp": 2},
+                {"pp": 2, "tp": 4},
+                {"pp": 2, "shard": 2, "tp": 2},
+                {"pp": 2, "replicate": 2, "tp": 2},
+                {"pp": 2, "cp": 2, "tp": 2},
+                {"pp": 2, "shard": 2, "cp": 2},
+                {"pp": 2, "replicate": 2, "cp": 2},
+            )
         )
     ],
+    case(pp=2, schedule="interleaved", virtual=4, model=DEEP),
+    case(pp=2, schedule="interleaved", virtual=3, model=(("n_layers", 7),), tied=True),
+    *[
+        case(pp=2, schedule=schedule, tied=tied, train=train)
+        for schedule in ("zbv", "dualpipev")
+        for tied, train in ((False, FULLY), (True, SELECTIVELY))
+    ],
+    *[
+        case(pp=4, shard=2, tied=tied, schedule=schedule, model=DEEP)
+        for tied in (False, True)
+        for schedule in ("1f1b", "zbv")
+    ],
+    case(pp=2, replicate=2, shard=2, tied=True),
     *[
         case(tied=tied, optim=optim, **sizes)
         for tied, optim in ((False, "adamw"), (True, "muon"))
@@ -138,10 +163,33 @@ FULL = [
             {"replicate": 2, "shard": 2, "cp": 2},
         )
     ],
+    *[
+        case(tied=tied, schedule=schedule, **sizes)
+        for tied in (False, True)
+        for schedule in ("interleaved", "zbv", "dualpipev")
+        for sizes in (
+            {"pp": 2, "tp": 2},
+            {"pp": 2, "shard": 2},
+            {"pp": 2, "replicate": 2},
+            {"pp": 2, "cp": 2},
+            {"pp": 2, "shard": 2, "tp": 2},
+            {"pp": 2, "replicate": 2, "cp": 2},
+            {"pp": 2, "cp": 2, "tp": 2},
+        )
+    ],
+    *[
+        case(tied=tied, schedule=schedule, train=train | EIGHT, model=DEEP, pp=pp)
+        for schedule in ("interleaved", "zbv", "dualpipev")
+        for pp, tied, train in ((2, False, FULLY), (2, True, SELECTIVELY), (4, True, {}))
+    ],
+    case(pp=4, shard=2, schedule="interleaved", model=DEEP, tied=True),
+    case(pp=4, tp=2, schedule="zbv", model=DEEP, tied=True),
+    case(pp=2, schedule="interleaved", whole=True),
     # Four dimensions, and all five.
+    case(pp=2, shard=2, cp=2, tp=2, schedule="zbv", tied=True),
     case(pp=2, shard=2, cp=2, tp=2, tied=True),
-    case(pp=2, replicate=2, shard=2, tp=2),
-    case(pp=2, replicate=2, cp=2, tp=2, schedule="gpipe"),
+    case(pp=2, replicate=2, shard=2, tp=2, schedule="zbv"),
+    case(pp=2, replicate=2, cp=2, tp=2, schedule="interleaved", virtual=2),
     case(pp=2, replicate=2, shard=2, cp=2, tied=True, model=ODD),
     case(replicate=2, shard=2, cp=2, tp=2, train=SELECTIVELY),
     case(pp=2, replicate=2, shard=2, cp=2, tp=2, tied=True),
