@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.distributed_c10d import _resolve_process_group
+
+from pretrain.model.blocked import blocked_attention
 
 # Chunks that a rank gets of a row. More of them balance better, but the keys of a long document are read once for each.
 CHUNKS = (2, 4, 8)
@@ -34,14 +35,18 @@ class Context:
     """The context-parallel group."""
     index_bs: Tensor
     """int64 [B, T / c]: place in its row of each token of this rank, ascending."""
+    order: Tensor
+    """int64 [B × T]: the place of each token of the batch among the gathered ones [c × B × T / c]."""
+    fragments: Tensor
+    """int64 [F, 4] for `blocked_attention`: queries in this rank's flattened tokens, keys in the batch's."""
     keys: Tensor
-    """int64 [K]: for each fragment in turn, its keys, as places among the gathered tokens [c × B × T / c]."""
+    """int64 [K]: for each fragment in turn, its keys, as places among the gathered tokens."""
     bounds_q: Tensor
     """int32 [N + 1]: fragments in this rank's flattened tokens."""
     bounds_k: Tensor
     """int32 [N + 1]: fragments in `keys`."""
-    sizes: tuple[tuple[int, int], ...]
-    """(queries, keys) of each fragment; the last query sees the last key."""
+    longest: int
+    """Upper bound of the keys of a fragment: tokens of a row."""
 
     def local(self, x_bt: Tensor) -> Tensor:
         """This rank's tokens of a tensor [B, T] that all ranks hold."""
@@ -100,102 +105,109 @@ def spread(cu_seqlens: Tensor, length: int, group: dist.ProcessGroup, device: to
     share = length // ranks
     rows = cu_seqlens.cpu().numpy().astype(np.int64)
     index = np.empty((len(rows), share), np.int64)
-    keys: list[np.ndarray] = []
-    sizes: list[tuple[int, int]] = []
+    order = np.empty((len(rows), length), np.int64)
+    fragments = [np.zeros((1, 4), np.int64)]
     for b, bounds in enumerate(rows):
         owner = assign(bounds, length, ranks)
         owners = np.repeat(owner, length // len(owner))
-        # Where each token of the row lies among the gathered ones: its rank's tokens come in the order of the row.
-        place = np.empty(length, np.int64)
-        for rank in range(ranks):
-            held = np.flatnonzero(owners == rank)
-            place[held] = (rank * len(rows) + b) * share + np.arange(share)
-            if rank == me:
-                index[b] = held
-        start_of = np.repeat(bounds[:-1], np.diff(bounds))
-        mine = index[b]
-        breaks = np.flatnonzero((np.diff(mine) != 1) | (start_of[mine[1:]] == mine[1:])) + 1
-        for run in np.split(mine, breaks):
-            first, last = start_of[run[0]], run[-1] + 1
-            keys.append(place[first:last])
-            sizes.append((len(run), int(last - first)))
-    ends = np.cumsum(np.array([(0, 0), *sizes], np.int32), axis=0, dtype=np.int32)
-    return Context(
+        # A rank's tokens come in the order of the row.
+        held = np.argsort(owners, kind="stable").reshape(ranks, share)
+        order[b, held] = (np.arange(ranks)[:, None] * len(rows) + b) * share + np.arange(share)
+        index[b] = mine = held[me]
+        start = np.repeat(bounds[:-1], np.diff(bounds))[mine]
+        first = np.flatnonzero(np.concatenate(([True], (np.diff(mine) != 1) | (start[1:] == mine[1:]))))
+        queries = np.diff(np.append(first, share))
+        fragments.append(
+            np.stack(
+                (b * share + first, queries, b * length + start[first], mine[first] + queries - start[first]),
+                1,
+            )
+        )
+    # The first fragment is padding: compiled code would be made anew for a single one.
+    table = np.concatenate(fragments)
+    ends = np.cumsum(table[:, [1, 3]], axis=0)
+    # Runs of places, one after the other: a step of 1, but to the start of a run at its beginning.
+    keys = np.arange(ends[-1, 1]) + np.repeat(table[:, 2] - ends[:, 1] + table[:, 3], table[:, 3])
+    order = order.ravel()
+    context = Context(
         group,
         torch.from_numpy(index).to(device),
-        torch.from_numpy(np.concatenate(keys)).to(device),
-        torch.from_numpy(ends[:, 0].copy()).to(device),
-        torch.from_numpy(ends[:, 1].copy()).to(device),
-        tuple(sizes),
+        torch.from_numpy(order).to(device),
+        torch.from_numpy(table),
+        torch.from_numpy(order[keys]).to(device),
+        torch.from_numpy(ends[:, 0].astype(np.int32)).to(device),
+        torch.from_numpy(ends[:, 1].astype(np.int32)).to(device),
+        length,
     )
+    for x in (context.fragments, context.keys, context.bounds_q, context.bounds_k):
+        torch._dynamo.maybe_mark_dynamic(x, 0)
+    return context
 
 
-class _Gather(torch.autograd.Function):
+@torch.library.custom_op("arriero::gather_tokens", mutates_args=())
+def _gather(x: Tensor, group: str, ranks: int) -> Tensor:
     """Every rank's tensor, stacked; gradients are summed and each rank keeps those of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        out = x.new_empty((dist.get_world_size(group) * x.size(0), *x.shape[1:]))
-        dist.all_gather_into_tensor(out, x.contiguous(), group=group)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        # Gradients of many queries meet here: they are summed in fp32 at least.
-        exact = grad if grad.dtype == torch.float64 else grad.float()
-        out = exact.new_empty((len(exact) // dist.get_world_size(ctx.group), *exact.shape[1:]))
-        dist.reduce_scatter_tensor(out, exact.contiguous(), group=ctx.group)
-        return out.to(grad.dtype), None
+    out = x.new_empty((ranks * x.size(0), *x.shape[1:]))
+    dist.all_gather_into_tensor(out, x.contiguous(), group=_resolve_process_group(cast(Any, group)))
+    return out
 
 
-@torch.compiler.disable  # its shapes follow the documents
+@_gather.register_fake
+def _(x: Tensor, group: str, ranks: int) -> Tensor:
+    return x.new_empty((ranks * x.size(0), *x.shape[1:]))
+
+
+@torch.library.custom_op("arriero::scatter_sum", mutates_args=())
+def _scatter(grad: Tensor, group: str, ranks: int) -> Tensor:
+    # Gradients of many queries meet here: they are summed in fp32 at least.
+    exact = grad if grad.dtype == torch.float64 else grad.float()
+    out = exact.new_empty((len(exact) // ranks, *exact.shape[1:]))
+    dist.reduce_scatter_tensor(out, exact.contiguous(), group=_resolve_process_group(cast(Any, group)))
+    return out.to(grad.dtype)
+
+
+@_scatter.register_fake
+def _(grad: Tensor, group: str, ranks: int) -> Tensor:
+    return grad.new_empty((len(grad) // ranks, *grad.shape[1:]))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.group, ctx.ranks = inputs
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return _scatter(grad, ctx.group, ctx.ranks), None, None
+
+
+_gather.register_autograd(_differentiate, setup_context=_save)
+
+
 def context_attention(
     q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, context: Context, varlen: Callable[..., Any] | None
 ) -> Tensor:
     """Causal attention inside documents of this rank's queries [B, T / c, H, E] to the keys of all ranks.
 
     Args:
-        varlen: torch's variable-length attention where it can be used (CUDA, half precision); None: fragment by
-            fragment.
+        varlen: torch's variable-length attention where it can be used (CUDA, half precision); None:
+            `blocked_attention`.
     """
     heads = k_bske.size(2)
     both = torch.cat((k_bske, v_bske), dim=2).flatten(0, 1)
-    k, v = _Gather.apply(both, context.group)[context.keys].split(heads, dim=1)
+    every = _gather(both, context.group.group_name, context.group.size())
     q = q_bshe.flatten(0, 1)
-    if varlen is not None:
-        out = varlen(
-            q,
-            k.contiguous(),
-            v.contiguous(),
-            context.bounds_q,
-            context.bounds_k,
-            max(n for n, _ in context.sizes),
-            max(m for _, m in context.sizes),
-            window_size=(-1, 0),
-            enable_gqa=q.size(1) != heads,
-        )
-        return out.view_as(q_bshe)
-    queries, seen = zip(*context.sizes, strict=True)
-    parts = [_fragment(*part) for part in zip(q.split(queries), k.split(seen), v.split(seen), strict=True)]
-    return torch.cat(parts).view_as(q_bshe)
-
-
-def _fragment(q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor) -> Tensor:
-    """Attention of the last n tokens of a document's first m."""
-    n, m = len(q_nhe), len(k_mke)
-    out = F.scaled_dot_product_attention(
-        q_nhe.transpose(0, 1)[None],
-        k_mke.transpose(0, 1)[None],
-        v_mke.transpose(0, 1)[None],
-        attn_mask=None if n in (1, m) else _aligned_at_the_end(n, m, q_nhe.device),
-        is_causal=n == m and n > 1,
-        enable_gqa=q_nhe.size(1) != k_mke.size(1),
+    if varlen is None:
+        k, v = every[context.order].split(heads, dim=1)
+        return blocked_attention(q, k, v, context.fragments).view_as(q_bshe)
+    k, v = every[context.keys].split(heads, dim=1)
+    out = varlen(
+        q,
+        k.contiguous(),
+        v.contiguous(),
+        context.bounds_q,
+        context.bounds_k,
+        context.index_bs.size(1),
+        context.longest,
+        window_size=(-1, 0),
+        enable_gqa=q.size(1) != heads,
     )
-    return out[0].transpose(0, 1)
-
-
-@cache
-def _aligned_at_the_end(n: int, m: int, device: torch.device) -> Tensor:
-    """bool [n, m]: query i sees the keys up to m - n + i."""
-    return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
+    return out.view_as(q_bshe)

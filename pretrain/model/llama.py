@@ -147,6 +147,7 @@ def _keep_products(context: object, op: Callable[..., Any], *args: Any, **kwargs
 
 def _attention_ops() -> list[Any]:
     ops = [
+        torch.ops.arriero.blocked_attention,
         torch.ops.aten._scaled_dot_product_flash_attention,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
         torch.ops.aten._scaled_dot_product_efficient_attention,

@@ -1,0 +1,347 @@
+"""Causal attention of fragments by matrix products over blocks of queries: what runs where there is no flash kernel.
+
+A fragment is a run of queries and the keys that they may see: the last query sees the last key, the one before it all
+but the last, and so on. A document is a fragment with as many queries as keys. Scores are computed anew in the backward
+pass, block by block (Dao 2023, "FlashAttention-2", sections 3.1 and 3.2), but a block holds whole rows, all keys that its
+queries see: the softmax needs no second pass, and nothing but q, k and v is kept.
+
+Shape suffixes: n query tokens, m key tokens, k key/value heads, h query heads, g query heads of a key head (H / K),
+e head width; b products of a batch: key heads × fragments; r rows of scores: queries × g; l keys of a fragment;
+w G × E or E. Tensors "by head" are [K, 1 + tokens, W]; their first token is zero, and padding reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROWS = 128
+"""Rows of scores in a block, about: half of the square of its queries is computed for nothing."""
+SCORES = 1 << 18
+"""Scores that each thread has in flight, so that they stay in its cache."""
+GRID = 16
+"""Lengths are padded to a multiple of it, so that products come in few shapes: libraries keep code for each."""
+SMALL = 1 << 15
+"""Scores that take about as long as the calls of a block: so many are padded rather than computed apart."""
+
+Places = slice | Tensor
+"""Tokens of a group in a tensor by head: neighbours, or int64 indices."""
+
+
+@torch.library.custom_op("arriero::blocked_attention", mutates_args=())
+def blocked_attention(q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Tensor) -> Tensor:
+    """Attention [N, H, E], scaled by 1 / sqrt(E), differentiable in q, k and v; zero for queries of no fragment.
+
+    One operation for torch.compile and for activation checkpointing, whatever the fragments.
+
+    Args:
+        q_nhe: [N, H, E] of any floating type.
+        k_mke: [M, K, E]; K divides H, and query head h sees key head h // (H / K).
+        v_mke: [M, K, E].
+        fragments: int64 [F, 4]: first query, queries, first key, keys (at least as many as queries). Fragments share
+            no query; those without queries are padding.
+    """
+    heads, kv = q_nhe.size(1), k_mke.size(1)
+    precision = _Precision.of(q_nhe)
+    q, k, v = (_by_head(x, kv) for x in (q_nhe, k_mke, v_mke))
+    out = torch.zeros_like(q)
+    for group in _schedule(fragments.numpy(force=True).tobytes(), heads).groups:
+        part = _take(q, group, group.rows, heads // kv)
+        result = torch.empty_like(part)
+        _forward(
+            precision,
+            heads // kv,
+            part,
+            _take(k, group, group.columns),
+            _take(v, group, group.columns),
+            result,
+        )
+        _put(out, group.rows, result)
+    return _by_token(out, q_nhe)
+
+
+@blocked_attention.register_fake
+def _(q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Tensor) -> Tensor:
+    return _like(q_nhe)
+
+
+@torch.library.custom_op("arriero::blocked_attention_backward", mutates_args=())
+def _backward_op(
+    grad_nhe: Tensor, q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    heads, kv = q_nhe.size(1), k_mke.size(1)
+    precision = _Precision.of(q_nhe)
+    schedule = _schedule(fragments.numpy(force=True).tobytes(), heads)
+    grad, q, k, v = (_by_head(x, kv) for x in (grad_nhe, q_nhe, k_mke, v_mke))
+    dq = torch.zeros_like(q)
+    dk, dv = (torch.zeros_like(x, dtype=precision.exact if schedule.overlaps else x.dtype) for x in (k, v))
+    for group in schedule.groups:
+        q_brw, grad_brw = (_take(x, group, group.rows, heads // kv) for x in (q, grad))
+        k_ble, v_ble = (_take(x, group, group.columns) for x in (k, v))
+        results = (
+            torch.empty_like(q_brw),
+            torch.empty_like(k_ble, dtype=dk.dtype),
+            torch.empty_like(v_ble, dtype=dv.dtype),
+        )
+        _backward(precision, heads // kv, grad_brw, q_brw, k_ble, v_ble, *results)
+        _put(dq, group.rows, results[0])
+        _put(dk, group.columns, results[1], schedule.overlaps)
+        _put(dv, group.columns, results[2], schedule.overlaps)
+    return _by_token(dq, q_nhe), _by_token(dk, k_mke), _by_token(dv, v_mke)
+
+
+@_backward_op.register_fake
+def _(
+    grad_nhe: Tensor, q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(q_nhe), _like(k_mke), _like(v_mke)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad_nhe: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward_op(grad_nhe, *ctx.saved_tensors), None)
+
+
+blocked_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Fragments that are computed together, padded at the end to equal numbers of queries and of keys."""
+
+    count: int
+    rows: Places
+    columns: Places
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    groups: tuple[_Group, ...]
+    overlaps: bool
+    """A key may be in several fragments."""
+
+
+@lru_cache(maxsize=64)  # all blocks of a model ask for the same one, forward and backward
+def _schedule(fragments: bytes, heads: int) -> _Schedule:
+    table = np.frombuffer(fragments, np.int64).reshape(-1, 4)
+    table = table[table[:, 1] > 0]
+    table = table[np.argsort(-table[:, 3], kind="stable")]
+    whole = table[:, 1] == table[:, 3]
+    groups = [_group(table[i : i + 1]) for i in np.flatnonzero(~whole)]
+    documents = table[whole]
+    squares = _padded(documents[:, 3]) ** 2
+    at = 0
+    while at < len(documents):
+        padding = (squares[at] - squares[at:]) * heads // 2
+        size = int(np.searchsorted(padding, SMALL, side="right"))
+        groups.append(_group(documents[at : at + size]))
+        at += size
+    return _Schedule(tuple(groups), not bool(whole.all()))
+
+
+def _padded(lengths: Any) -> Any:
+    return -(-lengths // GRID) * GRID
+
+
+def _group(table: np.ndarray) -> _Group:
+    padding = _padded(table[0, 3]) - table[0, 3]
+    return _Group(
+        len(table),
+        _places(table[:, 0], table[:, 1], table[0, 1] + padding),
+        _places(table[:, 2], table[:, 3], table[0, 3] + padding),
+    )
+
+
+def _places(starts: np.ndarray, lengths: np.ndarray, padded: int) -> Places:
+    if len(starts) == 1 and lengths[0] == padded:
+        return slice(int(starts[0]) + 1, int(starts[0] + padded) + 1)
+    inside = np.arange(padded)
+    return torch.from_numpy(np.where(inside < lengths[:, None], starts[:, None] + inside + 1, 0).ravel())
+
+
+def _by_head(x: Tensor, kv_heads: int) -> Tensor:
+    tokens, heads, e = x.shape
+    out = x.new_empty((kv_heads, tokens + 1, heads // kv_heads * e))
+    out[:, 0].zero_()
+    out[:, 1:].copy_(x.reshape(tokens, kv_heads, -1).transpose(0, 1))
+    return out
+
+
+def _by_token(x: Tensor, like: Tensor) -> Tensor:
+    out = _like(like)
+    out.view(len(like), len(x), -1).copy_(x[:, 1:].transpose(0, 1))
+    return out
+
+
+def _take(x: Tensor, group: _Group, places: Places, per_token: int = 1) -> Tensor:
+    """Tokens of a group, [B, R or L, E]."""
+    if isinstance(places, slice):
+        part = x[:, places]
+    else:
+        part = x.index_select(1, places.to(x.device))
+    return part.view(len(x) * group.count, -1, x.size(2) // per_token)
+
+
+def _put(x: Tensor, places: Places, part: Tensor, add: bool = False) -> None:
+    """The way back, where nothing else is yet, or add to what is there."""
+    part = part.view(len(x), -1, x.size(2))
+    if isinstance(places, slice):
+        (x[:, places].add_ if add else x[:, places].copy_)(part)
+    else:
+        (x.index_add_ if add else x.index_copy_)(1, places.to(x.device), part)
+
+
+@dataclass(frozen=True)
+class _Precision:
+    exact: torch.dtype
+    """Scores, softmax and sums."""
+    products: torch.dtype
+    """Factors of the other products."""
+
+    @staticmethod
+    def of(q: Tensor) -> _Precision:
+        exact = torch.float64 if q.dtype == torch.float64 else torch.float32
+        units = q.device.type != "cpu" or (
+            q.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
+        )
+        return _Precision(exact, q.dtype if units else exact)
+
+    def scores(self) -> Any:
+        """Within it, products of fp32 factors that are exact in bf16 use the CPU's bf16 units: their result is fp32."""
+        return nullcontext() if self.products == self.exact else _bf16_units()
+
+
+@contextmanager
+def _bf16_units() -> Iterator[None]:
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+@cache
+def _hidden(queries: int, per_token: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[R, queries]: -inf where a key of a block comes after the query of the row."""
+    hidden = torch.full((queries, queries), -math.inf, dtype=dtype, device=device).triu(1)
+    return hidden.repeat_interleave(per_token, 0)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A part of a group: products `b`, rows `r`, keys up to `end`."""
+
+    b: slice
+    r: slice
+    end: int
+    queries: int
+
+
+def _blocks(rows: int, keys: int, products: int, per_token: int) -> Iterator[list[_Block]]:
+    """Blocks of a group, from the last query to the first, piece by piece of its products."""
+    queries = rows // per_token
+    size = max(GRID, ROWS // per_token)
+    budget = SCORES * torch.get_num_threads() // (min(size, queries) * per_token * keys)
+    # Powers of two: products come in few shapes.
+    piece = 1 << max(0, budget.bit_length() - 1)
+    at = 0
+    while at < products:
+        while piece > products - at:
+            piece //= 2
+        b = slice(at, at + piece)
+        yield [
+            _Block(
+                b,
+                slice(start * per_token, min(start + size, queries) * per_token),
+                keys - queries + min(start + size, queries),
+                min(start + size, queries) - start,
+            )
+            for start in reversed(range(0, queries, size))
+        ]
+        at += piece
+
+
+def _space(precision: _Precision, blocks: list[_Block], like: Tensor) -> Tensor:
+    scores = max((x.b.stop - x.b.start) * (x.r.stop - x.r.start) * x.end for x in blocks)
+    return torch.empty(scores, dtype=precision.exact, device=like.device)
+
+
+def _shares(precision: _Precision, block: _Block, q: Tensor, k: Tensor, space: Tensor) -> Tensor:
+    """Softmax [B, R, L] of the scores of a block, in `space`; q and k in exact precision."""
+    rows = q[:, block.r]
+    scores = space[: rows.size(0) * rows.size(1) * block.end].view(*rows.shape[:2], block.end)
+    with precision.scores():
+        torch.baddbmm(scores, rows, k[:, : block.end].mT, beta=0, alpha=q.size(2) ** -0.5, out=scores)
+    hidden = _hidden(block.queries, rows.size(1) // block.queries, scores.dtype, scores.device)
+    scores[:, :, block.end - block.queries :].add_(hidden)
+    return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+
+
+def _forward(
+    precision: _Precision, per_token: int, q_bre: Tensor, k_ble: Tensor, v_ble: Tensor, out_bre: Tensor
+) -> None:
+    space = None
+    for blocks in _blocks(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
+        b = blocks[0].b
+        space = _space(precision, blocks, q_bre) if space is None else space
+        q, k, v = q_bre[b].to(precision.exact), k_ble[b].to(precision.exact), v_ble[b].to(precision.products)
+        for block in blocks:
+            shares = _shares(precision, block, q, k, space)
+            out_bre[b, block.r] = torch.bmm(shares.to(precision.products), v[:, : block.end])
+
+
+def _backward(
+    precision: _Precision,
+    per_token: int,
+    grad_bre: Tensor,
+    q_bre: Tensor,
+    k_ble: Tensor,
+    v_ble: Tensor,
+    dq_bre: Tensor,
+    dk_ble: Tensor,
+    dv_ble: Tensor,
+) -> None:
+    spaces: tuple[Tensor, Tensor] | None = None
+    scale = q_bre.size(2) ** -0.5
+    for blocks in _blocks(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
+        b = blocks[0].b
+        if spaces is None:
+            spaces = _space(precision, blocks, q_bre), _space(precision, blocks, q_bre)
+        q, k, v, grad = (x[b].to(precision.exact) for x in (q_bre, k_ble, v_ble, grad_bre))
+        q_low, k_low, grad_low = (x[b].to(precision.products) for x in (q_bre, k_ble, grad_bre))
+        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+        for block in blocks:
+            seen = slice(0, block.end)
+            shares = _shares(precision, block, q, k, spaces[0])
+            _add_product(dv[:, seen], shares.to(precision.products).mT, grad_low[:, block.r])
+            ds = spaces[1][: shares.numel()].view_as(shares)
+            with precision.scores():
+                torch.bmm(grad[:, block.r], v[:, seen].mT, out=ds)
+            torch.ops.aten._softmax_backward_data.out(ds, shares, -1, precision.exact, grad_input=ds)
+            low = ds.to(precision.products)
+            dq_bre[b, block.r] = torch.bmm(low, k_low[:, seen]).mul_(scale)
+            _add_product(dk[:, seen], low.mT, q_low[:, block.r])
+        dk_ble[b], dv_ble[b] = dk.mul_(scale), dv
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if a.dtype == total.dtype:
+        torch.baddbmm(total, a, b, out=total)
+    else:
+        total += torch.bmm(a, b)
