@@ -1,7 +1,8 @@
-"""Reading a packed dataset: any sequence in O(1) through memory maps, its checksum verified when it is read."""
+"""Reading a packed dataset: any sequence in O(1), its checksum verified when it is read."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Sequence:
     """One sequence as stored."""
 
     tokens: np.ndarray
-    """[T], uint16 or uint32; a view of the memory map."""
+    """[T], uint16 or uint32; read-only."""
     next: int
     """The token after the last one, where its document continues in another sequence; else -1."""
     segments: np.ndarray
@@ -36,7 +37,8 @@ class Sequence:
 @dataclass(frozen=True)
 class _Shard:
     path: Path
-    tokens: np.ndarray
+    tokens: int
+    """File descriptor, open for as long as the process lives."""
     next: np.ndarray
     crc: np.ndarray
     segments: np.ndarray
@@ -100,7 +102,7 @@ class PackedDataset:
         number, row = divmod(index, info.shards[0].sequences)
         shard = self._shard(stream, number)
         first, last = int(shard.offsets[row]), int(shard.offsets[row + 1])
-        tokens, following = shard.tokens[row], int(shard.next[row])
+        tokens, following = self._tokens(shard, row), int(shard.next[row])
         where = f"{shard.path}: sequence {row} of the shard (sequence {index} of {stream}) is damaged"
         if not 0 <= first < last <= len(shard.segments):
             raise PackedError(
@@ -177,6 +179,18 @@ class PackedDataset:
                 f"{tokenizer} is absent or is not the tokenizer that made the tokens; pack again"
             )
 
+    def _tokens(self, shard: _Shard, row: int) -> np.ndarray:
+        """[T]. Read, not mapped: a file that is cut off or cannot be read any more is then an error, not a SIGBUS."""
+        dtype = token_dtype(self.vocab_size)
+        size = self.sequence_length * dtype.itemsize
+        data = os.pread(shard.tokens, size, row * size)
+        if len(data) != size:
+            raise PackedError(
+                f"{shard.path} was cut off while it was open: sequence {row} of the shard has {len(data)} of {size} bytes; "
+                "restore the dataset or pack it again"
+            )
+        return np.frombuffer(data, dtype)
+
     def _check_files(self, name: str, info: StreamInfo) -> None:
         files = {"documents.npy": info.documents_file}
         for shard in info.shards:
@@ -197,12 +211,9 @@ class PackedDataset:
         if key not in self._shards:
             info, folder = self.stream(stream).shards[number], self.path / stream
             path = folder / f"tokens-{number:05d}.bin"
-            tokens = np.memmap(
-                path, token_dtype(self.vocab_size), "r", shape=(info.sequences, self.sequence_length)
-            )
             self._shards[key] = _Shard(
                 path,
-                tokens.view(np.ndarray),
+                os.open(path, os.O_RDONLY),
                 _load(folder / f"next-{number:05d}.npy", np.dtype("<i4"), info.sequences),
                 _load(folder / f"crc-{number:05d}.npy", np.dtype("<u4"), info.sequences),
                 _load(folder / f"segments-{number:05d}.npy", SEGMENT_DTYPE, info.segments),

@@ -162,6 +162,20 @@ def test_empty_and_truncated_files_are_named_with_their_sizes(tmp_path: Path, si
         PackedDataset(tmp_path / "packed")
 
 
+def test_a_shard_that_is_cut_off_while_it_is_open_is_an_error(tmp_path: Path) -> None:
+    """A memory map would end the process with SIGBUS."""
+    write(tmp_path / "packed", shard_sequences=4)
+    dataset = PackedDataset(tmp_path / "packed")
+    name = next(name for name, info in dataset.streams("train").items() if info.sequences > 1)
+    last = dataset.stream(name).shards[0].sequences - 1
+    dataset.read(name, last)
+    path = tmp_path / "packed" / name / "tokens-00000.bin"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    with pytest.raises(PackedError, match=rf"{path.name} was cut off while it was open: sequence {last} "):
+        dataset.read(name, last)
+
+
 def test_a_failed_write_leaves_nothing_and_the_old_dataset_stays(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write(tmp_path / "packed", fail=True)
