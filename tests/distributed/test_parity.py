@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import ranks
@@ -19,19 +19,20 @@ from pretrain.model.loss import reference_loss
 
 BOUNDS = {"fp32": (1e-6, 1e-5), "fp64": (1e-9, 1e-9)}
 """Largest relative error of a loss, and of gradients and weights (norm of the difference ÷ norm)."""
-TABLES = (*CORE, *FULL, *COMPILED)
-ALONE = list(dict.fromkeys(replace(c, dtype=dtype).alone for dtype in BOUNDS for c in TABLES))
+_ALONE: dict[Case, Outcome] = {}
 
 
-@cache
-def alone() -> dict[Case, Outcome]:
-    """What one process computes."""
-    return dict(zip(ALONE, ranks.run(outcomes, 1, ALONE), strict=True))
+def alone(cases: Iterable[Case]) -> dict[Case, Outcome]:
+    """What one process computes of these cases, with all rows in one micro-batch; by `Case.alone`."""
+    missing = list(dict.fromkeys(c.alone for c in cases if c.alone not in _ALONE))
+    if missing:
+        _ALONE.update(zip(missing, ranks.run(outcomes, 1, missing), strict=True))
+    return _ALONE
 
 
 def distances(case: Case, got: Outcome) -> dict[str, float]:
     """Relative errors against one process, the largest of each kind; infinite where initial weights differ."""
-    expected = alone()[case.alone]
+    expected = alone([case])[case.alone]
     assert got.grads.keys() == expected.grads.keys() == got.initial.keys()
 
     def worst(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
@@ -69,6 +70,7 @@ def wrong(case: Case, got: Outcome) -> list[str]:
 def compare(cases: list[Case], world_size: int) -> None:
     chosen = [replace(c, dtype=dtype) for c in cases if c.world_size == world_size for dtype in BOUNDS]
     assert chosen
+    alone(chosen)
     got = ranks.run(outcomes, world_size, chosen, timeout=3500)
     lines = [line for case, one in zip(chosen, got, strict=True) for line in wrong(case, one)]
     assert not lines, "\n".join(lines)
@@ -99,7 +101,7 @@ def test_compiled_layouts_equal_one_process() -> None:
 def test_one_process_computes_the_definition(tied: bool) -> None:
     """Gradients of the plain model's mean cross-entropy over the valid labels of the whole batch."""
     case = replace(layout(tied), dtype="fp64").alone
-    got, batch = alone()[case], global_batch(1)
+    got, batch = alone([case])[case], global_batch(1)
     model = Llama(case.model_config, case.vocab_size).double()
     init_weights([model], 7)
     logits = model(batch.tokens, batch.positions, batch.cu_seqlens)
@@ -113,7 +115,8 @@ def test_one_process_computes_the_definition(tied: bool) -> None:
 
 def test_the_batches_are_what_is_hard() -> None:
     """Clipped and unclipped steps, rows without a valid label, documents of one token, ranks with nothing to learn."""
-    norms = alone()[replace(layout(), dtype="fp64").alone].norms
+    case = replace(layout(), dtype="fp64").alone
+    norms = alone([case])[case].norms
     assert min(norms) < CLIP < max(norms), norms
     valid = (global_batch(1).labels >= 0).sum(dim=1)
     assert 0 in valid and 31 in valid and valid.shape == (GLOBAL,)
