@@ -44,23 +44,40 @@ def _product(out_grad: Tensor, x: Tensor) -> Tensor:
     return out_grad.flatten(0, -2).mT @ x.flatten(0, -2)
 
 
-class _Linear(torch.autograd.Function):
+class _Keep(torch.autograd.Function):
+    """The input of a linear layer, kept for the gradient of its weight.
+
+    It is kept before the product is computed: checkpointing, which computes again up to what was kept last, can leave
+    out the last product of a block.
+    """
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: nn.Parameter, gradients: WeightGradients) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, layer: _Pass) -> Tensor:
         ctx.save_for_backward(x)
-        # Parameters stay whole and unchanged over a step under these schedules.
-        ctx.weight, ctx.gradients = weight, gradients
-        return F.linear(x, weight.to(x.dtype))
+        ctx.layer = layer
+        return x.view_as(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, out_grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        x_grad = out_grad @ ctx.weight.to(out_grad.dtype) if ctx.needs_input_grad[0] else None
-        if not ctx.gradients.waiting:
-            return x_grad, _product(out_grad, x).to(ctx.weight.dtype), None
-        ctx.gradients.add(ctx.weight, out_grad, x)
-        return x_grad, None, None
+    def backward(ctx: Any, x_grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+        (x,), layer = ctx.saved_tensors, ctx.layer
+        assert layer.out_grad is not None
+        if layer.gradients.waiting:
+            layer.gradients.add(layer.weight, layer.out_grad, x)
+            return x_grad, None, None
+        return x_grad, _product(layer.out_grad, x).to(layer.weight.dtype), None
+
+
+@dataclass
+class _Pass:
+    """One pass through a linear layer."""
+
+    weight: nn.Parameter
+    gradients: WeightGradients
+    out_grad: Tensor | None = None
+
+    def keep(self, out_grad: Tensor) -> None:
+        self.out_grad = out_grad
 
 
 class Linear(nn.Linear):
@@ -79,7 +96,10 @@ class Linear(nn.Linear):
         if not torch.is_grad_enabled():
             return F.linear(x, self.weight.to(x.dtype))
         # Checkpointing computes this again, with whatever is current then: only what it saves is used, not its graph.
-        return _Linear.apply(x, self.weight, self.current.gradients)  # type: ignore[no-any-return]
+        one = _Pass(self.weight, self.current.gradients)
+        out = F.linear(_Keep.apply(x, self.weight, one), self.weight.detach().to(x.dtype))
+        out.register_hook(one.keep)
+        return out
 
 
 @dataclass
@@ -111,6 +131,8 @@ def reduce(part: nn.Module) -> None:
     end of a backward pass only; collective."""
     if not isinstance(part, FSDPModule):
         return
+    # All in the precision of the reduction first: some gradients are from this micro-batch only.
+    accumulate(part)
     part.set_requires_gradient_sync(True)
     part.set_reshard_after_backward(True)
     accumulate(part)
