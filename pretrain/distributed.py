@@ -27,6 +27,11 @@ class Process:
     device: torch.device
 
 
+def device_type(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """The kind of device that a configured one means on this machine."""
+    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+
+
 def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic: bool = False) -> Process:
     """Join the process group that torchrun describes, or make a group of one without torchrun.
 
@@ -40,7 +45,7 @@ def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic:
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    use_cuda = device_type(device) == "cuda"
     if use_cuda:
         if not torch.cuda.is_available():
             raise ConfigError(

@@ -132,6 +132,7 @@ def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDatas
         micro_batch_size=config.batch_size,
         sequence_length=packed.sequence_length,
         dtype=config.dtype,
+        compile=False,
     )
     layout = Layout.check(ParallelConfig(), train, trained.model, packed.vocab_size, process.world_size)
     mesh = build_mesh(layout, process.device.type)

@@ -24,12 +24,13 @@ from pretrain.checkpoint import (
 from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
 from pretrain.data import DataPlan, PlanError, Ramp
 from pretrain.data.ramp import Stretch
-from pretrain.distributed import Process, agreed, on_rank0, together
+from pretrain.distributed import Process, agreed, device_type, on_rank0, together
 from pretrain.ledger import Ledger
 from pretrain.metrics.records import Records
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.optimizer import check as check_optim
 from pretrain.optim.schedule import check as check_schedule
+from pretrain.parallel.compiled import check as check_compiled
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.mesh import build_mesh
@@ -79,6 +80,7 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)
+    check_compiled(train, config.parallel, device_type(config.device))
     for key, value in (
         ("checkpoint.every", config.checkpoint.every),
         ("run.log_every", config.run.log_every),

@@ -99,8 +99,8 @@ class TrainConfig:
     dtype: Literal["bf16", "bf16_pure", "fp32", "fp64"] = "bf16"
     """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
     weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
-    compile: bool = False
-    """torch.compile of each block."""
+    compile: bool | None = None
+    """torch.compile of each block; null: on CUDA yes, on the CPU no (it needs a C++ compiler there)."""
     activation_checkpointing: Literal["none", "full", "selective"] = "none"
     """What is recomputed in the backward pass."""
     loss_chunk_tokens: int = 2048
@@ -135,6 +135,8 @@ class ParallelConfig:
     """Virtual pipeline stages on each rank: at least 2 for `interleaved`; `zbv` and `dualpipev` always have 2."""
     reshard_after_forward: bool = True
     """FSDP frees full parameters after the forward pass."""
+    async_tp: bool = False
+    """Tensor parallelism whose collectives overlap with the matrix products next to them; CUDA, with train.compile."""
 
 
 @dataclass(frozen=True)

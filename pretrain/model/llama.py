@@ -12,21 +12,20 @@ holds its own copy of `tok_embeddings.weight` under the same name.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from configs.schema.train import ModelConfig
+from pretrain.model import recompute
 from pretrain.model.attention import Documents, attention
 from pretrain.model.context import Context
 from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
+from pretrain.model.recompute import Kept
 
-Recompute = Literal["none", "full", "selective"]
 Rope = tuple[Tensor, Tensor]
 
 
@@ -112,48 +111,36 @@ class Block(nn.Module):
     """One pre-norm transformer block.
 
     Args:
-        recompute: what the backward pass computes again: nothing, the whole block, or (`selective`) all but the
-            results of matrix products and attention.
+        kept: what stays for the backward pass (`pretrain/model/recompute.py`).
+        offload: its input stays in the host's memory.
     """
 
-    def __init__(self, config: ModelConfig, recompute: Recompute = "none"):
+    def __init__(self, config: ModelConfig, kept: Kept = None, offload: bool = False):
         super().__init__()
-        self.recompute = recompute
+        self.kept, self.offload = kept, offload
         self.attention_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config)
         self.ffn_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
+        self.run = self.checkpointed
 
     def forward(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
-        # Checkpointing stands inside the block, so that FSDP's hooks stay outside: parameters are gathered once.
-        if self.recompute == "none" or not torch.is_grad_enabled():
-            return self.compute(h_bsd, rope, documents)
-        options: dict[str, Any] = {}
-        if self.recompute == "selective":
-            options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-        return checkpoint(self.compute, h_bsd, rope, documents, use_reentrant=False, **options)
+        # Compiled or not, checkpointed or not, all is inside of FSDP's hooks: parameters are gathered once, and the hooks
+        # break no graph.
+        return self.run(h_bsd, rope, documents)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the block as one graph; arguments as of `torch.compile`."""
+        self.run = torch.compile(self.run, *args, fullgraph=True, dynamic=False, **kwargs)
+
+    def checkpointed(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
+        """The block, with what its backward pass computes again."""
+        return recompute.run(self.kept, self.offload, self.compute, h_bsd, rope, documents)
 
     def compute(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         """The block itself."""
         h_bsd = h_bsd + self.attention(self.attention_norm(h_bsd), rope, documents)
         return h_bsd + self.feed_forward(self.ffn_norm(h_bsd))
-
-
-def _keep_products(context: object, op: Callable[..., Any], *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    packet = getattr(op, "_overloadpacket", None)
-    kept = {torch.ops.aten.mm, torch.ops.aten.addmm, *_attention_ops()}
-    return CheckpointPolicy.MUST_SAVE if packet in kept else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def _attention_ops() -> list[Any]:
-    ops = [
-        torch.ops.arriero.blocked_attention,
-        torch.ops.aten._scaled_dot_product_flash_attention,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
-        torch.ops.aten._scaled_dot_product_efficient_attention,
-    ]
-    varlen = getattr(torch.ops.torch_attn, "_varlen_attn", None)
-    return ops if varlen is None else [*ops, varlen]
 
 
 class Head(nn.Module):
@@ -162,13 +149,14 @@ class Head(nn.Module):
     Args:
         tied: hold no weight; the embedding's is given at each call.
         chunk_tokens: tokens whose logits exist at a time; 0: all.
+        z_loss: weight of the squared logsumexp of the logits in what gradients are computed of.
     """
 
     weight: nn.Parameter | None
 
-    def __init__(self, dim: int, vocab_size: int, tied: bool, chunk_tokens: int):
+    def __init__(self, dim: int, vocab_size: int, tied: bool, chunk_tokens: int, z_loss: float):
         super().__init__()
-        self.chunk_tokens = chunk_tokens
+        self.chunk_tokens, self.z_loss = chunk_tokens, z_loss
         self.register_parameter("weight", None if tied else nn.Parameter(torch.empty(vocab_size, dim)))
 
     def forward(
@@ -176,12 +164,11 @@ class Head(nn.Module):
     ) -> Tensor:
         weight = weight_vd if self.weight is None else self.weight
         assert weight is not None
-        weight = weight.to(x_bsd.dtype)
         if labels_bs is None:
             return linear_logits(x_bsd, weight)
         if per_token:
             return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens)
-        return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens)
+        return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss)
 
 
 class Llama(nn.Module):
@@ -193,7 +180,9 @@ class Llama(nn.Module):
         first: this part holds the embedding.
         last: this part holds the final norm and the head.
         chunk_tokens: tokens whose logits exist at a time in the loss; 0: all.
-        recompute: activation checkpointing of the blocks.
+        kept: what each block of the whole model keeps for its backward pass; None: everything.
+        offload: inputs of blocks wait in the host's memory.
+        z_loss: weight of the squared logsumexp of the logits in what gradients are computed of.
     """
 
     def __init__(
@@ -204,7 +193,9 @@ class Llama(nn.Module):
         first: bool = True,
         last: bool = True,
         chunk_tokens: int = 2048,
-        recompute: Recompute = "none",
+        kept: Sequence[Kept] | None = None,
+        offload: bool = False,
+        z_loss: float = 0.0,
     ):
         super().__init__()
         self.config, self.vocab_size, self.first, self.last = config, vocab_size, first, last
@@ -214,9 +205,11 @@ class Llama(nn.Module):
             nn.Embedding(vocab_size, config.dim) if first or (last and config.tied) else None
         )
         numbers = range(config.n_layers) if layers is None else layers
-        self.layers = nn.ModuleDict({str(n): Block(config, recompute) for n in numbers})
+        self.layers = nn.ModuleDict(
+            {str(n): Block(config, None if kept is None else kept[n], offload) for n in numbers}
+        )
         self.norm = RMSNorm(config.dim, eps=config.norm_eps) if last else None
-        self.output = Head(config.dim, vocab_size, config.tied, chunk_tokens) if last else None
+        self.output = Head(config.dim, vocab_size, config.tied, chunk_tokens, z_loss) if last else None
 
     def forward(
         self,

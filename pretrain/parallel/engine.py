@@ -21,6 +21,7 @@ from pretrain.model.context import Context, spread
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
 from pretrain.model.loss import IGNORED
+from pretrain.model.recompute import kept_by_layer
 from pretrain.parallel import zero_bubble
 from pretrain.parallel.layout import sequence_unit, shape, stage_layers, virtual_stages
 from pretrain.parallel.mesh import single_mesh
@@ -85,6 +86,15 @@ class Engine:
         )
         self.last_stage = self.pipeline.n_stages - 1
         master = torch.float64 if train.dtype == "fp64" else torch.float32
+        element, fused_norm = self.dtype.itemsize, device.type == "cuda"
+        kept = kept_by_layer(
+            model_config, train.activation_checkpointing, train.activation_budget, element, fused_norm
+        )
+        if train.activation_offload and device.type == "cpu":
+            raise ConfigError(
+                "`train.activation_offload` moves activations to the host's memory, where those of the CPU are anyway; set "
+                "train.activation_offload=false"
+            )
         self.parts: list[Llama] = []
         for stage in self.pipeline.stages:
             with torch.device("meta"):
@@ -95,11 +105,13 @@ class Engine:
                     first=stage == 0,
                     last=stage == self.last_stage,
                     chunk_tokens=train.loss_chunk_tokens,
-                    recompute=train.activation_checkpointing,
+                    kept=kept,
+                    offload=train.activation_offload,
+                    z_loss=train.z_loss,
                 ).to(master)
             if self.pipeline.split:
                 self.pipeline.current.replace_linears(part)
-            shard(part, self.mesh, train.dtype, train.compile, parallel.reshard_after_forward)
+            shard(part, self.mesh, train, parallel)
             part.to_empty(device=device)
             self.parts.append(part)
         self._part_of = dict(zip(self.pipeline.stages, self.parts, strict=True))

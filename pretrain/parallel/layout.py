@@ -56,13 +56,6 @@ class Layout:
         _divides("tp", parallel.tp, "model.n_kv_heads", model.n_kv_heads)
         _divides("tp", parallel.tp, "model.ffn_dim", model.ffn_dim)
         _divides("tp", parallel.tp, "the vocabulary size", vocab_size)
-        if train.compile and parallel.tp > 1:
-            # Attention by documents breaks the compiled graph, and gradients cross the break as plain tensors where
-            # the sequence-parallel collectives expect DTensors: the backward pass fails (torch 2.13).
-            raise ConfigError(
-                f"`train.compile` does not combine with tensor parallelism (parallel.tp={parallel.tp}); set "
-                "train.compile=false or parallel.tp=1"
-            )
         if train.sequence_length is not None:
             whole = sequence_unit(parallel.cp, parallel.tp)
             if train.sequence_length % whole:

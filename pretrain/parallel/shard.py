@@ -16,15 +16,15 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
+from configs.schema.train import ParallelConfig, TrainConfig
 from pretrain.model.llama import Head, Llama
+from pretrain.parallel.compiled import compile_blocks, compiles
 
 COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 MASTER_DTYPES = {"bf16": torch.float32, "fp32": torch.float32, "fp64": torch.float64}
 
 
-def shard(
-    part: Llama, mesh: DeviceMesh, dtype: str, compile_blocks: bool, reshard_after_forward: bool
-) -> None:
+def shard(part: Llama, mesh: DeviceMesh, train: TrainConfig, parallel: ParallelConfig) -> None:
     """Spread a part, built on the meta device, over the mesh, in place.
 
     The order matters: FSDP shards what tensor parallelism left on this rank, and wraps what was compiled. One rank alone
@@ -33,16 +33,15 @@ def shard(
 
     Args:
         mesh: dimensions pp, dp_replicate, dp_shard, cp, tp.
-        dtype: compute precision; parameters and gradient reduction are fp32 (fp64 for fp64).
+        train: its compute precision; parameters and gradient reduction are fp32 (fp64 for fp64).
     """
     if mesh["tp"].size() > 1:
         tensor_parallel(part, mesh["tp"])
-    if compile_blocks:
-        for block in part.layers.values():
-            block.compile()
-    part.compute_dtype = COMPUTE_DTYPES[dtype]
+    if compiles(train, parallel, mesh.device_type):
+        compile_blocks(part, mesh, parallel.async_tp)
+    part.compute_dtype = COMPUTE_DTYPES[train.dtype]
     if mesh.size() > 1:
-        fully_sharded(part, mesh, dtype, reshard_after_forward)
+        fully_sharded(part, mesh, train.dtype, parallel.reshard_after_forward)
 
 
 def tensor_parallel(part: Llama, mesh: DeviceMesh) -> None:

@@ -33,7 +33,6 @@ def test_dp_shard_takes_what_is_left() -> None:
         (ParallelConfig(tp=4), TRAIN, MODEL, 97, 4, r"the vocabulary size \(97\)"),
         (ParallelConfig(tp=4), TRAIN, replace(MODEL, ffn_dim=90), 96, 4, r"model.ffn_dim \(90\)"),
         (ParallelConfig(tp=4), replace(TRAIN, sequence_length=30), MODEL, 96, 4, "train.sequence_length"),
-        (ParallelConfig(tp=2), replace(TRAIN, compile=True), MODEL, 96, 2, "train.compile=false"),
         (ParallelConfig(pp=8), TRAIN, MODEL, 96, 8, "at most 4"),
         (
             ParallelConfig(),
