@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.profiler import record_function
 
 from configs import edge
 from configs.edge import ConfigError
@@ -64,11 +65,12 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             loss_sum = engine.forward_backward(
                 step.micro_batches, torch.full((), step.n_valid, device=process.device)
             )
-            grad_norm = engine.clip_grad_norm(config.optim.clip)
-            # The data and the schedule move on, whether or not the step is skipped; the host learns it later.
-            skip = ~torch.isfinite(loss_sum + grad_norm) if config.resilience.skip_nonfinite else None
-            optimizer.step(factor, skip)
-            optimizer.zero_grad()
+            with record_function("optimizer"):
+                grad_norm = engine.clip_grad_norm(config.optim.clip)
+                # The data and the schedule move on, whether or not the step is skipped; the host learns it later.
+                skip = ~torch.isfinite(loss_sum + grad_norm) if config.resilience.skip_nonfinite else None
+                optimizer.step(factor, skip)
+                optimizer.zero_grad()
             trainer.end_step(step, loss_sum, grad_norm, factor)
             garbage.at(step.number)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.profiler import record_function
 
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
@@ -19,10 +20,11 @@ from pretrain.checkpoint.state import random_states, run_state
 from pretrain.data import Batch, Loader, PlanError, Span
 from pretrain.data.loader import Prefetcher
 from pretrain.distributed import Process, agreed, raise_together
-from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
+from pretrain.metrics.flops import attention_pairs, full_flops, peak_flops, step_flops
 from pretrain.metrics.heldout import heldout_loss
 from pretrain.metrics.meter import Meter, StepNumbers, is_finite
 from pretrain.metrics.records import Records
+from pretrain.profiler import Profiler
 from pretrain.resilience import Heartbeat, StopRequest
 from pretrain.resume import Begun, Checked, weights_and_moments
 
@@ -75,8 +77,9 @@ class Trainer:
         self.checkpointer = Checkpointer(
             Path(config.run.dir), config.checkpoint.keep, config.checkpoint.asynchronous, records.ledger
         )
-        peak = peak_flops(process.device, config.train.dtype) * process.world_size
-        self.meter = Meter(process.device, peak)
+        peak = peak_flops(process.device, config.train.dtype)
+        self.meter = Meter(process.device, peak, process.world_size)
+        self.profiler = Profiler(config.profile, Path(config.run.dir), process, records.console.say)
 
     def batches(self) -> Prefetcher:
         """This rank's micro-batches of the steps that are left, read ahead."""
@@ -94,8 +97,10 @@ class Trainer:
         """
         number = self.progress.step + 1
         self.heartbeat.beat(number, "training")
+        self.profiler.begin(number)
         self.meter.start_step()
-        micro_batches, damage = _read_next(global_batches)
+        with record_function("data"):
+            micro_batches, damage = _read_next(global_batches)
         data_wait = self.meter.elapsed()
         # One small collective tells every rank what all must agree on; it is on the CPU and waits for no GPU.
         valid = sum(int(batch.n_valid) for batch in micro_batches)
@@ -115,6 +120,8 @@ class Trainer:
 
     def end_step(self, step: Step, loss_sum: Tensor, grad_norm: Tensor, lr_factor: float) -> None:
         """Count a step, take its numbers, and write down what is due."""
+        self.meter.stop_step()
+        comm_share = self.profiler.end(step.number)
         config, progress = self.config, self.progress
         progress.step, progress.n = step.number, self.ramp.used(step.number)
         tokens = step.span.size * self.packed.sequence_length
@@ -128,7 +135,9 @@ class Trainer:
                 grad_norm=grad_norm,
                 lr=lr_factor * config.optim.lr,
                 flops=step_flops(config.model, self.packed.vocab_size, tokens, step.pairs),
+                full_flops=full_flops(config.model, self.packed.vocab_size, tokens, step.span.length),
                 data_wait=step.data_wait,
+                comm_share=comm_share,
             )
         )
         # A range of steps in the ledger has one batch size.

@@ -101,10 +101,18 @@ class TrainConfig:
     weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
     compile: bool | None = None
     """torch.compile of each block; null: on CUDA yes, on the CPU no (it needs a C++ compiler there)."""
-    activation_checkpointing: Literal["none", "full", "selective"] = "none"
-    """What is recomputed in the backward pass."""
+    activation_checkpointing: Literal["none", "full", "selective", "budget"] = "none"
+    """What is recomputed in the backward pass: nothing; all of a block; all but linear layers and attention; what does not
+    fit into `activation_budget`, the cheapest per byte first."""
+    activation_budget: float = 0.5
+    """Share of the activation memory of `none` that `activation_checkpointing=budget` keeps; 0 is `full`."""
+    activation_offload: bool = False
+    """Inputs of blocks wait for the backward pass in the host's memory; CUDA, with activation_checkpointing=full."""
     loss_chunk_tokens: int = 2048
     """Tokens whose logits exist at a time in the loss, on the CPU fewer, so that they stay in cache; 0: all."""
+    z_loss: float = 0.0
+    """Weight of logsumexp² of each token's logits, added to the loss that is differentiated (PaLM, section 5: 1e-4) and not
+    to the one that is reported; 0: none."""
     eval_every: int = 0
     """Steps between held-out evaluations; 0: at the end only."""
     eval_sequences: int = 64
@@ -229,6 +237,20 @@ class TrackerConfig:
 
 
 @dataclass(frozen=True)
+class ProfileConfig:
+    """Where the time and the memory of chosen steps go; costs nothing at other steps."""
+
+    steps: tuple[int, ...] = ()
+    """Steps (from 1) whose traces and tables are written to `profiles/step-N` of the run directory."""
+    every: int = 0
+    """Steps between measurements of `comm_share`, of which nothing else is kept; 0: at `profile.steps` only."""
+    ranks: tuple[int, ...] = (0,)
+    """Ranks that are traced; empty: all."""
+    memory: bool = False
+    """Also write the allocations of these steps: a snapshot for pytorch.org/memory_viz on CUDA, a table on the CPU."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The run directory."""
 
@@ -266,6 +288,8 @@ class TrainRun:
     """Limits of failure."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     """Trackers."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Traces of chosen steps."""
     seed: int = 0
     """Seed of init and data order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -176,6 +176,19 @@ def series(
     return shown
 
 
+def several_series(
+    rows: Sequence[Row], names: Mapping[str, str], unit: str, scale: float = 1.0
+) -> go.Figure | None:
+    """Metrics of one unit over steps in one chart, by key and name; None where no row has any."""
+    x, shown = column(rows, "step"), figure(220, "step", unit)
+    for i, (key, name) in enumerate(names.items()):
+        y = column(rows, key) * scale
+        if np.isfinite(y).any():
+            shown.add_trace(_line(x, y, name, COLOURS[i % len(COLOURS)]))
+    shown.update_yaxes(rangemode="tozero")
+    return shown if shown.data else None
+
+
 def heldout_by_source(evals: Sequence[Row]) -> go.Figure | None:
     """Held-out bits per byte of each source over steps; None with fewer than two evaluated steps."""
     steps = by_step(evals)

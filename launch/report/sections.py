@@ -49,13 +49,41 @@ def training(record: Record) -> Section:
             missing=f"No row of metrics.jsonl has a number in `{key}`.",
         )
 
+    def several(names: Mapping[str, str], title: str, unit: str, scale: float) -> str:
+        return chart(
+            charts.several_series(rows, names, unit, scale),
+            title,
+            missing=f"No row of metrics.jsonl has a number in {', '.join(f'`{n}`' for n in names)}.",
+        )
+
+    if any(r.get("comm_share") is not None for r in rows):
+        shares = chart(
+            charts.series(rows, "comm_share", "% of the step", 100, colour=charts.COLOURS[6]),
+            "Waiting for communication",
+            "Time in which rank 0 did nothing but communicate, at the steps that were traced",
+        )
+    else:
+        shares = ""
     body += grid(
         card("grad_norm", "Gradient norm", "norm before clipping", 1, True, 1),
         card("lr", "Learning rate", "learning rate", 1, False, 4),
         card("tokens_per_second", "Throughput", "tokens per second", 1, False, 0),
-        card("mfu", "Model FLOPs utilisation", "% of the peak", 100, False, 2),
-        card("memory", "Memory high-water mark", "GiB a rank", 2**-30, False, 5),
+        card("tokens_per_second_device", "Throughput of a device", "tokens per second", 1, False, 0),
+        card("tflops", "Useful arithmetic of a device", "TFLOP/s", 1, False, 2),
+        several(
+            {"mfu": "document-aware", "mfu_full": "full attention (PaLM)"},
+            "Model FLOPs utilisation",
+            "% of the peak",
+            100,
+        ),
+        several(
+            {"memory": "highest so far", "memory_interval": "highest since the row before", "resident": "resident"},
+            "Memory of rank 0",
+            "GiB",
+            2**-30,
+        ),
         card("data_wait", "Wait for data", "ms a step", 1000, False, 3),
+        *([shares] if shares else []),
     )
     return Section("training", "Training", body)
 

@@ -32,6 +32,8 @@ MAY_CHANGE = (
     "train.micro_batch_size",
     "train.compile",
     "train.activation_checkpointing",
+    "train.activation_budget",
+    "train.activation_offload",
     "train.loss_chunk_tokens",
     "train.eval_every",
     "train.eval_sequences",
@@ -44,8 +46,10 @@ MAY_CHANGE = (
     "checkpoint",
     "resilience",
     "tracker",
+    "profile",
     "run",
     "device",
+    "accelerator",
 )
 """Keys that may differ between a checkpoint and the run that continues it: the length of the run, where and how fast
 it computes, and how it is watched. `data.path` may move, because the dataset is known by its hashes."""

@@ -42,11 +42,12 @@ class Console:
             if log_now:
                 self._bar.set_postfix_str(f"loss {row['loss']:.4f}, {_rate(row['tokens_per_second'])}")
         elif log_now and self.shown:
-            mfu = f"{100 * row['mfu']:.1f}% MFU" if row["mfu"] is not None else ""
+            mfu = f" ({row['mfu']:.1%} MFU)" if row["mfu"] is not None else ""
+            comm = f"  communication {row['comm_share']:.1%}" if row["comm_share"] is not None else ""
             print(
                 f"step {row['step']:>7}/{total}  loss {row['loss']:.4f}  grad norm {row['grad_norm']:.3f}  "
-                f"lr {row['lr']:.2e}  {_rate(row['tokens_per_second'])}  {mfu}  "
-                f"{row['memory'] / 2**30:.2f} GiB  data wait {1000 * row['data_wait']:.0f} ms",
+                f"lr {row['lr']:.2e}  {_rate(row['tokens_per_second'])}  {row['tflops']:.3g} TFLOP/s{mfu}  "
+                f"{row['memory_interval'] / 2**30:.2f} GiB  data wait {1000 * row['data_wait']:.0f} ms{comm}",
                 flush=True,
             )
 

@@ -26,7 +26,7 @@ PEAKS = (
     ("RTX 4090", 165e12, 82.6e12, 1.3e12),
     ("MI300X", 1307e12, 163e12, 163e12),
 )
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+DTYPES = {"bf16": torch.bfloat16, "bf16_pure": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 
 
 def matmul_parameters(model: ModelConfig, vocab_size: int) -> int:
@@ -43,12 +43,22 @@ def attention_pairs(cu_seqlens: Tensor) -> int:
 
 
 def step_flops(model: ModelConfig, vocab_size: int, tokens: int, pairs: int) -> float:
-    """FLOPs of one forward and backward pass (Chowdhery et al. 2022, PaLM, appendix B).
+    """FLOPs that one forward and backward pass needs: 6 N D + 12 L d P.
 
-    6 a parameter and token, and 12 × layers × width a pair in attention; recomputation does not count. PaLM counts
-    all T² pairs of a sequence; here the pairs that the causal and document masks leave.
+    N: `matmul_parameters`; D: tokens; L: layers; d: width; P: pairs of query and key that the causal and document masks
+    leave (`attention_pairs`). A pair costs 2 d forward for its score and 2 d for its value, twice that backward.
+    Recomputation does not count.
     """
     return 6.0 * matmul_parameters(model, vocab_size) * tokens + 12.0 * model.n_layers * model.dim * pairs
+
+
+def full_flops(model: ModelConfig, vocab_size: int, tokens: int, length: int) -> float:
+    """FLOPs by the usual count (Chowdhery et al. 2022, PaLM, appendix B): 6 N D + 12 L d T D.
+
+    As `step_flops`, but each of the D tokens is paired with all T = `length` tokens of its sequence: neither the causal
+    nor the document mask is taken off. Figures of other trainers are comparable with this one.
+    """
+    return step_flops(model, vocab_size, tokens, tokens * length)
 
 
 def peak_flops(device: torch.device, dtype: str) -> float:
@@ -57,7 +67,7 @@ def peak_flops(device: torch.device, dtype: str) -> float:
         name = torch.cuda.get_device_name(device)
         for known, bf16, fp32, fp64 in PEAKS:
             if known in name:
-                return {"bf16": bf16, "fp32": fp32, "fp64": fp64}[dtype]
+                return {"bf16": bf16, "bf16_pure": bf16, "fp32": fp32, "fp64": fp64}[dtype]
     return measure_peak(device, DTYPES[dtype])
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.profiler import record_function
 
 from pretrain.parallel.pipeline_schedules import (
     SPLIT,
@@ -106,7 +107,8 @@ class Pipeline:
             is_final = final[stage] is event
             if kind == "F":
                 hidden = mail.take("F", stage, micro) if stage else None
-                passes[stage, micro], out = self._forward(stage, micro, hidden, forward)
+                with record_function("forward"):
+                    passes[stage, micro], out = self._forward(stage, micro, hidden, forward)
                 if out is not None:
                     mail.put(event, out)
                 continue
@@ -115,7 +117,8 @@ class Pipeline:
                 grad = mail.take("B", stage, micro) if stage < self.n_stages - 1 else None
                 before_backward(stage, is_final)
                 one.weights.waiting = kind == "I"
-                torch.autograd.backward(one.out, grad)  # type: ignore[arg-type]
+                with record_function("backward"):
+                    torch.autograd.backward(one.out, grad)  # type: ignore[arg-type]
                 if one.hidden is not None:
                     assert one.hidden.grad is not None
                     mail.put(event, one.hidden.grad)
@@ -123,7 +126,8 @@ class Pipeline:
                 one.hidden = None
                 del one.out
             if kind == "W":
-                one.weights.compute()
+                with record_function("backward"):
+                    one.weights.compute()
             if kind != "I":
                 del passes[stage, micro]
                 after_backward(stage, is_final)
@@ -196,7 +200,8 @@ class _Mail:
         """What an action needs; waits where it is on its way."""
         x, work = self._here.pop((kind, stage, micro))
         if work is not None:
-            work.wait()
+            with record_function("communication"):
+                work.wait()
         return x
 
     def post(self, message: Message, shape: tuple[int, ...]) -> None:

@@ -39,7 +39,10 @@ def test_run_writes_what_the_architecture_promises(toy_packed: Path, tmp_path: P
     assert trainer.main(overrides(toy_packed, run_dir, *more)) == 0
     rows = read_metrics(run_dir)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    keys = "step loss tokens batch_size grad_norm lr perplexity tokens_per_second mfu memory data_wait step_time time"
+    keys = (
+        "step loss tokens batch_size grad_norm lr perplexity tokens_per_second tokens_per_second_device tflops mfu "
+        "mfu_full memory memory_interval resident data_wait comm_share step_time time"
+    )
     assert all(list(row) == keys.split() for row in rows)
     # Valid tokens: those that end a document are not counted.
     assert all(200 < row["tokens"] <= 256 for row in rows)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
 
 from configs import edge
 from configs.schema.train import ModelConfig, TrainRun
-from pretrain.metrics.flops import attention_pairs, matmul_parameters, peak_flops, step_flops
+from pretrain.metrics.flops import (
+    attention_pairs,
+    full_flops,
+    matmul_parameters,
+    peak_flops,
+    step_flops,
+)
 from pretrain.metrics.meter import Meter, StepNumbers
 from pretrain.model.llama import Llama
 
@@ -40,17 +47,69 @@ def test_flops_of_llama_3_8b_are_those_of_the_report() -> None:
 
 def test_peak_of_the_cpu_is_measured() -> None:
     assert 1e9 < peak_flops(torch.device("cpu"), "fp32") < 1e14
+    assert peak_flops(torch.device("cpu"), "bf16_pure") > 1e9
+
+
+def test_the_full_count_pairs_every_token_with_its_whole_sequence() -> None:
+    model = edge.load_group("model", "8b", ModelConfig)
+    tokens, length = 4 * 8192, 8192
+    aware = step_flops(model, 128_256, tokens, 4 * length * (length + 1) // 2)
+    # The causal mask leaves half of the pairs, and one more on the diagonal.
+    attention = 12.0 * 32 * 4096 * tokens * (length - (length + 1) / 2)
+    assert full_flops(model, 128_256, tokens, length) - aware == pytest.approx(attention)
 
 
 def test_rows_have_all_keys_and_their_meaning() -> None:
-    meter = Meter(torch.device("cpu"), peak=1e9, tokens_per_step=256)
-    meter.add(StepNumbers(3, torch.tensor(400.0), 200, torch.tensor(0.5), 1e-3, 1e8, 0.01, 0.5))
+    meter = Meter(torch.device("cpu"), peak=1e9, devices=2)
+    meter.start_step()
+    time.sleep(0.05)
+    meter.stop_step()
+    meter.add(
+        StepNumbers(
+            step=3,
+            batch_size=4,
+            batch_tokens=256,
+            loss_sum=torch.tensor(400.0),
+            tokens=200,
+            grad_norm=torch.tensor(0.5),
+            lr=1e-3,
+            flops=1e8,
+            full_flops=2e8,
+            data_wait=0.01,
+            comm_share=0.25,
+        )
+    )
     (row,) = meter.flush()
-    assert row["step"] == 3 and row["loss"] == 2.0 and row["tokens"] == 200
+    assert row["step"] == 3 and row["loss"] == 2.0 and row["tokens"] == 200 and row["batch_size"] == 4
     assert row["perplexity"] == pytest.approx(math.exp(2.0))
-    assert row["tokens_per_second"] == 512 and row["mfu"] == pytest.approx(0.2)
-    assert row["memory"] > 10 * 2**20 and row["data_wait"] == 0.01 and row["step_time"] == 0.5
+    seconds = row["step_time"]
+    assert seconds >= 0.05 and row["tokens_per_second"] == pytest.approx(256 / seconds)
+    assert row["tokens_per_second_device"] == pytest.approx(128 / seconds)
+    # Each of two devices does half of 1e8, of the 1e9 a second that it could.
+    assert row["tflops"] == pytest.approx(0.5e8 / seconds / 1e12)
+    assert row["mfu"] == pytest.approx(0.05 / seconds) and row["mfu_full"] == pytest.approx(2 * row["mfu"])
+    assert row["data_wait"] == 0.01 and row["comm_share"] == 0.25
+    assert 10 * 2**20 < row["resident"] <= row["memory_interval"] <= row["memory"]
     assert meter.flush() == []
+
+
+def test_memory_of_an_interval_forgets_what_was_freed_before_it() -> None:
+    def interval() -> dict[str, int]:
+        meter.start_step()
+        meter.stop_step()
+        numbers = StepNumbers(1, 1, 1, torch.tensor(1.0), 1, torch.tensor(1.0), 1.0, 1.0, 1.0, 0.0)
+        meter.add(numbers)
+        return meter.flush()[0]
+
+    meter = Meter(torch.device("cpu"), peak=0)
+    interval()
+    block = torch.ones(64 * 2**20, dtype=torch.uint8)
+    with_block = interval()
+    del block
+    interval()  # begins while the block's peak is still that of the interval
+    without = interval()
+    assert with_block["memory_interval"] - without["memory_interval"] > 48 * 2**20
+    assert without["memory"] >= with_block["memory"] and without["mfu"] is None
 
 
 @pytest.mark.parametrize(
