@@ -34,6 +34,7 @@ from pretrain.parallel.compiled import check as check_compiled
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.mesh import build_mesh
+from pretrain.profiler import check as check_profile
 from pretrain.resilience import Heartbeat
 
 
@@ -80,6 +81,7 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)
+    check_profile(config.profile, world_size)
     check_compiled(train, config.parallel, device_type(config.device))
     for key, value in (
         ("checkpoint.every", config.checkpoint.every),
