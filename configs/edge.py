@@ -12,9 +12,10 @@ import itertools
 import os
 import re
 import sys
+import time
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 T = TypeVar("T")
+# Fills in composed values that follow from others, given what was set: dotted key → the override that set it.
+Derive = Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]
 
 # Values of these keys are what a person wrote (text, addresses, globs): they are quoted for Hydra's grammar.
 # Paths may hold ${key}, so that the runs of a sweep get folders of their own; in text it is text.
@@ -275,9 +278,44 @@ def _readable(error: Exception, overrides: Sequence[str], schema: type | None) -
     return " ".join(text.split())
 
 
-def load(config: str, schema: type[T], overrides: Sequence[str] = ()) -> T:
-    """Compose `configs/<config>.yaml` with overrides and build its dataclass."""
-    return build(schema, compose(config, overrides, schema))
+def load(config: str, schema: type[T], overrides: Sequence[str] = (), derive: Derive | None = None) -> T:
+    """Compose `configs/<config>.yaml` with overrides, let `derive` fill in what follows, and build its dataclass."""
+    data = compose(config, overrides, schema)
+    return build(schema, data if derive is None else derive(data, set_by(overrides)))
+
+
+def set_by(overrides: Sequence[str]) -> dict[str, str]:
+    """What overrides set: dotted key → override, for keys themselves and for those of a chosen option's file.
+
+    An option of a group counts as having set its group's name too, so that `model=8b` stands under `model`.
+    """
+    keys: dict[str, str] = {}
+    single: dict[str, str] = {}  # these win, wherever they stand
+    for text in overrides:
+        parsed = OverridesParser.create().parse_override(_quote(text))
+        name = (parsed.key_or_group or "").split("@")[0]
+        if name in groups() and isinstance(option := parsed.value(), str):
+            _set_by_option(name, option, text, keys)
+        else:
+            single[name] = text
+    return keys | single
+
+
+def _set_by_option(group: str, option: str, override: str, keys: dict[str, str]) -> None:
+    path = Path(__file__).parent / group / f"{option}.yaml"
+    data = yaml.safe_load(path.read_text()) if path.is_file() else None
+    for default in (data or {}).pop("defaults", []):
+        for inner, chosen in default.items() if isinstance(default, dict) else ():
+            _set_by_option(inner.removeprefix("override").strip().lstrip("/"), chosen, override, keys)
+    prefix = "" if group == "experiment" else group
+
+    def walk(value: Any, where: str) -> None:
+        if where:
+            keys[where] = override
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            walk(inner, f"{where}.{key}" if where else str(key))
+
+    walk(data or {}, prefix)
 
 
 def load_group(group: str, option: str, schema: type[T]) -> T:
@@ -323,6 +361,7 @@ def main(
     function: Callable[[T], int | None],
     doc: str,
     argv: Sequence[str] | None = None,
+    derive: Derive | None = None,
 ) -> int:
     """Run a verb: `function` gets the resolved dataclass; a ConfigError becomes one line and exit status 2.
 
@@ -334,26 +373,36 @@ def main(
         print(help_text(config, schema, doc))
         return 0
     if any(a.split("=")[0] in HYDRA_FLAGS for a in arguments):
-        return _hydra_main(config, schema, function, arguments)
+        return _hydra_main(config, schema, function, arguments, derive)
     try:
-        resolved = load(config, schema, arguments)
+        resolved = load(config, schema, arguments, derive)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            # Under torchrun the first rank of the node finds the same: it tells, leaves, and this process is ended. One
+            # that is still here then has an error of its own.
+            time.sleep(10)
+        print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     return function(resolved) or 0
 
 
 def _hydra_main(
-    config: str, schema: type[T], function: Callable[[T], int | None], arguments: list[str]
+    config: str,
+    schema: type[T],
+    function: Callable[[T], int | None],
+    arguments: list[str],
+    derive: Derive | None,
 ) -> int:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     codes = []
 
     def task(cfg: DictConfig) -> None:
-        codes.append(
-            function(build(schema, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))) or 0
-        )
+        data = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+        if derive is not None:
+            data = derive(data, set_by([o.lstrip("+") for o in HydraConfig.get().overrides.task]))
+        codes.append(function(build(schema, data)) or 0)
 
     saved, overrides = sys.argv, []
     # Hydra then raises what goes wrong, instead of printing it and leaving.

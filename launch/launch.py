@@ -88,7 +88,9 @@ def check(config: LaunchRun) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return edge.main("launch", LaunchRun, run, __doc__, argv)
+    from pretrain.sizing.fill import for_cluster
+
+    return edge.main("launch", LaunchRun, run, __doc__, argv, derive=for_cluster)
 
 
 if __name__ == "__main__":

@@ -86,29 +86,34 @@ def is_tied(size: float, vocab_size: int, dim: int) -> bool:
     return 2 * vocab_size * dim > 0.2 * size
 
 
-def shape(size: float, vocab_size: int, sequence_length: int = 8192) -> ModelConfig:
+def shape(
+    size: float, vocab_size: int, sequence_length: int = 8192, tolerance: float = TOLERANCE
+) -> ModelConfig:
     """The model whose parameters are nearest to `size` and whose proportions are nearest to the published ones.
 
     Args:
         size: parameters, embedding and head included.
         vocab_size: rows of the embedding.
         sequence_length: tokens; the model's maximum is this, but at least 8,192.
+        tolerance: share of the size by which a model may differ from it.
 
     Raises:
-        ConfigError: no model comes within 5%, which happens where the embedding is most of it; names the nearest sizes.
+        ConfigError: no model comes that near, which happens where the embedding is most of it; names the nearest sizes.
     """
     found = [c for dim in WIDTHS for c in _candidates(size, vocab_size, dim)]
     best = min(found, key=lambda candidate: candidate.cost)
     if abs(best.parameters / size - 1) > TOLERANCE:
+        best = min(found, key=lambda candidate: abs(math.log(candidate.parameters / size)))
+    if abs(best.parameters / size - 1) > tolerance:
         below = [c.parameters for c in found if c.parameters < size]
         above = [c.parameters for c in found if c.parameters > size]
         near = " or ".join(
             format_size(n) for n in ([max(below)] if below else []) + ([min(above)] if above else [])
         )
         raise ConfigError(
-            f"`model.size` is {format_size(size)}, which no shape meets within {TOLERANCE:.0%}, because the embedding of "
-            f"{vocab_size:,} words alone takes {vocab_size:,} parameters for each unit of width; the nearest sizes are "
-            f"{near}, or pack with a smaller vocabulary (tokenizer=small has 4,096 words)"
+            f"`model.size` is {format_size(size)}, which no shape meets within {tolerance:.0%}: widths come in steps of "
+            f"64, and an embedding of {vocab_size:,} words grows by {format_size(64 * vocab_size)} with each; the nearest "
+            f"sizes are {near}, or pack with a smaller vocabulary (tokenizer=small has 4,096 words)"
         )
     heads = best.dim // head_width(best.dim)
     return ModelConfig(

@@ -26,6 +26,8 @@ CONFIGS = {
     "export": train.ExportRun,
     "import": train.ImportRun,
     "report": train.ReportRun,
+    "size": train.PlanRun,
+    "plan": train.PlanRun,
 }
 NEEDED = ["data.path=d", "run.dir=r"]
 

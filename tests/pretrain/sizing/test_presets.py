@@ -83,8 +83,12 @@ def test_the_ladder_keeps_its_proportions(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "theta", "context", "factor"),
-    [("llama1_7b", 1e4, 2048, None), ("8b", 5e5, 8192, None), ("llama31_8b", 5e5, 131072, 8.0)]
-    + [("llama32_1b", 5e5, 131072, 32.0)],
+    [
+        ("llama1_7b", 1e4, 2048, None),
+        ("8b", 5e5, 8192, None),
+        ("llama31_8b", 5e5, 131072, 8.0),
+        ("llama32_1b", 5e5, 131072, 32.0),
+    ],
 )
 def test_positions_are_those_of_the_published_models(
     name: str, theta: float, context: int, factor: float | None
@@ -129,7 +133,7 @@ def test_every_experiment_composes(name: str) -> None:
 def test_the_batch_of_llama_3_405b_grows_as_published() -> None:
     config = edge.load("train", TrainRun, ["data.path=d", "run.dir=r", "experiment=llama3_405b"])
     ramp = Ramp(config.data.phases, config.train.global_batch_size, 8192)
-    first, second, third = ramp.stretches
+    _, second, third = ramp.stretches
     assert [s.size * 8192 for s in ramp.stretches] == [2**22, 2**23, 2**24]
     assert [s.length for s in ramp.stretches] == [4096, 8192, 8192]
     assert second.n * 8192 == pytest.approx(252e6, rel=0.01) and third.n * 8192 == pytest.approx(

@@ -1,0 +1,100 @@
+"""What a run would take, before there is a cluster: memory, communication and time of a rank, by arithmetic.
+
+Takes every key of `arriero train` and `cluster`; the world is cluster.nodes × cluster.nproc. With `model.size` or
+`budget` the rest is derived first, as in `arriero size`. `probe=true` then builds one rank of the fullest pipeline stage
+with the trainer's own code, in a process group that is only pretended and with tensors that hold no data, runs one
+forward and backward pass, and counts.
+
+Examples:
+
+    # Llama 3 405B on 16,384 H100, as in table 4 of the report
+    arriero plan model=405b parallel=405b_8k cluster.nodes=2048 cluster.nproc=8 accelerator=h100 \\
+        train.global_batch_size=2048 train.activation_checkpointing=full parallel.reshard_after_forward=false
+
+    # an 8B on 64 GPUs in sequences of 8,192
+    arriero plan model=8b cluster.nodes=8 cluster.nproc=8 accelerator=h100 train.global_batch_size=512 parallel.tp=2
+
+    # what a budget buys, and what it takes
+    arriero plan budget=1e22 cluster.nodes=4 cluster.nproc=8 accelerator=h200
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs import edge
+from configs.schema.train import PlanRun
+from pretrain.parallel.layout import Layout
+from pretrain.sizing import fill
+from pretrain.sizing.footprint import USABLE, Footprint, footprint
+from pretrain.sizing.shape import flops_per_token, format_size, parameters
+
+GB = 1e9
+
+
+def run(config: PlanRun) -> int:
+    """Check the layout and print the plan; returns the exit status, 1 where it does not fit."""
+    data = edge.to_dict(config)
+    vocab_size, length = fill.dataset(data)
+    accelerator = fill.accelerator_of(data, fill.cluster_of(data)[1]())
+    world_size = config.cluster.nodes * config.cluster.nproc
+    layout = Layout.check(config.parallel, config.train, config.model, vocab_size, world_size)
+    taken = footprint(
+        config.model, vocab_size, config.parallel, config.train, layout, length, accelerator, config.optim
+    )
+    total = parameters(config.model, vocab_size)
+    tokens = config.train.global_batch_size * length
+    print(
+        f"{config.model.name}: {format_size(total)} parameters ({total:,}), {vocab_size:,} words; "
+        f"{world_size:,} ranks = pp {layout.pp} × dp_replicate {layout.dp_replicate} × dp_shard {layout.dp_shard} × cp "
+        f"{layout.cp} × tp {layout.tp}; {layout.micro_batches} micro-batches of {config.train.micro_batch_size} × "
+        f"{length:,} tokens a step, {tokens / 1e6:.3g}M tokens in all\n"
+    )
+    print(table(taken, accelerator.memory))
+    steps, per_token = config.train.steps, flops_per_token(config.model, vocab_size, length)
+    compute, hours = per_token * tokens * steps, taken.seconds * steps / 3600
+    print(
+        f"\n{taken.seconds:.3g} s a step (estimated), {taken.flops / taken.seconds / 1e12:.0f} TFLOP/s a rank, MFU "
+        f"{taken.mfu:.1%}; pipeline bubble {taken.bubble:.1%}\n"
+        f"{steps:,} steps: {tokens * steps:.3g} tokens, {compute:.3g} FLOPs, {hours:.4g} hours, "
+        f"{hours * world_size:.3g} device hours; a checkpoint has {3 * total * 4 / GB:,.3g} GB"
+    )
+    fits = taken.memory <= USABLE * accelerator.memory
+    if not fits:
+        print(
+            f"error: {taken.memory / GB:.0f} GB a rank do not fit: {USABLE:.0%} of a device are "
+            f"{USABLE * accelerator.memory / GB:.0f} GB; raise parallel.tp or parallel.pp, recompute "
+            "(train.activation_checkpointing=full), lower train.micro_batch_size, or use more ranks",
+            file=sys.stderr,
+        )
+    return 0 if fits else 1
+
+
+def table(taken: Footprint, memory: float) -> str:
+    """Memory and communication as text."""
+    held = ("parameters", "gradients", "optimizer", "gathered", "activations", "loss")
+    lines = [f"Memory of a rank of stage {taken.stage}, GB"]
+    lines += [f"  {name:<12}{getattr(taken, name) / GB:8.2f}" for name in held]
+    lines += [f"  {'in all':<12}{taken.memory / GB:8.2f} of {memory / GB:.0f}"]
+    lines += ["Sent by a rank in a step, GB"]
+    names = {"tp": "tensor", "cp": "context", "fsdp": "weights", "replicate": "replicas", "pp": "pipeline"}
+    lines += [f"  {name:<12}{getattr(taken, 'sent_' + key) / GB:8.2f}" for key, name in names.items()]
+    return "\n".join(lines)
+
+
+def derive(data: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The dial, for the ranks of `cluster`."""
+    return fill.for_cluster(data, chosen)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`arriero plan`."""
+    return edge.main("plan", PlanRun, run, __doc__ or "", argv, derive=derive)
+
+
+if __name__ == "__main__":
+    from launch.cli import guarded
+
+    sys.exit(guarded(main))

@@ -1,0 +1,261 @@
+"""What a training step takes on one rank: memory, communication, time. Arithmetic only, in microseconds; no torch.
+
+`pretrain.sizing.probe` runs the real model on fake tensors, and a test holds the two together.
+
+Shape letters: s tokens of a micro-batch on this rank, d model width, f feed-forward width, k width of keys or of values,
+v vocabulary, t tensor-parallel ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, TrainConfig
+from pretrain.parallel.layout import Layout, stage_layers
+from pretrain.sizing.shape import flops_per_token
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What a device can do, from its vendor's data sheet."""
+
+    memory: float
+    """Bytes."""
+    peak: float
+    """Dense bf16 FLOP/s."""
+    link: float
+    """Bytes/s that one device sends to others of its node."""
+    network: float
+    """Bytes/s that one device sends to other nodes."""
+    per_node: int = 8
+    """Devices that share the fast link."""
+
+
+ACCELERATORS = {
+    "a100": Accelerator(80e9, 312e12, 300e9, 25e9),
+    "h100": Accelerator(80e9, 989e12, 450e9, 50e9),
+    "h200": Accelerator(141e9, 989e12, 450e9, 50e9),
+    "b200": Accelerator(180e9, 2250e12, 900e9, 50e9),
+    "cpu": Accelerator(16e9, 0.3e12, 10e9, 1e9, 1),
+}
+EFFICIENCY = 0.5
+"""Share of the peak that the kernels of a step reach, communication and bubble apart: fitted to the Llama 3 report's 400
+TFLOP/s on 16,384 H100 at 8K (table 4); its other rows are then predicted."""
+USABLE = 0.9
+"""Share of a device's memory that a plan may use; the rest is the allocator's, CUDA's and NCCL's."""
+BYTES = {"bf16": (2, 4), "bf16_pure": (2, 2), "fp32": (4, 4), "fp64": (8, 8)}
+"""Bytes of a number in compute precision, and of a master weight, a moment or a reduced gradient."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of the fullest rank, bytes that a rank sends in a step, and seconds of a step."""
+
+    parameters: float
+    """Master weights of this rank's shard."""
+    gradients: float
+    """Gradients of the shard, and whole ones that wait for the last micro-batch."""
+    optimizer: float
+    """Moments."""
+    gathered: float
+    """Weights of whole layers in compute precision, while they are used."""
+    activations: float
+    """What the backward pass needs of all micro-batches in flight."""
+    loss: float
+    """Logits of a chunk, and the head's gradient."""
+    stage: int
+    """Pipeline stage of the fullest rank."""
+    sent_tp: float
+    """Bytes a rank sends in a step for tensor and sequence parallelism."""
+    sent_cp: float
+    """… to gather keys and values."""
+    sent_fsdp: float
+    """… to gather weights and scatter gradients."""
+    sent_replicate: float
+    """… to add up gradients of replicas."""
+    sent_pp: float
+    """… to the neighbouring stages."""
+    bubble: float
+    """Time that a rank waits for others, as a share of its own work."""
+    flops: float
+    """FLOPs of a step on one rank, recomputation not counted."""
+    seconds: float
+    """Estimated time of a step."""
+    mfu: float
+    """Estimated model FLOPs utilisation."""
+
+    @property
+    def memory(self) -> float:
+        """Bytes in all."""
+        return (
+            self.parameters + self.gradients + self.optimizer + self.gathered + self.activations + self.loss
+        )
+
+
+def stage_parameters(
+    model: ModelConfig, vocab_size: int, layers: int, first: bool, last: bool, tp: int
+) -> float:
+    """Parameters of a stage on one tensor-parallel rank, before FSDP; norms are whole on each."""
+    k = model.n_kv_heads * (model.dim // model.n_heads)
+    block = (2 * model.dim * (model.dim + k) + 3 * model.dim * model.ffn_dim) / tp + 2 * model.dim
+    table = vocab_size * model.dim / tp
+    tables = (1 if first else 0) + (1 if last and not (model.tied and first) else 0)
+    return layers * block + tables * table + (model.dim if last else 0)
+
+
+def activation_bytes(model: ModelConfig, tokens: float, tp: int, recompute: str, element: int) -> float:
+    """Bytes that the backward pass of one block keeps for `tokens` tokens.
+
+    Without recomputation (compare Korthikanti et al. 2022, equation 2): the inputs of both norms, their results, the
+    inputs and the result of attention, and four vectors of the feed-forward. What is gathered over the sequence for a
+    matrix product stays gathered.
+    """
+    d, f = model.dim, model.ffn_dim
+    k = model.n_kv_heads * (d // model.n_heads)
+    if recompute == "full":
+        values = d / tp
+    elif recompute in ("selective", "budget"):
+        # Results of matrix products and of attention. Those before a reduction over ranks are whole.
+        values = (3 * d + 2 * k + 2 * f) / tp + 2 * d
+    else:
+        values = (4 * d + 2 * k + 4 * f) / tp + 2 * d
+    return tokens * values * element
+
+
+def in_flight(schedule: str, stages: int, stage: int, virtual: int, micro_batches: int) -> float:
+    """Micro-batches whose activations a stage holds at the most, as multiples of one through all its layers."""
+    if stages == 1:
+        return 1.0
+    if schedule == "gpipe":
+        return float(micro_batches)
+    if schedule == "1f1b":
+        return float(min(stages - stage, micro_batches))
+    if schedule == "interleaved":
+        # Warm-up of Narayanan et al. 2021, section 2.2, in chunks of 1 / virtual of the stage's layers.
+        chunks = 2 * (stages - stage - 1) + (virtual - 1) * stages + 1
+        return min(float(micro_batches), chunks / virtual)
+    # ZBV (Qi et al. 2024) and DualPipeV hold what 1F1B's first stage holds, on every stage.
+    return float(min(stages, micro_batches))
+
+
+def ring(ranks: int) -> float:
+    """Share of a gathered tensor that a rank sends, in a ring or any other way without waste."""
+    return (ranks - 1) / ranks
+
+
+def bubble_share(schedule: str, stages: int, virtual: int, micro_batches: int) -> float:
+    """Idle time over working time (Llama 3 report, section 3.3.2: (PP − 1) / (V · M))."""
+    if schedule in ("zbv", "dualpipev"):
+        # The backward pass of the weights fills what 1F1B leaves idle, but for a rest of about a third.
+        return (stages - 1) / (3 * 2 * micro_batches)
+    return (stages - 1) / ((virtual if schedule == "interleaved" else 1) * micro_batches)
+
+
+def footprint(
+    model: ModelConfig,
+    vocab_size: int,
+    parallel: ParallelConfig,
+    train: TrainConfig,
+    layout: Layout,
+    sequence_length: int,
+    accelerator: Accelerator,
+    optim: OptimConfig | None = None,
+) -> Footprint:
+    """Memory, communication and time of a step in a checked layout.
+
+    Args:
+        sequence_length: tokens of a row.
+        optim: the optimizer; None: AdamW.
+    """
+    element, master = BYTES[train.dtype]
+    pp, cp, tp, shards = layout.pp, layout.cp, layout.tp, layout.dp_shard * layout.cp
+    micro_batches, schedule = layout.micro_batches, parallel.pp_schedule
+    virtual = parallel.pp_virtual
+    tokens = train.micro_batch_size * sequence_length / cp
+    recompute, d = train.activation_checkpointing, model.dim
+    k = model.n_kv_heads * (d // model.n_heads)
+    head_bytes = vocab_size * d / tp
+
+    def of_stage(stage: int) -> dict[str, float]:
+        first, last = stage == 0, stage == pp - 1
+        layers = len(stage_layers(model.n_layers, pp, stage))
+        whole = stage_parameters(model, vocab_size, layers, first, last, tp)
+        block = stage_parameters(model, vocab_size, 1, False, False, tp)
+        own = whole / shards
+        tables = stage_parameters(model, vocab_size, 0, first, last, tp)
+        if shards == 1:
+            gathered, waiting = whole * element, 0.0
+        elif parallel.reshard_after_forward:
+            # Two blocks (one is fetched ahead), the whole gradient of one, and what is never freed.
+            gathered, waiting = (2 * block + tables) * element, block * (element + master)
+        else:
+            gathered, waiting = (
+                whole * element,
+                whole * master if micro_batches > 1 else block * (element + master),
+            )
+        held = in_flight(schedule, pp, stage, virtual, micro_batches)
+        activations = held * layers * activation_bytes(model, tokens, tp, recompute, element)
+        if recompute != "none":
+            # One block is computed again at a time.
+            activations += activation_bytes(model, tokens, tp, "none", element)
+        loss = 0.0
+        if last:
+            chunk = min(train.loss_chunk_tokens or tokens, tokens)
+            # Logits in compute precision, fp32 and as a gradient; the head's gradient; the gradient of the hidden state.
+            loss = (
+                chunk * vocab_size / tp * (2 * element + master)
+                + head_bytes * master
+                + 2 * tokens * d * element
+            )
+        moments = 2.0 if optim is None or optim.name == "adamw" else 1.0
+        return {
+            "parameters": own * master,
+            "gradients": own * master + waiting,
+            "optimizer": own * moments * master,
+            "gathered": gathered,
+            "activations": activations,
+            "loss": loss,
+        }
+
+    stages = [of_stage(stage) for stage in range(pp)]
+    fullest = max(range(pp), key=lambda stage: sum(stages[stage].values()))
+
+    layers = -(-model.n_layers // pp)
+    passes = 2 + (recompute == "full")  # forward and backward; full recomputation goes forward twice
+    sent_tp = micro_batches * layers * 4 * passes * ring(tp) * tokens * d * element if tp > 1 else 0.0
+    sent_cp = (
+        micro_batches * layers * passes * ring(cp) * (tokens * cp) * 2 * k / tp * element if cp > 1 else 0.0
+    )
+    whole = stage_parameters(model, vocab_size, layers, pp == 1, True, tp)
+    gathers = 2 * micro_batches if parallel.reshard_after_forward else 1
+    scatters = micro_batches if parallel.reshard_after_forward else 1
+    sent_fsdp = ring(shards) * whole * (gathers * element + scatters * master)
+    sent_replicate = 2 * ring(layout.dp_replicate) * whole / shards * master
+    hops = 2 * (virtual if schedule == "interleaved" else 2 if schedule in ("zbv", "dualpipev") else 1)
+    sent_pp = micro_batches * hops * tokens / tp * d * element if pp > 1 else 0.0
+
+    all_tokens = train.global_batch_size * sequence_length
+    flops = flops_per_token(model, vocab_size, sequence_length) * all_tokens / layout.world_size
+    again = {"full": 4 / 3, "selective": 1.03, "budget": 1.1}.get(recompute, 1.0)
+    compute = flops * again / (accelerator.peak * EFFICIENCY)
+    # Tensor parallelism stands between the matrix products; weights and gradients travel meanwhile.
+    within = accelerator.link if tp <= accelerator.per_node else accelerator.network
+    around = accelerator.link if layout.world_size <= accelerator.per_node else accelerator.network
+    near = accelerator.link if tp * cp <= accelerator.per_node else accelerator.network
+    exposed = sent_tp / within + sent_cp / near
+    hidden = (sent_fsdp + sent_replicate) / around
+    bubble = bubble_share(schedule, pp, virtual, micro_batches) if pp > 1 else 0.0
+    seconds = max((compute + exposed) * (1 + bubble), hidden) + 0.05 * min(compute, hidden)
+    return Footprint(
+        **stages[fullest],
+        stage=fullest,
+        sent_tp=sent_tp,
+        sent_cp=sent_cp,
+        sent_fsdp=sent_fsdp,
+        sent_replicate=sent_replicate,
+        sent_pp=sent_pp,
+        bubble=bubble,
+        flops=flops,
+        seconds=seconds,
+        mfu=flops / (accelerator.peak * seconds),
+    )
