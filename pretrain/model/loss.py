@@ -6,7 +6,7 @@ computed twice. Softmax and sums are fp32 (fp64 for fp64), whatever the precisio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -18,19 +18,24 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 IGNORED = -100
 
 
-def linear_cross_entropy(x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chunk_tokens: int) -> Tensor:
-    """Sum of the losses of all labels that are not ignored, fp64 scalar; differentiable once.
+def linear_cross_entropy(
+    x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chunk_tokens: int, z_loss: float = 0.0
+) -> Tensor:
+    """Sum of the cross-entropies of all labels that are not ignored, fp64 scalar; differentiable once.
 
     Args:
-        x_bsd: hidden state; of this rank's share of the sequence where `weight_vd` is a DTensor.
+        x_bsd: hidden state; of this rank's share of the sequence where `weight_vd` is a DTensor. Products are computed
+            in its precision.
         weight_vd: the head, or a DTensor split over the vocabulary (Megatron-LM, Shoeybi et al. 2019, section 3).
         labels_bs: int64 of the whole sequence, -100 where ignored.
         chunk_tokens: tokens whose logits exist at a time; 0: all.
+        z_loss: weight of logsumexp² of each token's logits (Chowdhery et al. 2022, "PaLM", section 5), which is added to
+            what the gradients are those of, but not to the value.
     """
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
     chunk = _chunk_size(chunk_tokens, x, weight)
-    return _LinearCrossEntropy.apply(x, weight, labels, chunk, group)  # type: ignore[no-any-return]
+    return _LinearCrossEntropy.apply(x, weight, labels, chunk, z_loss, group)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -38,18 +43,20 @@ def linear_token_losses(x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chu
     """Loss of each token [B, T], fp32 (fp64 for fp64), 0 where ignored; without gradient. Arguments as above."""
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
+    weight = weight.to(x.dtype)
     chunk = _chunk_size(chunk_tokens, x, weight)
-    losses = [
-        _chunk_losses(xc @ weight.mT, lc, group)[0]
-        for xc, lc in zip(x.split(chunk), labels.split(chunk), strict=True)
-    ]
+    logits = x.new_empty(min(chunk, len(x)), len(weight))
+    losses = []
+    for xc, lc in zip(x.split(chunk), labels.split(chunk), strict=True):
+        torch.mm(xc, weight.mT, out=logits[: len(xc)])
+        losses.append(_softmax_in_place(logits[: len(xc)], lc, group).losses)
     return torch.cat(losses).view_as(labels_bs)
 
 
 def linear_logits(x_bsd: Tensor, weight_vd: Tensor) -> Tensor:
     """Logits [B, T, V] in compute precision; whole on every rank where `weight_vd` is split over the vocabulary."""
     x_bsd, weight, group = _local(x_bsd, weight_vd)
-    logits = F.linear(x_bsd, weight)
+    logits = F.linear(x_bsd, weight.to(x_bsd.dtype))
     if group is None:
         return logits
     assert isinstance(weight_vd, DTensor)
@@ -74,38 +81,51 @@ def _local(x_bsd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, dist.Proce
 def _chunk_size(chunk_tokens: int, x: Tensor, weight: Tensor) -> int:
     """Tokens of a chunk; 0 asks for all at once.
 
-    On the CPU the logits of a chunk should stay in cache, about 4 MB in fp32.
+    On the CPU the logits of a chunk should stay in cache, about 4 MB in fp32; but each chunk also reads and writes the
+    whole gradient of the weight, which less than 256 tokens do not pay for.
     """
     if not chunk_tokens:
-        return len(x)
-    return chunk_tokens if x.is_cuda else min(chunk_tokens, max(128, 2**20 // len(weight)))
+        return max(1, len(x))
+    return chunk_tokens if x.is_cuda else min(chunk_tokens, max(256, 2**20 // len(weight)))
 
 
-def _chunk_losses(
-    logits: Tensor, labels: Tensor, group: dist.ProcessGroup | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Losses [N] of a chunk, with softmax [N, V], local label index [N] and where the label is here [N]."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+class _Chunk(NamedTuple):
+    losses: Tensor
+    """[N], 0 where ignored."""
+    softmax: Tensor
+    """[N, V] over the whole vocabulary, this rank's columns."""
+    logsumexp: Tensor
+    """[N]."""
+    column: Tensor
+    """Of the label among this rank's columns, [N]; any where it is not here."""
+    here: Tensor
+    """Whether the label is not ignored and this rank has it, [N]."""
+
+
+def _softmax_in_place(logits: Tensor, labels: Tensor, group: dist.ProcessGroup | None) -> _Chunk:
+    """What a chunk's logits [N, V] give; they are overwritten where their precision is that of the softmax."""
     valid = labels != IGNORED
-    here = valid
-    index = labels.clamp(min=0)
+    here, index = valid, labels.clamp(min=0)
     if group is not None:
         index = index - dist.get_rank(group) * logits.size(1)
         here = valid & (index >= 0) & (index < logits.size(1))
         index = index.clamp(0, logits.size(1) - 1)
-    highest = logits.amax(dim=1, keepdim=True)
+    exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    target = logits.gather(1, index[:, None]).squeeze(1).to(exact) * here
+    highest = logits.amax(dim=1).to(exact)
+    if logits.dtype == exact:
+        softmax = torch.softmax(logits, dim=1, out=logits)
+    else:
+        softmax = torch.softmax(logits, dim=1, dtype=exact)
+    # The largest probability is at least 1 / V, so its logarithm is exact where those of others may have underflowed.
+    logsumexp = highest - softmax.amax(dim=1).log()
     if group is not None:
-        dist.all_reduce(highest, dist.ReduceOp.MAX, group=group)
-    shifted = logits - highest
-    target = shifted.gather(1, index[:, None]).squeeze(1) * here
-    exponentials = shifted.exp_()
-    total = exponentials.sum(dim=1, keepdim=True)
-    if group is not None:
-        both = torch.stack((total.squeeze(1), target))
-        dist.all_reduce(both, group=group)
-        total, target = both[0, :, None], both[1]
-    losses = torch.where(valid, total.squeeze(1).log() - target, 0.0)
-    return losses, exponentials.div_(total), index, here
+        mine = torch.stack((logsumexp, target))
+        every = torch.empty(dist.get_world_size(group), *mine.shape, dtype=exact, device=mine.device)
+        dist.all_gather_into_tensor(every, mine, group=group)
+        logsumexp, target = every[:, 0].logsumexp(dim=0), every[:, 1].sum(dim=0)
+        softmax.mul_((mine[0] - logsumexp).exp_()[:, None])
+    return _Chunk(torch.where(valid, logsumexp - target, 0.0), softmax, logsumexp, index, here)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -116,34 +136,51 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         labels: Tensor,
         chunk_tokens: int,
+        z_loss: float,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
         loss = torch.zeros((), dtype=torch.float64, device=x.device)
-        x_grad = torch.empty_like(x)
+        master, weight = weight, weight.to(x.dtype)
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x_grad = torch.empty_like(x)
         weight_grad = torch.zeros(weight.shape, dtype=exact, device=x.device)
+        # One buffer for all chunks: a fresh one costs a page fault for every 4 KB.
+        buffer = x.new_empty(min(chunk_tokens, len(x)), len(weight))
         for start in range(0, len(x), chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            losses, softmax, index, here = _chunk_losses(x[chunk] @ weight.mT, labels[chunk], group)
-            loss += losses.sum(dtype=torch.float64)
-            softmax.scatter_add_(1, index[:, None], -here[:, None].to(softmax.dtype))
-            softmax.mul_((labels[chunk] != IGNORED)[:, None])
-            logits_grad = softmax.to(x.dtype)
-            torch.mm(logits_grad, weight, out=x_grad[chunk])
+            part = slice(start, start + chunk_tokens)
+            logits = buffer[: len(labels[part])]
+            torch.mm(x[part], weight.mT, out=logits)
+            chunk = _softmax_in_place(logits, labels[part], group)
+            loss += chunk.losses.sum(dtype=torch.float64)
+            # Row i of the gradient is factor · softmax - one-hot. The factor is taken out of the rows and put into the
+            # narrow sides of the two products.
+            valid = (labels[part] != IGNORED).to(exact)
+            factor = valid
+            if z_loss and x.dtype == exact:
+                factor = valid * (1 + 2 * z_loss * chunk.logsumexp)
+            elif z_loss:
+                # So near 1 that half precision would lose it there.
+                chunk.softmax.mul_((1 + 2 * z_loss * chunk.logsumexp)[:, None])
+            divisor = torch.where(factor == 0, 1.0, factor)
+            chunk.softmax.scatter_add_(1, chunk.column[:, None], -(chunk.here / divisor)[:, None])
+            logits_grad = chunk.softmax.to(x.dtype)
+            factor = factor.to(x.dtype)[:, None]
+            torch.mm(logits_grad, weight, out=x_grad[part])
+            x_grad[part].mul_(factor)
             if exact == x.dtype:
-                weight_grad.addmm_(logits_grad.mT, x[chunk])
+                weight_grad.addmm_(logits_grad.mT, x[part] * factor)
             else:
-                weight_grad += logits_grad.mT @ x[chunk]
-        ctx.save_for_backward(x_grad, weight_grad)
-        ctx.weight_dtype = weight.dtype
+                weight_grad += logits_grad.mT @ (x[part] * factor)
+        ctx.grads = (x_grad, weight_grad.to(master.dtype))
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x_grad, weight_grad = ctx.saved_tensors
-        scale = grad.to(weight_grad.dtype)
-        return (x_grad * scale).to(x_grad.dtype), (weight_grad * scale).to(ctx.weight_dtype), None, None, None
+        # Scaled where they are, and given away: a copy of the weight's gradient may be larger than the logits.
+        x_grad, weight_grad = ctx.grads
+        del ctx.grads
+        return x_grad.mul_(grad), weight_grad.mul_(grad), None, None, None, None
 
 
 def reference_loss(logits_bsv: Tensor, labels_bs: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class StochasticAdamW(torch.optim.Optimizer):
                 if p.grad is not None:
                     self._update(p, group)
 
-    def _update(self, p: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, p: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[p]
         skip = None if self.found_inf is None else self.found_inf.to(p.device).bool()
         state["step"] += 1 if skip is None else ~skip
@@ -63,6 +63,7 @@ class StochasticAdamW(torch.optim.Optimizer):
         rows = local_indices(p, 0).to(p.device, torch.int32)
         columns = local_indices(p, 1).to(p.device, torch.int32) if p.ndim > 1 else rows.new_zeros(1)
         key = _mix(count.to(torch.int32) ^ self._keys[p])
+        assert p.grad is not None
         weight, grad, mean, square = (
             _local(t).view(len(rows), len(columns))
             for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"])

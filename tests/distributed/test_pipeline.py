@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from configs.schema.train import ParallelConfig
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
+from pretrain.model.recompute import Recompute, kept_by_layer
 from pretrain.parallel.zero_bubble import Current, WeightGradients
 
 ONE = ParallelConfig()
@@ -62,8 +63,9 @@ def test_half_precision_gradients_are_accumulated_in_full_precision(schedule: st
 
 
 @pytest.mark.parametrize("recompute", ["none", "full", "selective"])
-def test_the_halves_of_a_backward_pass_are_the_whole_and_compute_nothing_twice(recompute: str) -> None:
-    plain = Llama(MODEL, VOCAB, range(2), first=False, last=False, recompute=recompute)  # type: ignore[arg-type]
+def test_the_halves_of_a_backward_pass_are_the_whole_and_compute_nothing_twice(recompute: Recompute) -> None:
+    kept = kept_by_layer(MODEL, recompute)
+    plain = Llama(MODEL, VOCAB, range(2), first=False, last=False, kept=kept)
     init_weights([plain], 7)
     split, current = copy.deepcopy(plain), Current()
     current.replace_linears(split)

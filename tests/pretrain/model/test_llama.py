@@ -13,7 +13,8 @@ from configs.schema.train import ModelConfig, RopeScalingConfig
 from pretrain.hf import hf_name, to_hf_config
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
-from pretrain.model.loss import reference_loss
+from pretrain.model.loss import linear_cross_entropy, reference_loss
+from pretrain.model.recompute import Recompute, kept_by_layer
 
 MODEL = ModelConfig("tiny", dim=64, n_layers=2, n_heads=4, n_kv_heads=2, ffn_dim=96, init_std=0.1)
 VOCAB, LENGTH = 128, 48
@@ -129,12 +130,15 @@ def test_loss_in_bf16_over_a_large_vocabulary_is_computed_in_fp32() -> None:
     assert abs(ours / expected - 1) < 2e-3
 
 
-@pytest.mark.parametrize("recompute", ["full", "selective"])
-def test_recomputation_changes_no_gradient(recompute: str) -> None:
+@pytest.mark.parametrize(
+    ("recompute", "budget"), [("full", 0), ("selective", 0), ("budget", 0.3), ("budget", 0.7)]
+)
+def test_recomputation_changes_no_gradient(recompute: Recompute, budget: float) -> None:
     tokens, labels, positions, cu = packed()
     results = []
-    for kind in ("none", recompute):
-        m = Llama(MODEL, VOCAB, recompute=kind).double()  # type: ignore[arg-type]
+    kinds: tuple[Recompute, ...] = ("none", recompute)
+    for kind in kinds:
+        m = Llama(MODEL, VOCAB, kept=kept_by_layer(MODEL, kind, budget)).double()
         init_weights([m], 0)
         m(tokens, positions, cu, labels).backward()
         results.append(grads(m))
@@ -155,10 +159,42 @@ def test_selective_recomputation_keeps_products() -> None:
 
     tokens, labels, positions, cu = packed()
     counts = {}
-    for kind in ("none", "selective", "full"):
-        m = Llama(MODEL, VOCAB, recompute=kind).float()  # type: ignore[arg-type]
+    kinds: tuple[Recompute, ...] = ("none", "selective", "full")
+    for kind in kinds:
+        m = Llama(MODEL, VOCAB, kept=kept_by_layer(MODEL, kind)).float()
         init_weights([m], 0)
         with Count() as count:
             m(tokens, positions, cu, labels).backward()
         counts[kind] = count.products
     assert counts["none"] == counts["selective"] < counts["full"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_z_loss_is_in_the_gradients_and_not_in_the_value(dtype: torch.dtype) -> None:
+    weight_of_z, g = 0.3 if dtype == torch.float64 else 1e-2, torch.Generator().manual_seed(0)
+    x = torch.randn(2, 24, 16, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(50, 16, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
+    labels = torch.randint(0, 50, (2, 24), generator=g)
+    labels[0, 3:9] = -100
+
+    def gradients(z_loss: float) -> list[Tensor]:
+        loss = linear_cross_entropy(x, weight, labels, 7, z_loss)
+        torch.testing.assert_close(
+            loss, reference_loss(x.double() @ weight.double().mT, labels), rtol=1e-2, atol=0
+        )
+        return [t.double() for t in torch.autograd.grad(loss / 3, (x, weight))]
+
+    exact = [t.detach().double().requires_grad_() for t in (x, weight)]
+    logits = exact[0] @ exact[1].mT
+    z = logits.logsumexp(-1)[labels >= 0].square().sum()
+    expected = torch.autograd.grad((reference_loss(logits, labels) + weight_of_z * z) / 3, exact)
+    bound = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    for got, one in zip(gradients(weight_of_z), expected, strict=True):
+        assert (got - one).norm() <= bound * one.norm()
+    if dtype == torch.bfloat16:
+        # So small that 1 + 2 z logsumexp is 1 in bf16, and there nevertheless.
+        with_z, without = gradients(1e-4)[1], gradients(0.0)[1]
+        z_alone = torch.autograd.grad(
+            1e-4 * (exact[0] @ exact[1].mT).logsumexp(-1)[labels >= 0].square().sum() / 3, exact
+        )
+        assert (with_z - without).flatten().dot(z_alone[1].flatten()) >= 0.5 * z_alone[1].norm().square()
