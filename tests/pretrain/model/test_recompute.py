@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -39,8 +40,14 @@ def block_and_arguments(kept: Kept, dtype: torch.dtype) -> tuple[Block, Tensor, 
 
 def live_bytes(run: Callable[[], object]) -> int:
     """Bytes that are allocated in `run` and alive while its result is."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        result = run()
+    # What earlier graphs left in cycles would be freed while it counts.
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            result = run()
+    finally:
+        gc.enable()
     del result
     events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
     return sum(event.nbytes() for event in events if event.name() == "[memory]")
