@@ -28,6 +28,11 @@ SIZES: list[dict[str, object]] = [
     {"pp": 2, "cp": 2, "tp": 2},
     {"shard": 8},
 ]
+# Schedules that have two stages on each rank; the ends of the model are on one rank, and on two.
+SCHEDULES: list[dict[str, object]] = [
+    {"pp": 2, "schedule": "zbv"},
+    {"pp": 2, "shard": 2, "schedule": "interleaved"},
+]
 
 
 def layouts(sizes: list[dict[str, object]], **model: object) -> list[Case]:
@@ -72,12 +77,18 @@ def test_saved_in_one_layout_resumed_in_others(tmp_path: Path) -> None:
     assert not (wrong := save_and_resume(cases, pairs, tmp_path)), "\n".join(wrong)
 
 
+def test_saved_under_one_pipeline_schedule_resumed_under_others(tmp_path: Path) -> None:
+    cases = layouts([{"pp": 2}, *SCHEDULES], tied=True)
+    pairs = [(cases[(i + shift) % len(cases)], c) for i, c in enumerate(cases) for shift in (0, 1)]
+    assert not (wrong := save_and_resume(cases, pairs, tmp_path)), "\n".join(wrong)
+
+
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("optim", ["adamw", "muon"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_saved_in_every_layout_resumed_in_every_other(tied: bool, optim: str, tmp_path: Path) -> None:
-    cases = layouts(SIZES, tied=tied, optim=optim)
+    cases = layouts([*SIZES, *SCHEDULES], tied=tied, optim=optim)
     pairs = [(source, target) for source in cases for target in cases]
     assert not (wrong := save_and_resume(cases, pairs, tmp_path)), "\n".join(wrong)
 
