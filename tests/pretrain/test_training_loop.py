@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import shutil
@@ -19,6 +20,7 @@ from pretrain.checkpoint import load_into, newest, open_checkpoint, step_path
 from pretrain.ledger import read_ledger
 from pretrain.parallel.engine import Engine
 from pretrain.rundir import read_evaluations, read_metrics
+from pretrain.trainer import Step, Trainer
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
@@ -196,3 +198,67 @@ def test_full_disk_is_one_error_and_leaves_the_checkpoint_before_it(
     (restored,) = [event for event in events if event["event"] == "restored"]
     assert restored["path"] == whole[0]
     assert [row["step"] for row in read_metrics(run_dir)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_batches_and_sequences_grow_and_a_longer_run_goes_on_the_same(
+    toy_packed: Path, tmp_path: Path
+) -> None:
+    phases = (
+        "data.phases=[{sequences:4,global_batch_size:2,sequence_length:16},{sequences:4,sequence_length:32},"
+        "{global_batch_size:8}]"
+    )
+    more = (phases, "schedule=constant", "train.eval_sequences=1", "checkpoint.every=2", "checkpoint.keep=0")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert trainer.main(overrides(toy_packed, whole, *more, "train.steps=5")) == 0
+    for steps, micro in ((1, 1), (2, 2), (4, 1), (5, 2)):
+        words = (*more, f"train.steps={steps}", f"train.micro_batch_size={micro}")
+        assert trainer.main(overrides(toy_packed, parts, *words)) == 0
+    rows, again = read_metrics(whole), read_metrics(parts)
+    assert [row["batch_size"] for row in rows] == [2, 2, 4, 8, 8] == [row["batch_size"] for row in again]
+    assert [row["tokens"] for row in rows] == [row["tokens"] for row in again]
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in again], rel=1e-6)
+    assert [row["grad_norm"] for row in rows] == pytest.approx([row["grad_norm"] for row in again], rel=1e-5)
+    assert open_checkpoint(newest(parts)[0]).state["n"] == 24
+    for run_dir in (whole, parts):
+        events = [event for event in read_ledger(run_dir) if event["event"] == "step_range"]
+        covered = [(e["first_n"], e["last_n"], e["last_step"] - e["first_step"] + 1) for e in events]
+        assert [c[0] for c in covered] == [0, *(c[1] for c in covered[:-1])] and covered[-1][1] == 24
+        # All steps of a range have one batch size, so that a reader can tell which step consumed a sequence.
+        sizes = {row["step"]: row["batch_size"] for row in rows}
+        assert all(
+            {sizes[step] for step in range(e["first_step"], e["last_step"] + 1)}
+            == {(e["last_n"] - e["first_n"]) // (e["last_step"] - e["first_step"] + 1)}
+            for e in events
+        )
+
+
+def test_batch_sizes_that_change_on_resume_are_refused(
+    toy_packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    more = ("train.steps=1", "train.eval_sequences=1")
+    assert trainer.main(overrides(toy_packed, run_dir, *more)) == 0
+    changed = overrides(toy_packed, run_dir, *more, "data.phases=[{sequences:4},{global_batch_size:8}]")
+    assert trainer.main(changed) == 2
+    assert "`data.phases` is" in capsys.readouterr().err
+
+
+def test_garbage_is_collected_at_the_chosen_steps_and_never_between(
+    toy_packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, collected = Trainer.end_step, {}
+
+    def watched(self: Trainer, step: Step, *arguments: object) -> None:
+        real(self, step, *arguments)  # type: ignore[arg-type]
+        collected[step.number] = [generation["collections"] for generation in gc.get_stats()]
+        # As much as would make Python collect.
+        for _ in range(2000):
+            knot: list[object] = []
+            knot.append(knot)
+
+    monkeypatch.setattr(Trainer, "end_step", watched)
+    words = ("train.steps=7", "train.gc_every=3", "train.eval_sequences=1", "checkpoint.every=100")
+    assert trainer.main(overrides(toy_packed, tmp_path / "run", *words)) == 0
+    changes = [step for step in range(2, 8) if collected[step] != collected[step - 1]]
+    assert changes == [4, 7], "collected after steps 3 and 6"
+    assert gc.isenabled() and gc.get_freeze_count() == 0
