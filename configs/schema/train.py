@@ -99,6 +99,8 @@ class TrainConfig:
     dtype: Literal["bf16", "bf16_pure", "fp32", "fp64"] = "bf16"
     """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
     weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
+    float8: bool = False
+    """Linear layers of the blocks multiply in float8 (torchao), with a scale for each tensor; for dtype bf16."""
     compile: bool | None = None
     """torch.compile of each block; null: on CUDA yes, on the CPU no (it needs a C++ compiler there)."""
     activation_checkpointing: Literal["none", "full", "selective", "budget"] = "none"
@@ -119,6 +121,8 @@ class TrainConfig:
     """Held-out sequences of each stream (source, or source and language) in an evaluation while training."""
     gc_every: int = 50
     """Steps between collections of Python's garbage, on all ranks at the same step; 0: whenever Python does."""
+    dry_run: bool = False
+    """Instead of training, run full steps on the worst batch of each phase, say what they need, and leave no trace."""
     deterministic: bool = False
     """Deterministic CUDA kernels (slower); CPU is deterministic anyway."""
 
@@ -143,6 +147,8 @@ class ParallelConfig:
     """Virtual pipeline stages on each rank: at least 2 for `interleaved`; `zbv` and `dualpipev` always have 2."""
     reshard_after_forward: bool = True
     """FSDP frees full parameters after the forward pass."""
+    cpu_offload: bool = False
+    """Shards of parameters, gradients and optimizer states stay in the host's memory, where the update is computed."""
     async_tp: bool = False
     """Tensor parallelism whose collectives overlap with the matrix products next to them; CUDA, with train.compile."""
 
@@ -186,6 +192,8 @@ class ScheduleConfig:
     """Final learning rate as a share of the peak; 0: annealed to zero."""
     decay_share: float = 0.2
     """Share of the steps over which `wsd` falls."""
+    anneal_steps: int = 0
+    """Last steps, over which the learning rate falls linearly to zero from where the schedule, which ends there, left it."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from configs.edge import ConfigError
 from configs.schema.train import ScheduleConfig
@@ -18,6 +19,13 @@ def check(schedule: ScheduleConfig, steps: int) -> None:
         raise ConfigError(f"`schedule.warmup_steps` must not be negative, but it is {schedule.warmup_steps}")
     if steps < 1:
         raise ConfigError(f"`train.steps` must be at least 1, but it is {steps}")
+    if schedule.anneal_steps < 0:
+        raise ConfigError(f"`schedule.anneal_steps` must not be negative, but it is {schedule.anneal_steps}")
+    if schedule.anneal_steps and schedule.warmup_steps + schedule.anneal_steps > steps:
+        raise ConfigError(
+            f"`schedule.warmup_steps` and `schedule.anneal_steps` are {schedule.warmup_steps} and {schedule.anneal_steps}, "
+            f"more than `train.steps` = {steps} together; lower one of them, or train longer"
+        )
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, steps: int) -> float:
@@ -25,8 +33,15 @@ def lr_factor(schedule: ScheduleConfig, step: int, steps: int) -> float:
 
     Linear warm-up from 0 over `warmup_steps` (its last step has the peak), then cosine (Loshchilov & Hutter 2017,
     equation 5), linear or no decay, which reaches `min_ratio` at the last step; `wsd` (Hu et al. 2024, MiniCPM, section 4)
-    decays linearly over the last `decay_share` of the steps. A run shorter than its warm-up never leaves it.
+    decays linearly over the last `decay_share` of the steps. A run shorter than its warm-up never leaves it. Where
+    there are `anneal_steps`, all of this spans the steps before them, and they fall linearly to zero from its end, as the
+    Llama 3 report's section 3.4.3 does over the last tokens.
     """
+    if schedule.anneal_steps:
+        before = steps - schedule.anneal_steps
+        rest = replace(schedule, anneal_steps=0)
+        left = min(1.0, (steps - step) / schedule.anneal_steps)
+        return left * (lr_factor(rest, min(step, before), before) if before else 1.0)
     if step <= schedule.warmup_steps:
         return step / schedule.warmup_steps
     if schedule.name == "constant":
