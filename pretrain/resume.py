@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
@@ -27,7 +28,8 @@ from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, agreed, device_type, on_rank0, together
 from pretrain.ledger import Ledger
 from pretrain.metrics.records import Records
-from pretrain.optim.optimizer import Optimizer
+from pretrain.model.recompute import check as check_recompute
+from pretrain.optim.optimizer import Optimizer, check_in_backward
 from pretrain.optim.optimizer import check as check_optim
 from pretrain.optim.schedule import check as check_schedule
 from pretrain.parallel.compiled import check as check_compiled
@@ -35,6 +37,7 @@ from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.mesh import build_mesh
 from pretrain.profiler import check as check_profile
+from pretrain.parallel.precision import check as check_precision
 from pretrain.resilience import Heartbeat
 
 
@@ -81,6 +84,8 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)
+    check_recompute(train)
+    check_precision(train, config.parallel, config.optim, model)
     check_profile(config.profile, world_size)
     check_compiled(train, config.parallel, device_type(config.device))
     for key, value in (
@@ -111,6 +116,7 @@ def _check(config: TrainRun, world_size: int) -> Checked:
         )
     ramp = Ramp(config.data.phases, train.global_batch_size, length)
     layouts = [_layout(config, stretch, packed.vocab_size, world_size) for stretch in ramp.stretches]
+    check_in_backward(config, max(layout.micro_batches for layout in layouts))
     plan = DataPlan(packed.manifest, config.data.phases, config.seed)
     plan.check(ramp.used(train.steps))
     return Checked(packed, plan, ramp, layouts[0])
@@ -140,6 +146,17 @@ class Begun:
     progress: Progress
 
 
+def build(config: TrainRun, process: Process, vocab_size: int, mesh: DeviceMesh) -> tuple[Engine, Optimizer]:
+    """The model with its initial weights, and its optimizer; collective."""
+    engine = Engine(
+        config.model, vocab_size, config.parallel, config.train, mesh, process.device, config.seed
+    )
+    optimizer = Optimizer(engine.named_parameters(), config.optim, config.train.dtype, config.seed)
+    if config.optim.in_backward:
+        engine.use_gradients(optimizer.update)
+    return engine, optimizer
+
+
 def begin(
     config: TrainRun,
     process: Process,
@@ -152,15 +169,8 @@ def begin(
     Raises:
         ConfigError: a checkpoint that this run must not continue from.
     """
-    mesh, packed, plan = build_mesh(checked.layout, process.device.type), checked.packed, checked.plan
-
-    def build() -> tuple[Engine, Optimizer]:
-        engine = Engine(
-            config.model, packed.vocab_size, config.parallel, config.train, mesh, process.device, config.seed
-        )
-        return engine, Optimizer(engine.named_parameters(), config.optim, config.train.dtype)
-
-    engine, optimizer = build()
+    mesh, plan = build_mesh(checked.layout, process.device.type), checked.plan
+    engine, optimizer = build(config, process, checked.packed.vocab_size, mesh)
     heartbeat.beat(0, "restoring")
     try:
         progress, plan, passed_over = resume(config, process, engine, optimizer, checked, records.ledger)
@@ -170,7 +180,8 @@ def begin(
         # Nothing is left to walk back to, and parts of a broken checkpoint have been read: begin anew.
         records.console.warn(f"{error}; the run begins again at step 1")
         records.event("restored", 0, n=0, passed_over=[str(error)])
-        (engine, optimizer), progress = build(), Progress()
+        engine, optimizer = build(config, process, checked.packed.vocab_size, mesh)
+        progress = Progress()
         start_from(config, engine)
     return Begun(engine, optimizer, plan, progress)
 

@@ -8,6 +8,7 @@ Examples:
   torchrun --nproc-per-node 2 -m pretrain.train model=debug data.path=out/packed run.dir=runs/a train.steps=200
   arriero train model=4m optim=muon data.path=out/packed run.dir=runs/b train.steps=1000 device=cpu
   torchrun --nproc-per-node 8 -m pretrain.train model=8b parallel.tp=8 data.path=out/packed run.dir=runs/c
+  torchrun --nproc-per-node 8 -m pretrain.train model=8b data.path=out/packed run.dir=runs/c train.dry_run=true
   torchrun --nproc-per-node 8 -m pretrain.train model.size=160m data.path=out/packed run.dir=runs/d   # the rest is derived
 """
 
@@ -20,13 +21,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch.profiler import record_function
-
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
+from pretrain import dry_run
 from pretrain.data import PlanError
 from pretrain.distributed import (
     Process,
@@ -45,6 +44,7 @@ from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with
 from pretrain.resume import begin, check, forget_heartbeats
 from pretrain.rundir import RunLock, prepare
 from pretrain.sizing.fill import in_process
+from pretrain.step import train_step
 from pretrain.trainer import Trainer, TrainingStopped
 
 
@@ -62,15 +62,9 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
         while trainer.progress.step < steps:
             step = trainer.begin_step(global_batches)
             factor = lr_factor(config.schedule, step.number, steps)
-            loss_sum = engine.forward_backward(
-                step.micro_batches, torch.full((), step.n_valid, device=process.device)
+            loss_sum, grad_norm = train_step(
+                config, engine, optimizer, step.micro_batches, step.n_valid, factor
             )
-            with record_function("optimizer"):
-                grad_norm = engine.clip_grad_norm(config.optim.clip)
-                # The data and the schedule move on, whether or not the step is skipped; the host learns it later.
-                skip = ~torch.isfinite(loss_sum + grad_norm) if config.resilience.skip_nonfinite else None
-                optimizer.step(factor, skip)
-                optimizer.zero_grad()
             trainer.end_step(step, loss_sum, grad_norm, factor)
             garbage.at(step.number)
 
@@ -108,6 +102,8 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
 
 def run(config: TrainRun) -> int:
     """Own the run directory and the process group around `train`; returns the exit status, 75 when preempted."""
+    if config.train.dry_run:
+        return dry_run.run(config)
     began, run_dir = time.time(), Path(config.run.dir)
     stop, rank = StopRequest(), int(os.environ.get("RANK", 0))
     records, lock, code = (

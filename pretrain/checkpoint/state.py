@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "train.eval_every",
     "train.eval_sequences",
     "train.gc_every",
+    "train.dry_run",
     "train.deterministic",
     "data.path",
     "data.verify",
