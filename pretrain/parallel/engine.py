@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -24,9 +24,10 @@ from pretrain.model.loss import IGNORED
 from pretrain.model.recompute import kept_by_layer
 from pretrain.parallel import zero_bubble
 from pretrain.parallel.layout import sequence_unit, shape, stage_layers, virtual_stages
-from pretrain.parallel.mesh import single_mesh
+from pretrain.parallel.mesh import limit_waiting, single_mesh
 from pretrain.parallel.pipeline import Pipeline
-from pretrain.parallel.shard import COMPUTE_DTYPES, shard
+from pretrain.parallel.precision import COMPUTE_DTYPES, MASTER_DTYPES
+from pretrain.parallel.shard import shard
 from pretrain.parallel.tied import TiedEmbeddings, local
 
 
@@ -85,7 +86,6 @@ class Engine:
             self.dtype,
         )
         self.last_stage = self.pipeline.n_stages - 1
-        master = torch.float64 if train.dtype == "fp64" else torch.float32
         element, fused_norm = self.dtype.itemsize, device.type == "cuda"
         kept = kept_by_layer(
             model_config, train.activation_checkpointing, train.activation_budget, element, fused_norm
@@ -108,14 +108,16 @@ class Engine:
                     kept=kept,
                     offload=train.activation_offload,
                     z_loss=train.z_loss,
-                ).to(master)
+                ).to(MASTER_DTYPES[train.dtype])
             if self.pipeline.split:
                 self.pipeline.current.replace_linears(part)
             shard(part, self.mesh, train, parallel)
-            part.to_empty(device=device)
+            part.to_empty(device="cpu" if parallel.cpu_offload else device)
             self.parts.append(part)
         self._part_of = dict(zip(self.pipeline.stages, self.parts, strict=True))
         self._tied = TiedEmbeddings(self.pipeline, self.mesh, self.parts) if model_config.tied else None
+        limit_waiting()
+        self._used_squares = torch.zeros((), dtype=torch.float64, device=device)
         init_weights(self.parts, seed)
 
     def forward_backward(self, micro_batches: list[Batch], n_valid: Tensor) -> Tensor:
@@ -194,25 +196,41 @@ class Engine:
             The norm before, fp64 scalar, the same on every rank; not finite if any gradient is not (then the
             gradients are worthless, clipped or not).
         """
-        squares = torch.zeros((), dtype=torch.float64, device=self.device)
+        squares, self._used_squares = self._used_squares, torch.zeros_like(self._used_squares)
         grads = []
-        copy = None if self._tied is None else self._tied.copy
         for _, p in self.named_parameters():
-            if p.grad is None:
-                continue
-            grad = local(p.grad)
-            grads.append(grad)
-            if p is not copy and grad.numel():
-                norm = torch.linalg.vector_norm(
-                    grad, dtype=torch.float64 if grad.dtype == torch.float64 else torch.float32
-                )
-                squares += norm.double().square() / _holders(p)
+            if p.grad is not None:
+                grads.append(local(p.grad))
+                squares += self._square(p)
         dist.all_reduce(squares)
         norm = squares.sqrt()
         if max_norm > 0 and grads:
             factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_(grads, factor.to(grads[0].dtype))
+            torch._foreach_mul_(grads, factor.to(grads[0]))
         return norm
+
+    def use_gradients(self, use: Callable[[nn.Parameter], None]) -> None:
+        """From now on, call `use` with each parameter in the backward pass, as soon as its gradient of the micro-batch is
+        complete, and drop the gradient after that. `clip_grad_norm` counts it nevertheless."""
+
+        @torch.no_grad()
+        def take(p: nn.Parameter) -> None:
+            self._used_squares += self._square(p)
+            use(p)
+            p.grad = None
+
+        for _, p in self.named_parameters():
+            p.register_post_accumulate_grad_hook(take)  # type: ignore[arg-type]
+
+    def _square(self, p: nn.Parameter) -> Tensor:
+        """This rank's share of the squared norm of a gradient, fp64 scalar on the device."""
+        assert p.grad is not None
+        grad = local(p.grad)
+        if (self._tied is not None and p is self._tied.copy) or not grad.numel():
+            return torch.zeros((), dtype=torch.float64, device=self.device)
+        exact = torch.float64 if grad.dtype == torch.float64 else torch.float32
+        norm = torch.linalg.vector_norm(grad, dtype=exact).to(self.device, torch.float64)
+        return norm.square() / _holders(p)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """This rank's parameters by their names in the unsplit model.

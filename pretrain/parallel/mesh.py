@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pretrain.parallel.layout import Layout
@@ -26,3 +27,13 @@ def build_mesh(layout: Layout, device_type: str) -> DeviceMesh:
 def single_mesh(device_type: str) -> DeviceMesh:
     """The mesh of one process."""
     return build_mesh(Layout(1, 1, 1, 1, 1, 1), device_type)
+
+
+def limit_waiting() -> None:
+    """Give every process group that exists the timeout of the default group, which new ones do not take over: a rank that
+    waits in vain for another would wait for half an hour."""
+    world = dist.group.WORLD
+    assert world is not None
+    limit = world._get_backend(world._device_types[0]).options._timeout
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(limit, group)

@@ -79,6 +79,7 @@ def run(
 
 def main() -> None:
     """Fork the ranks and wait for them; the first that failed is named."""
+    _die_with_parent()
     job, world_size = Path(sys.argv[1]), int(sys.argv[2])
     # What is imported here is shared by all ranks. Nothing before the fork may start a thread.
     module, name, args, collective = pickle.loads(job.read_bytes())
@@ -107,8 +108,7 @@ def _one_rank(
 ) -> None:
     code = 1
     try:
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _die_with_parent()
         log = os.open(job.with_name(f"{rank}.log"), os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -118,8 +118,12 @@ def _one_rank(
         result = function(*args)
         if rank == 0:
             torch.save(result, job.with_name("result"))
-        dist.barrier()
-        dist.destroy_process_group()
+        meet("done", world_size)
+        if rank == 0:
+            # It holds the store that the others have just asked.
+            meet("gone", world_size)
+        else:
+            dist.distributed_c10d._get_default_store().set(f"gone-{rank}", "")
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -128,6 +132,18 @@ def _one_rank(
         sys.stderr.flush()
         # gloo's threads sometimes abort an ordinary exit.
         os._exit(code)
+
+
+def meet(name: str, world_size: int) -> None:
+    """Wait for all ranks, by the store: process groups are of no use after an error."""
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"{name}-{dist.get_rank()}", "")
+    store.wait([f"{name}-{rank}" for rank in range(world_size)], timedelta(seconds=300))
+
+
+def _die_with_parent() -> None:
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":
