@@ -121,8 +121,10 @@ def _softmax_in_place(logits: Tensor, labels: Tensor, group: dist.ProcessGroup |
     logsumexp = highest - softmax.amax(dim=1).log()
     if group is not None:
         mine = torch.stack((logsumexp, target))
-        every = torch.empty(dist.get_world_size(group), *mine.shape, dtype=exact, device=mine.device)
+        # gloo takes shares that follow each other, not a stack of them.
+        every = mine.new_empty(dist.get_world_size(group) * len(mine), mine.size(1))
         dist.all_gather_into_tensor(every, mine, group=group)
+        every = every.view(-1, *mine.shape)
         logsumexp, target = every[:, 0].logsumexp(dim=0), every[:, 1].sum(dim=0)
         softmax.mul_((mine[0] - logsumexp).exp_()[:, None])
     return _Chunk(torch.where(valid, logsumexp - target, 0.0), softmax, logsumexp, index, here)
