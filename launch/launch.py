@@ -72,6 +72,11 @@ def check(config: LaunchRun) -> None:
     Raises:
         ConfigError: no packed dataset at `data.path`, a batch or a cluster that is no number of processes.
     """
+    if config.train.dry_run:
+        raise ConfigError(
+            "`train.dry_run` tries steps in a process group and keeps no records, so no supervisor runs it: start it with "
+            "torchrun (or srun) and -m pretrain.train; to see what would be submitted, use dry_run=true"
+        )
     cluster = config.cluster
     for key in ("nodes", "nproc", "threads"):
         if getattr(cluster, key) < 1:

@@ -73,6 +73,12 @@ def test_a_mesh_that_does_not_fit_is_refused_before_it_waits_in_the_queue(
     assert not (tmp_path / "run").exists()
 
 
+def test_steps_on_trial_need_no_supervisor(toy_packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="start it with torchrun"):
+        launch.run(config(toy_packed, tmp_path / "run", "train.dry_run=true"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_machine_without_slurm_says_so(
     toy_packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
