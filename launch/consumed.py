@@ -52,7 +52,8 @@ def steps(run_dir: Path, packed: PackedDataset, sequences: set[tuple[str, int]])
         notes.append("it has no checkpoint, so its dataset cannot be compared with this one by its hash")
     else:
         try:
-            plan = plan.with_state(state["data"])
+            followed = edge.build(TrainRun, state["config"]).data.phases
+            plan = plan.with_state(state["data"], state["n"], followed)
         except PlanError:
             raise ConfigError(
                 f"`runs`: {run_dir} was trained on another dataset than {packed.path}, or with another plan "

@@ -9,6 +9,7 @@ Events (`event`, `time` in Unix seconds, `step`, then fields of their own):
 |---|---|
 | `started` | `world_size`, `host`, `pid`, `total_steps` |
 | `restored` | `step` of the checkpoint, `seconds`, `passed_over`: checkpoints that did not verify, with the reason |
+| `amended` | `n`, `phases`: from sequence n on, the data plan follows other phases |
 | `step_range` | `first_step`, `last_step` (inclusive), `seconds`, `first_n`, `last_n`: sequences [first_n, last_n) |
 | `saved` | `path`, `bytes`, `stall_seconds` (training waited), `seconds` (until committed) |
 | `evaluated` | `loss`: nats per token by source, `seconds` |

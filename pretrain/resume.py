@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from pretrain.checkpoint import (
     restore,
     restore_model,
 )
-from pretrain.checkpoint.state import Progress, check_same_run, random_states, set_random_states
+from pretrain.checkpoint.state import Progress, check_same_run, config_of, random_states, set_random_states
 from pretrain.data import DataPlan, PlanError, Ramp
 from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, agreed, device_type, on_rank0, together
@@ -221,7 +221,7 @@ def resume(
     restored = restore(
         run_dir,
         tensors,
-        lambda checkpoint: check_same_run(checkpoint, config, plan.hash, packed.tokenizer_hash),
+        lambda checkpoint: check_same_run(checkpoint, config, plan, packed.tokenizer_hash),
     )
     if restored is None:
         start_from(config, engine)
@@ -253,7 +253,10 @@ def resume(
             passed_over=passed_over,
         )
     progress = Progress(state["step"], state["n"], state["skipped_in_a_row"])
-    return progress, plan.with_state(state["data"]), restored.passed_over
+    followed = config_of(state, restored.path).data.phases
+    if followed != config.data.phases and ledger is not None:
+        ledger.event("amended", restored.step, n=state["n"], phases=[asdict(p) for p in config.data.phases])
+    return progress, plan.with_state(state["data"], state["n"], followed), restored.passed_over
 
 
 def start_from(config: TrainRun, engine: HasWeights) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
 from pretrain.checkpoint.restore import Checkpoint
-from pretrain.data import DataPlan
+from pretrain.data import DataPlan, PlanError
+from pretrain.data.plan import check_extension, skipped
 
 
 @dataclass
@@ -32,6 +34,7 @@ MAY_CHANGE = (
     "train.micro_batch_size",
     "train.compile",
     "train.activation_checkpointing",
+    "train.attention",
     "train.activation_budget",
     "train.activation_offload",
     "train.loss_chunk_tokens",
@@ -71,7 +74,7 @@ def run_state(
     }
 
 
-def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tokenizer_hash: str) -> None:
+def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan: DataPlan, tokenizer_hash: str) -> None:
     """Refuse a checkpoint that the run must not continue from.
 
     Raises:
@@ -90,7 +93,10 @@ def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tok
             f"of data.path={config.data.path} ({tokenizer_hash[:12]}…); use that run's packed dataset, or start a new "
             "run in another run.dir"
         )
-    before, now = _flat(edge.to_dict(_config_of(checkpoint))), _flat(edge.to_dict(config))
+    old = config_of(state, path)
+    before, now = _flat(edge.to_dict(old)), _flat(edge.to_dict(config))
+    # What was consumed of the phases must not change; the plan looks after that.
+    before.pop("data.phases", None), now.pop("data.phases", None)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not any(
             key == k or key.startswith(k + ".") for k in MAY_CHANGE
@@ -99,20 +105,30 @@ def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan_hash: str, tok
                 f"`{key}` is {now.get(key)!r}, but {path} was made with {before.get(key)!r}; on resume it cannot "
                 f"change (what can: {', '.join(MAY_CHANGE)}). Set it back, or start a new run in another run.dir"
             )
-    if state["data"]["hash"] != plan_hash:
+    if old.data.phases != config.data.phases:
+        try:
+            check_extension(old.data.phases, config.data.phases, state["n"] + skipped(state["data"]))
+        except PlanError as error:
+            raise ConfigError(
+                f"`data.phases` is not what {path} was made with: {error}. Set it back, or start a new run in another "
+                "run.dir"
+            ) from None
+    try:
+        plan.with_state(state["data"], state["n"], old.data.phases)
+    except PlanError:
         raise ConfigError(
             f"the data plan over data.path={config.data.path} is not the one that {path} was trained with: the packed "
             "dataset has other streams, sizes or mixture weights; use the same dataset, or start a new run in another "
             "run.dir (model.init_from continues from its weights)"
-        )
+        ) from None
 
 
-def _config_of(checkpoint: Checkpoint) -> TrainRun:
-    """The configuration a checkpoint was made with; keys that are younger than it have their defaults."""
+def config_of(state: dict[str, Any], path: Path) -> TrainRun:
+    """The configuration that a checkpoint was made with; keys that are younger than it have their defaults."""
     try:
-        return edge.build(TrainRun, checkpoint.state["config"])
+        return edge.build(TrainRun, state["config"])
     except ConfigError as error:
-        raise ConfigError(f"{checkpoint.path} was made by another version of arriero: {error}") from None
+        raise ConfigError(f"{path} was made by another version of arriero: {error}") from None
 
 
 def random_states(rank: int, device: torch.device) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -230,16 +231,29 @@ class DataPlan:
         """What a checkpoint keeps besides n: the hash and the amendments."""
         return {"hash": self.hash, "amendments": [dataclasses.asdict(skip) for skip in self.amendments]}
 
-    def with_state(self, state: Mapping[str, object]) -> DataPlan:
-        """The plan with a checkpoint's amendments; PlanError where the checkpoint followed another plan."""
-        if state["hash"] != self.hash:
+    def with_state(
+        self, state: Mapping[str, object], n: int = 0, phases: Sequence[PhaseConfig] | None = None
+    ) -> DataPlan:
+        """The plan with a checkpoint's amendments.
+
+        Args:
+            state: of the checkpoint.
+            n: sequences that were consumed until then.
+            phases: those that the checkpoint followed, where they may be others than this plan's.
+
+        Raises:
+            PlanError: it followed a plan that differs in what was consumed.
+        """
+        followed = self
+        if phases is not None and tuple(phases) != self._phases:
+            check_extension(phases, self._phases, n + skipped(state))
+            followed = DataPlan(self._manifest, phases, self._seed)
+        if state["hash"] != followed.hash:
             raise PlanError(
-                f"the checkpoint followed data plan {str(state['hash'])[:12]}, this run's is {self.hash[:12]}: the "
+                f"the checkpoint followed data plan {str(state['hash'])[:12]}, this run's is {followed.hash[:12]}: the "
                 "packed dataset, data.phases or seed changed; restore them, or begin a new run with model.init_from"
             )
-        amendments = state["amendments"]
-        assert isinstance(amendments, list)
-        return DataPlan(self._manifest, self._phases, self._seed, [Skip(**a) for a in amendments])
+        return DataPlan(self._manifest, self._phases, self._seed, _amendments(state))
 
     def table(self, sequences: int | None = None) -> str:
         """The plan as text: by phase and source, share, sequences, tokens and epochs of the first `sequences`."""
@@ -398,6 +412,37 @@ class DataPlan:
             f"the data plan has {self.length:,} sequences, but sequence {wanted:,} is needed ({held}); train fewer "
             "steps, raise data.phases[…].max_epochs, add a phase, or pack more data"
         )
+
+
+def _amendments(state: Mapping[str, object]) -> list[Skip]:
+    return [Skip(**a) for a in typing.cast(list[dict[str, int]], state["amendments"])]
+
+
+def skipped(state: Mapping[str, object]) -> int:
+    """Sequences that the amendments of a checkpoint's plan leave out."""
+    return sum(skip.count for skip in _amendments(state))
+
+
+def check_extension(before: Sequence[PhaseConfig], now: Sequence[PhaseConfig], n: int) -> None:
+    """Phases may be appended, and the one that is under way may end elsewhere, as long as nothing before index n of the
+    plan changes; PlanError names the first that would."""
+    start = 0
+    for i, old in enumerate(before):
+        if start >= n:
+            return
+        end = None if old.sequences is None else start + old.sequences
+        what = f"data.phases[{i}] began at sequence {start:,}, and {n:,} are consumed"
+        if i >= len(now) or dataclasses.replace(now[i], sequences=None) != dataclasses.replace(
+            old, sequences=None
+        ):
+            raise PlanError(f"{what}, so it must stay, but for where it ends")
+        length = now[i].sequences
+        new_end = None if length is None else start + length
+        if end != new_end and min(e for e in (end, new_end) if e is not None) < n:
+            raise PlanError(f"{what}, so it must not end before that, nor go on where it has ended")
+        if end is None:
+            return
+        start = end
 
 
 def _block_order(piece: _Piece, block: int) -> tuple[list[int], np.ndarray, np.ndarray]:

@@ -232,15 +232,27 @@ def test_batches_and_sequences_grow_and_a_longer_run_goes_on_the_same(
         )
 
 
-def test_batch_sizes_that_change_on_resume_are_refused(
+def test_phases_may_be_added_on_resume_but_not_change_what_was_consumed(
     toy_packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = tmp_path / "run"
-    more = ("train.steps=1", "train.eval_sequences=1")
-    assert trainer.main(overrides(toy_packed, run_dir, *more)) == 0
-    changed = overrides(toy_packed, run_dir, *more, "data.phases=[{sequences:4},{global_batch_size:8}]")
-    assert trainer.main(changed) == 2
-    assert "`data.phases` is" in capsys.readouterr().err
+    more = ("train.eval_sequences=1", "checkpoint.every=1")
+    assert trainer.main(overrides(toy_packed, run_dir, *more, "train.steps=2")) == 0
+    for phases in (
+        "[{global_batch_size:2}]",
+        "[{sequences:4},{global_batch_size:8}]",
+        "[{weights:{json:1}}]",
+    ):
+        changed = overrides(toy_packed, run_dir, *more, "train.steps=4", f"data.phases={phases}")
+        assert trainer.main(changed) == 2
+        assert "data.phases[0] began at sequence 0, and 8 are consumed" in capsys.readouterr().err
+    annealed = "data.phases=[{sequences:8},{weights:{json:1},global_batch_size:2}]"
+    assert trainer.main(overrides(toy_packed, run_dir, *more, "train.steps=4", annealed)) == 0
+    assert [row["batch_size"] for row in read_metrics(run_dir)] == [4, 4, 2, 2]
+    (amended,) = [event for event in read_ledger(run_dir) if event["event"] == "amended"]
+    assert amended["n"] == 8 and amended["phases"][1]["weights"] == {"json": 1.0}
+    assert trainer.main(overrides(toy_packed, run_dir, *more, "train.steps=5", annealed)) == 0
+    assert open_checkpoint(newest(run_dir)[0]).state["n"] == 14
 
 
 def test_garbage_is_collected_at_the_chosen_steps_and_never_between(

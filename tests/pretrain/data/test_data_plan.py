@@ -133,6 +133,27 @@ def test_a_skipped_window_moves_only_what_comes_after(three_sources) -> None:
         skipped.skip(50, 1)
 
 
+@pytest.mark.parametrize(
+    "now",
+    [
+        [PhaseConfig(sequences=300), PhaseConfig(weights={"books": 1.0})],
+        [PhaseConfig(sequences=300), PhaseConfig(sequences=900, max_epochs={"web": 9}), PhaseConfig()],
+        [PhaseConfig(sequences=700), PhaseConfig(weights={"code": 0.5})],
+        [PhaseConfig()],
+    ],
+)
+def test_phases_that_are_added_change_nothing_before_them(three_sources, now: list[PhaseConfig]) -> None:
+    before = [PhaseConfig(sequences=300), PhaseConfig(sequences=100, weights={"code": 1.0})]
+    plan = DataPlan(three_sources.manifest, before, seed=3)
+    extended = DataPlan(three_sources.manifest, now, seed=3).with_state(plan.state(), 300, before)
+    assert [extended.locate(n) for n in range(300)] == [plan.locate(n) for n in range(300)]
+    assert extended.locate(999)
+    with pytest.raises(PlanError, match="are consumed"):
+        DataPlan(three_sources.manifest, now, seed=3).with_state(plan.state(), 301, before)
+    with pytest.raises(PlanError, match="followed data plan"):
+        DataPlan(three_sources.manifest, now, seed=4).with_state(plan.state(), 300, before)
+
+
 def test_consumed_counts_what_locate_names(three_sources) -> None:
     plan = (
         DataPlan(three_sources.manifest, [PhaseConfig(max_epochs={"books": 1})], seed=0)
