@@ -60,7 +60,8 @@ def chosen_steps(run_dir: Path, steps: Sequence[int], last: int | None) -> list[
     """The steps that were asked for, ascending.
 
     Raises:
-        ConfigError: no run directory, neither or both of `steps` and `last`, fewer than two checkpoints, or some that are not there.
+        ConfigError: no run directory, neither or both of `steps` and `last`, fewer than two checkpoints, or some that are
+            not there.
     """
     read_config(run_dir)
     there = sorted(step_of(path) for path in newest(run_dir))
