@@ -154,7 +154,7 @@ def wrappers(options: argparse.Namespace) -> None:
             for block in made.layers.values():
                 block.compile()
         if wrapped:
-            fully_sharded(made, single_mesh("cpu"), "bf16", reshard_after_forward=True)
+            fully_sharded(made, single_mesh("cpu"), "bf16", parallel)
         made.to_empty(device=cpu)
         init_weights([made], 0)
         return made
