@@ -22,9 +22,9 @@ class WeightGradients:
     def __init__(self) -> None:
         self.waiting = False
         """Whether a backward pass leaves them for later."""
-        self._products: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        self._products: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, weight: nn.Parameter, out_grad: Tensor, x: Tensor) -> None:
+    def add(self, weight: Tensor, out_grad: Tensor, x: Tensor) -> None:
         """Leave one for later."""
         self._products.append((weight, out_grad, x))
 
@@ -72,7 +72,7 @@ class _Keep(torch.autograd.Function):
 class _Pass:
     """One pass through a linear layer."""
 
-    weight: nn.Parameter
+    weight: Tensor
     gradients: WeightGradients
     out_grad: Tensor | None = None
 
