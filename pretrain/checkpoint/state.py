@@ -41,6 +41,7 @@ MAY_CHANGE = (
     "train.eval_every",
     "train.eval_sequences",
     "train.gc_every",
+    "optim.in_backward",
     "train.dry_run",
     "train.deterministic",
     "data.path",

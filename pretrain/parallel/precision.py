@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -43,7 +43,7 @@ def check(train: TrainConfig, parallel: ParallelConfig, optim: OptimConfig, mode
             f"`train.float8` computes linear layers from bf16 in float8, but train.dtype is {train.dtype}; set "
             "train.dtype=bf16 or train.float8=false"
         )
-    if importlib.util.find_spec("torchao") is None:
+    if find_spec("torchao") is None:
         raise ConfigError(
             "`train.float8` needs torchao, which is not installed; pip install 'arriero[float8]', or set "
             "train.float8=false"

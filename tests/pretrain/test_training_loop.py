@@ -131,7 +131,7 @@ def test_continued_pretraining_begins_with_the_weights_and_nothing_else(
     assert "is a checkpoint of another model: `model." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("dtype", "optim"), [("bf16", "muon"), ("fp64", "adamw")])
+@pytest.mark.parametrize(("dtype", "optim"), [("bf16", "muon"), ("fp64", "adamw"), ("bf16_pure", "adamw")])
 def test_resumed_steps_are_bit_identical(toy_packed: Path, tmp_path: Path, dtype: str, optim: str) -> None:
     run_dir, resumed = tmp_path / "run", tmp_path / "resumed"
     more = (
