@@ -122,7 +122,7 @@ class Outcome:
     grads: dict[str, Tensor]
     """Of the first step."""
     token_losses: tuple[Tensor, ...]
-    """With the weights of the first step, and with those of the last."""
+    """With the weights of the first step, and with those of the last but one."""
     weights: dict[str, Tensor]
     """After the last step; none where there is only one."""
 
@@ -191,7 +191,7 @@ def micro_batches(case: Case, engine: Engine, whole: Batch) -> list[Batch]:
 
 
 def outcome(case: Case) -> Outcome:
-    """Training of a case, with an evaluation before its first and its last step; whole results on rank 0."""
+    """Training of a case, with evaluations on the way; whole results on rank 0."""
     engine, optimizer = build(case)
     initial = {
         name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
@@ -200,12 +200,13 @@ def outcome(case: Case) -> Outcome:
     losses, norms, token_losses, grads = [], [], [], {}
     for step in range(1, case.steps + 1):
         whole = global_batch(step)
-        if step in (1, case.steps):
-            token_losses.append(engine.token_losses(whole))
         loss = engine.forward_backward(micro_batches(case, engine, whole), whole.n_valid)
         if step == 1:
             grads = gathered({name: p.grad for name, p in engine.named_parameters()})  # type: ignore[misc]
         norm = engine.clip_grad_norm(CLIP)
+        if step in (1, case.steps - 1):
+            # Between backward pass and update: it must leave the gradients alone, and keep nothing of these weights.
+            token_losses.append(engine.token_losses(whole))
         optimizer.step(lr_factor(SCHEDULE, step, STEPS))
         optimizer.zero_grad()
         losses.append(float(loss) / float(whole.n_valid))

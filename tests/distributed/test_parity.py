@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 import ranks
 import torch
-from parity_cases import CLIP, GLOBAL, Case, Outcome, global_batch, outcomes
+from parity_cases import CLIP, GLOBAL, OPTIM, SCHEDULE, STEPS, Case, Outcome, global_batch, outcomes
 from parity_layouts import COMPILED, CORE, FULL
 from parity_layouts import case as layout
 
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
 from pretrain.model.loss import reference_loss
+from pretrain.optim.schedule import lr_factor
 
 BOUNDS = {"fp32": (1e-6, 1e-5), "fp64": (1e-9, 1e-9)}
 """Largest relative error of a loss, and of gradients and weights (norm of the difference ÷ norm)."""
@@ -99,18 +100,36 @@ def test_compiled_layouts_equal_one_process() -> None:
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_one_process_computes_the_definition(tied: bool) -> None:
-    """Gradients of the plain model's mean cross-entropy over the valid labels of the whole batch."""
+    """Mean cross-entropy over the valid labels of the whole batch, torch's AdamW and clipping, the plain model."""
     case = replace(layout(tied), dtype="fp64").alone
-    got, batch = alone([case])[case], global_batch(1)
+    got = alone([case])[case]
     model = Llama(case.model_config, case.vocab_size).double()
     init_weights([model], 7)
-    logits = model(batch.tokens, batch.positions, batch.cu_seqlens)
-    loss = reference_loss(logits, batch.labels) / (batch.labels >= 0).sum()
-    loss.backward()
-    assert got.losses[0] == pytest.approx(loss.item(), rel=1e-12)
+    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and "embeddings" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim == 1 or "embeddings" in name]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": OPTIM.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        betas=OPTIM.betas,
+        eps=OPTIM.eps,
+    )
+    for step in range(1, STEPS + 1):
+        batch = global_batch(step)
+        logits = model(batch.tokens, batch.positions, batch.cu_seqlens)
+        loss = reference_loss(logits, batch.labels) / (batch.labels >= 0).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        assert got.losses[step - 1] == pytest.approx(loss.item(), rel=1e-12)
+        if step == 1:
+            for name, p in model.named_parameters():
+                assert p.grad is not None
+                assert (got.grads[name] - p.grad).norm() <= 1e-12 * p.grad.norm(), name
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        assert got.norms[step - 1] == pytest.approx(norm.item(), rel=1e-12)
+        for group in optimizer.param_groups:
+            group["lr"] = OPTIM.lr * lr_factor(SCHEDULE, step, STEPS)
+        optimizer.step()
     for name, p in model.named_parameters():
-        assert p.grad is not None
-        assert (got.grads[name] - p.grad).norm() <= 1e-12 * p.grad.norm(), name
+        assert (got.weights[name] - p).norm() <= 1e-12 * p.norm(), name
 
 
 def test_the_batches_are_what_is_hard() -> None:
