@@ -8,8 +8,8 @@ forward and backward pass, and counts.
 Examples:
 
     # Llama 3 405B on 16,384 H100, as in table 4 of the report
-    arriero plan model=405b parallel=405b_8k cluster.nodes=2048 cluster.nproc=8 accelerator=h100 \\
-        train.global_batch_size=2048 train.activation_checkpointing=full parallel.reshard_after_forward=false
+    arriero plan model=405b parallel=405b_8k cluster.nproc=16384 accelerator=h100 train.global_batch_size=2048 \\
+        train.activation_checkpointing=full parallel.pp_schedule=interleaved parallel.pp_virtual=7
 
     # an 8B on 64 GPUs in sequences of 8,192
     arriero plan model=8b cluster.nodes=8 cluster.nproc=8 accelerator=h100 train.global_batch_size=512 parallel.tp=2
@@ -26,7 +26,7 @@ from typing import Any
 
 from configs import edge
 from configs.schema.train import PlanRun
-from pretrain.parallel.layout import Layout
+from pretrain.parallel.layout import Layout, stage_layers
 from pretrain.sizing import fill
 from pretrain.sizing.footprint import USABLE, Footprint, footprint
 from pretrain.sizing.shape import flops_per_token, format_size, parameters
@@ -61,6 +61,8 @@ def run(config: PlanRun) -> int:
         f"{steps:,} steps: {tokens * steps:.3g} tokens, {compute:.3g} FLOPs, {hours:.4g} hours, "
         f"{hours * world_size:.3g} device hours; a checkpoint has {3 * total * 4 / GB:,.3g} GB"
     )
+    if config.probe:
+        print(probed(config, vocab_size, layout, length, taken.stage))
     fits = taken.memory <= USABLE * accelerator.memory
     if not fits:
         print(
@@ -81,6 +83,27 @@ def table(taken: Footprint, memory: float) -> str:
     lines += ["Sent by a rank in a step, GB"]
     names = {"tp": "tensor", "cp": "context", "fsdp": "weights", "replicate": "replicas", "pp": "pipeline"}
     lines += [f"  {name:<12}{getattr(taken, 'sent_' + key) / GB:8.2f}" for key, name in names.items()]
+    return "\n".join(lines)
+
+
+def probed(config: PlanRun, vocab_size: int, layout: Layout, length: int, stage: int) -> str:
+    """What a rank of the stage counts when its part of the model is built and run without data, beside the arithmetic."""
+    from pretrain.sizing.footprint import BYTES, activation_bytes
+    from pretrain.sizing.probe import probe
+
+    found = probe(config.model, vocab_size, config.parallel, config.train, layout, length, stage)
+    recompute = config.train.activation_checkpointing
+    tokens = config.train.micro_batch_size * length / layout.cp
+    layers = len(stage_layers(config.model.n_layers, layout.pp, stage))
+    kept = layers * activation_bytes(config.model, tokens, layout.tp, recompute, BYTES[config.train.dtype][0])
+    lines = [
+        f"\nProbe of stage {stage}: {found.parameters:,} parameters a rank, {layers} layers",
+        f"  kept of a micro-batch  {found.saved / GB:8.2f} GB (by arithmetic, on CUDA, {kept / GB:.2f} of the layers)"
+        if recompute in ("none", "full")
+        else f"  kept of a micro-batch  {kept / GB:8.2f} GB (by arithmetic)",
+    ]
+    lines += [f"  sent, {name:<16} {size / GB:8.2f} GB a micro-batch" for name, size in found.sent.items()]
+    lines += [f"  {n} × {operation}" for operation, n in found.calls.items()]
     return "\n".join(lines)
 
 

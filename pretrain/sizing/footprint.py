@@ -104,22 +104,22 @@ def stage_parameters(
 
 
 def activation_bytes(model: ModelConfig, tokens: float, tp: int, recompute: str, element: int) -> float:
-    """Bytes that the backward pass of one block keeps for `tokens` tokens.
+    """Bytes that the backward pass of one block keeps for `tokens` tokens, with the kernels of CUDA.
 
-    Without recomputation (compare Korthikanti et al. 2022, equation 2): the inputs of both norms, their results, the
-    inputs and the result of attention, and four vectors of the feed-forward. What is gathered over the sequence for a
-    matrix product stays gathered.
+    `pretrain.model.recompute.block_bytes` under tensor and sequence parallelism: what is gathered over the sequence for a
+    matrix product stays gathered, and a result before its reduction over ranks is whole. Compare Korthikanti et al. 2022,
+    equation 2.
     """
     d, f = model.dim, model.ffn_dim
     k = model.n_kv_heads * (d // model.n_heads)
     if recompute == "full":
-        values = d / tp
-    elif recompute in ("selective", "budget"):
-        # Results of matrix products and of attention. Those before a reduction over ranks are whole.
-        values = (3 * d + 2 * k + 2 * f) / tp + 2 * d
-    else:
-        values = (4 * d + 2 * k + 4 * f) / tp + 2 * d
-    return tokens * values * element
+        return tokens * d / tp * element
+    if recompute in ("selective", "budget"):
+        # The input; queries, keys, values; what attention gives; wo; w1 and w3.
+        return tokens * ((3 * d + 2 * k + 2 * f) / tp + d) * element
+    # Inputs of the norms, their gathered results; queries, keys, values, what attention gives, with a number a head; four
+    # vectors of the feed-forward.
+    return tokens * (((4 * d + 2 * k + 4 * f) / tp + 2 * d) * element + 4 * model.n_heads / tp)
 
 
 def in_flight(schedule: str, stages: int, stage: int, virtual: int, micro_batches: int) -> float:
@@ -201,7 +201,7 @@ def footprint(
         loss = 0.0
         if last:
             chunk = min(train.loss_chunk_tokens or tokens, tokens)
-            # Logits in compute precision, fp32 and as a gradient; the head's gradient; the gradient of the hidden state.
+            # Logits in compute precision, fp32 and as a gradient; the head's gradient; that of the hidden state.
             loss = (
                 chunk * vocab_size / tp * (2 * element + master)
                 + head_bytes * master
@@ -221,12 +221,18 @@ def footprint(
     fullest = max(range(pp), key=lambda stage: sum(stages[stage].values()))
 
     layers = -(-model.n_layers // pp)
-    passes = 2 + (recompute == "full")  # forward and backward; full recomputation goes forward twice
+    # Forward and backward; what is computed again is gathered again, but for the last product.
+    passes = 2 + (0.75 if recompute != "none" else 0)
     sent_tp = micro_batches * layers * 4 * passes * ring(tp) * tokens * d * element if tp > 1 else 0.0
     sent_cp = (
         micro_batches * layers * passes * ring(cp) * (tokens * cp) * 2 * k / tp * element if cp > 1 else 0.0
     )
-    whole = stage_parameters(model, vocab_size, layers, pp == 1, True, tp)
+    whole = max(
+        stage_parameters(
+            model, vocab_size, len(stage_layers(model.n_layers, pp, stage)), stage == 0, stage == pp - 1, tp
+        )
+        for stage in {0, min(1, pp - 1), pp - 1}
+    )
     gathers = 2 * micro_batches if parallel.reshard_after_forward else 1
     scatters = micro_batches if parallel.reshard_after_forward else 1
     sent_fsdp = ring(shards) * whole * (gathers * element + scatters * master)
