@@ -72,7 +72,7 @@ def test_batch_size_and_consumed_phases_cannot_change(plan: DataPlan) -> None:
 def test_dataset_of_other_content_is_refused(plan: DataPlan) -> None:
     state = state_of(plan)
     state["data"]["hash"] = "0" * 64
-    with pytest.raises(ConfigError, match="the data plan over data.path=data is not the one"):
+    with pytest.raises(ConfigError, match=r"the data plan over data\.path=data is not the one"):
         check(plan, state)
 
 
