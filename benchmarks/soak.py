@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import socket
 import statistics
@@ -76,8 +77,14 @@ def make_packed(path: Path, sequences: int, length: int, vocab_size: int, seed: 
     return path
 
 
-def train(packed: Path, run_dir: Path, ranks: int, every: int, *overrides: str) -> dict[int, list[Sample]]:
-    """Run `pretrain.train` and sample every rank's memory each `every` steps, from outside."""
+def train(
+    packed: Path, run_dir: Path, ranks: int, every: int, *overrides: str, minutes: float = math.inf
+) -> dict[int, list[Sample]]:
+    """Run `pretrain.train` and sample every rank's memory each `every` steps, from outside; stop it after `minutes`.
+
+    RuntimeError where the run fails.
+    """
+    deadline = time.monotonic() + 60 * minutes
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -96,12 +103,14 @@ def train(packed: Path, run_dir: Path, ranks: int, every: int, *overrides: str) 
                     sample = look(run_dir, rank, taken[-1].step + every if taken else 0)
                     if sample is not None:
                         taken.append(sample)
+                if time.monotonic() > deadline:
+                    break
                 time.sleep(0.02)
         finally:
             process.terminate()
             process.wait()
         log.seek(0)
-        if process.returncode:
+        if process.returncode and time.monotonic() < deadline:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{log.read()[-4000:]}")
     return samples
 
@@ -165,6 +174,7 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=20, help="steps between samples")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop each run after so long")
     parser.add_argument("--length", type=int, default=512, help="tokens of a sequence")
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--keep", type=Path, help="folder for the runs; default: a temporary one")
@@ -188,10 +198,17 @@ def main() -> int:
             ]
             overrides += ["train.micro_batch_size=2", "checkpoint.every=500", "checkpoint.keep=2"]
             began = time.monotonic()
-            samples = train(packed, folder / f"run-{ranks}", ranks, args.every, *overrides, *args.overrides)
-            print(
-                f"\n{ranks} rank{'s' * (ranks > 1)}, {args.steps:,} steps, {time.monotonic() - began:.0f} s"
+            samples = train(
+                packed,
+                folder / f"run-{ranks}",
+                ranks,
+                args.every,
+                *overrides,
+                *args.overrides,
+                minutes=args.minutes,
             )
+            done, seconds = samples[0][-1].step, time.monotonic() - began
+            print(f"\n{ranks} rank{'s' * (ranks > 1)}, {done:,} of {args.steps:,} steps, {seconds:.0f} s")
             flat = report(samples) and flat
     print(f"\nresident memory {'is flat' if flat else 'GROWS'}")
     return 0 if flat else 1
