@@ -28,6 +28,7 @@ from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, agreed, device_type, on_rank0, together
 from pretrain.ledger import Ledger
 from pretrain.metrics.records import Records
+from pretrain.model.attention import choose as choose_attention
 from pretrain.model.recompute import check as check_recompute
 from pretrain.optim.optimizer import Optimizer, check_in_backward
 from pretrain.optim.optimizer import check as check_optim
@@ -36,8 +37,9 @@ from pretrain.parallel.compiled import check as check_compiled
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.mesh import build_mesh
-from pretrain.profiler import check as check_profile
+from pretrain.parallel.precision import COMPUTE_DTYPES
 from pretrain.parallel.precision import check as check_precision
+from pretrain.profiler import check as check_profile
 from pretrain.resilience import Heartbeat
 
 
@@ -84,6 +86,7 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)
+    choose_attention(train.attention, device_type(config.device), COMPUTE_DTYPES[train.dtype])
     check_recompute(train)
     check_precision(train, config.parallel, config.optim, model)
     check_profile(config.profile, world_size)

@@ -101,6 +101,9 @@ class TrainConfig:
     weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
     float8: bool = False
     """Linear layers of the blocks multiply in float8 (torchao), with a scale for each tensor; for dtype bf16."""
+    attention: Literal["auto", "varlen", "flex", "blocked"] = "auto"
+    """What computes attention inside documents: variable-length flash (CUDA, half precision), FlexAttention (CUDA), blocks
+    of matrix products (anywhere); auto: the first that works, flash or blocks."""
     compile: bool | None = None
     """torch.compile of each block; null: on CUDA yes, on the CPU no (it needs a C++ compiler there)."""
     activation_checkpointing: Literal["none", "full", "selective", "budget"] = "none"

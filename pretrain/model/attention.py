@@ -3,8 +3,8 @@
 Shape suffixes: b batch, s sequence, h query heads, k key/value heads (divides h; head h reads h // (H / K)), e head
 width. Heads are those of this rank under tensor parallelism.
 
-On CUDA in half precision this is variable-length flash attention (Dao 2023), elsewhere `blocked_attention`. Each is one
-operation for torch.compile, which neither breaks the graph nor compiles anew when documents change.
+Three backends: variable-length flash attention (Dao 2023) for CUDA in half precision, FlexAttention for CUDA, and
+`blocked_attention` for everything. None breaks a graph of torch.compile, or is compiled anew when documents change.
 """
 
 from __future__ import annotations
@@ -12,12 +12,44 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
+from configs.edge import ConfigError
 from pretrain.model.blocked import blocked_attention
-from pretrain.model.context import Context, context_attention
+from pretrain.model.context import Backend, Context, context_attention
+from pretrain.model.flex import block_mask, flex
+
+
+def choose(
+    wanted: Literal["auto", "varlen", "flex", "blocked"], device_type: str, dtype: torch.dtype
+) -> Backend:
+    """The backend of `train.attention` for computations in this precision on this device.
+
+    Raises:
+        ConfigError: it does not work there.
+    """
+    half = device_type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    if wanted == "auto":
+        return "varlen" if half and _has_varlen() else "blocked"
+    if wanted == "varlen" and not half:
+        raise ConfigError(
+            "`train.attention=varlen` is for CUDA in half precision; set train.attention=auto, or device=cuda and "
+            "train.dtype=bf16"
+        )
+    if wanted == "varlen" and not _has_varlen():
+        raise ConfigError(
+            f"`train.attention=varlen` needs torch 2.10 or newer, but this is {torch.__version__}; set train.attention=flex"
+        )
+    if wanted == "flex" and (device_type != "cuda" or dtype == torch.float64):
+        raise ConfigError(
+            "`train.attention=flex` has no backward pass on the CPU and no kernel for fp64; set train.attention=auto, or "
+            "device=cuda and train.dtype=bf16 or fp32"
+        )
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -30,9 +62,13 @@ class Documents:
     """Upper bound of the length of a document, tokens."""
     fragments: Tensor
     """int64 [N + 1, 4]: the same for `blocked_attention`."""
+    backend: Backend = "blocked"
+    """What computes attention."""
+    mask: BlockMask | None = None
+    """The same for FlexAttention."""
 
     @staticmethod
-    def of(cu_seqlens: Tensor, length: int) -> Documents:
+    def of(cu_seqlens: Tensor, length: int, backend: Backend = "blocked") -> Documents:
         """Documents of rows of `length` tokens; `cu_seqlens` is int32 [B, M]: 0, …, T, padded by repeating T."""
         rows = cu_seqlens.size(0)
         starts = torch.arange(rows, dtype=torch.int32, device=cu_seqlens.device)[:, None] * length
@@ -44,7 +80,8 @@ class Documents:
         fragments = torch.stack((first, lengths, first, lengths), dim=1)
         for x in (boundaries, fragments):
             torch._dynamo.maybe_mark_dynamic(x, 0)
-        return Documents(boundaries, length, fragments)
+        mask = block_mask(cu_seqlens, length) if backend == "flex" else None
+        return Documents(boundaries, length, fragments, backend, mask)
 
 
 def attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documents | Context) -> Tensor:
@@ -52,15 +89,12 @@ def attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documen
 
     With a `Context`, T is this rank's share of the sequence.
     """
-    flash = q_bshe.is_cuda and q_bshe.dtype in (torch.bfloat16, torch.float16) and _has_varlen()
     if isinstance(documents, Context):
-        if not flash:
-            return context_attention(q_bshe, k_bske, v_bske, documents, None)
-        from torch.nn.attention.varlen import varlen_attn
-
-        return context_attention(q_bshe, k_bske, v_bske, documents, varlen_attn)
-    if flash:
+        return context_attention(q_bshe, k_bske, v_bske, documents)
+    if documents.backend == "varlen":
         return _varlen(q_bshe, k_bske, v_bske, documents)
+    if documents.mask is not None:
+        return flex(q_bshe, k_bske, v_bske, documents.mask)
     q, k, v = (x.flatten(0, 1) for x in (q_bshe, k_bske, v_bske))
     return blocked_attention(q, k, v, documents.fragments).view_as(q_bshe)
 
@@ -93,14 +127,15 @@ def _varlen(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documents
 
 def reference_attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, cu_seqlens: Tensor) -> Tensor:
     """The definition, document by document in float64: what every backend is tested against."""
-    q, k, v = (x.double() for x in (q_bshe, k_bske, v_bske))
-    repeat = q.size(2) // k.size(2)
-    out = torch.zeros_like(q)
+    repeat = q_bshe.size(2) // k_bske.size(2)
+    out = []
     for row, bounds in enumerate(cu_seqlens.tolist()):
-        for start, end in itertools.pairwise(bounds):
-            for head in range(q.size(2)):
-                scores = q[row, start:end, head] @ k[row, start:end, head // repeat].T / math.sqrt(q.size(3))
-                hidden = torch.ones_like(scores).triu(1).bool()
-                shares = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
-                out[row, start:end, head] = shares @ v[row, start:end, head // repeat]
-    return out
+        lengths = [end - start for start, end in itertools.pairwise(bounds)]
+        q, k, v = (x[row].double().split(lengths) for x in (q_bshe, k_bske, v_bske))
+        for q_she, k_ske, v_ske in zip(q, k, v, strict=True):
+            keys, values = (x.repeat_interleave(repeat, dim=1) for x in (k_ske, v_ske))
+            scores_hqk = torch.einsum("qhe,khe->hqk", q_she, keys) / math.sqrt(q_she.size(2))
+            hidden = torch.ones_like(scores_hqk[0]).triu(1).bool()
+            shares = scores_hqk.masked_fill(hidden, -math.inf).softmax(dim=-1)
+            out.append(torch.einsum("hqk,khe->qhe", shares, values))
+    return torch.cat(out).view(q_bshe.shape)

@@ -13,6 +13,7 @@ w G × E or E. Tensors "by head" are [K, 1 + tokens, W]; their first token is ze
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from torch import Tensor
 
 ROWS = 128
 """Rows of scores in a block, about: half of the square of its queries is computed for nothing."""
-SCORES = 1 << 18
-"""Scores that each thread has in flight, so that they stay in its cache."""
+LONG, LONG_ROWS = 1024, 256
+"""From so many keys on, larger products are worth more than that."""
+SCORES = 1 << 19
+"""Scores that each thread has in flight: more calls cost more than what leaves the cache."""
 GRID = 16
 """Lengths are padded to a multiple of it, so that products come in few shapes: libraries keep code for each."""
 SMALL = 1 << 15
@@ -221,6 +224,12 @@ class _Precision:
         )
         return _Precision(exact, q.dtype if units else exact)
 
+    def factor(self, x: Tensor) -> Tensor:
+        """A factor of a product that is not of scores."""
+        if x.dtype == self.products:
+            return x
+        return _scratch("factor", x.shape, x, self.products).copy_(x)
+
     def scores(self) -> Any:
         """Within it, products of fp32 factors that are exact in bf16 use the CPU's bf16 units: their result is fp32."""
         return nullcontext() if self.products == self.exact else _bf16_units()
@@ -228,12 +237,13 @@ class _Precision:
 
 @contextmanager
 def _bf16_units() -> Iterator[None]:
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    settings: Any = torch.backends.mkldnn
+    before = settings.matmul.fp32_precision
+    settings.matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        settings.matmul.fp32_precision = before
 
 
 @cache
@@ -245,65 +255,66 @@ def _hidden(queries: int, per_token: int, dtype: torch.dtype, device: torch.devi
 
 @dataclass(frozen=True)
 class _Block:
-    """A part of a group: products `b`, rows `r`, keys up to `end`."""
+    """Rows `r` of a piece, which see keys up to `end`; the last `queries` keys are those of its own queries."""
 
-    b: slice
     r: slice
     end: int
     queries: int
 
 
-def _blocks(rows: int, keys: int, products: int, per_token: int) -> Iterator[list[_Block]]:
-    """Blocks of a group, from the last query to the first, piece by piece of its products."""
+def _pieces(
+    rows: int, keys: int, products: int, per_token: int
+) -> Iterator[tuple[slice | int, list[_Block]]]:
+    """Products of a group, a few at a time, and the blocks of each, from the last query to the first."""
     queries = rows // per_token
-    size = max(GRID, ROWS // per_token)
-    budget = SCORES * torch.get_num_threads() // (min(size, queries) * per_token * keys)
+    size = max(GRID, (LONG_ROWS if keys >= LONG else ROWS) // per_token)
+    blocks = []
+    for start in reversed(range(0, queries, size)):
+        end = min(start + size, queries)
+        blocks.append(_Block(slice(start * per_token, end * per_token), keys - queries + end, end - start))
+    budget = SCORES * torch.get_num_threads() // max((x.r.stop - x.r.start) * x.end for x in blocks)
     # Powers of two: products come in few shapes.
-    piece = 1 << max(0, budget.bit_length() - 1)
-    at = 0
+    piece, at = 1 << max(0, budget.bit_length() - 1), 0
     while at < products:
         while piece > products - at:
             piece //= 2
-        b = slice(at, at + piece)
-        yield [
-            _Block(
-                b,
-                slice(start * per_token, min(start + size, queries) * per_token),
-                keys - queries + min(start + size, queries),
-                min(start + size, queries) - start,
-            )
-            for start in reversed(range(0, queries, size))
-        ]
+        # A batch of one is a matrix, whose parts need not be copied.
+        yield (at if piece == 1 else slice(at, at + piece)), blocks
         at += piece
 
 
-def _space(precision: _Precision, blocks: list[_Block], like: Tensor) -> Tensor:
-    scores = max((x.b.stop - x.b.start) * (x.r.stop - x.r.start) * x.end for x in blocks)
-    return torch.empty(scores, dtype=precision.exact, device=like.device)
-
-
-def _shares(precision: _Precision, block: _Block, q: Tensor, k: Tensor, space: Tensor) -> Tensor:
-    """Softmax [B, R, L] of the scores of a block, in `space`; q and k in exact precision."""
-    rows = q[:, block.r]
-    scores = space[: rows.size(0) * rows.size(1) * block.end].view(*rows.shape[:2], block.end)
+def _shares(precision: _Precision, block: _Block, q: Tensor, k: Tensor) -> Tensor:
+    """Softmax [(B,) R, L] of the scores of a block; q and k in exact precision."""
+    rows = q[..., block.r, :]
+    scores = _scratch("scores", (*rows.shape[:-1], block.end), q)
     with precision.scores():
-        torch.baddbmm(scores, rows, k[:, : block.end].mT, beta=0, alpha=q.size(2) ** -0.5, out=scores)
-    hidden = _hidden(block.queries, rows.size(1) // block.queries, scores.dtype, scores.device)
-    scores[:, :, block.end - block.queries :].add_(hidden)
+        _multiply(scores, rows, k[..., : block.end, :].mT, scale=q.size(-1) ** -0.5)
+    hidden = _hidden(block.queries, rows.size(-2) // block.queries, scores.dtype, scores.device)
+    scores[..., block.end - block.queries :].add_(hidden)
     return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+
+
+def _multiply(out: Tensor, a: Tensor, b: Tensor, *, scale: float = 1.0, add: bool = False) -> None:
+    """scale × a @ b, or that added to `out`; matrices or batches of them."""
+    function = torch.addmm if a.dim() == 2 else torch.baddbmm
+    function(out, a, b, beta=int(add), alpha=scale, out=out)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if a.dtype == total.dtype:
+        _multiply(total, a, b, add=True)
+    else:
+        total += a @ b
 
 
 def _forward(
     precision: _Precision, per_token: int, q_bre: Tensor, k_ble: Tensor, v_ble: Tensor, out_bre: Tensor
 ) -> None:
-    space = None
-    for blocks in _blocks(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
-        b = blocks[0].b
-        space = _space(precision, blocks, q_bre) if space is None else space
+    for b, blocks in _pieces(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
         q, k, v = q_bre[b].to(precision.exact), k_ble[b].to(precision.exact), v_ble[b].to(precision.products)
         for block in blocks:
-            shares = _shares(precision, block, q, k, space)
-            out_bre[b, block.r] = torch.bmm(shares.to(precision.products), v[:, : block.end])
+            shares = _shares(precision, block, q, k)
+            out_bre[b][..., block.r, :] = precision.factor(shares) @ v[..., : block.end, :]
 
 
 def _backward(
@@ -317,31 +328,33 @@ def _backward(
     dk_ble: Tensor,
     dv_ble: Tensor,
 ) -> None:
-    spaces: tuple[Tensor, Tensor] | None = None
     scale = q_bre.size(2) ** -0.5
-    for blocks in _blocks(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
-        b = blocks[0].b
-        if spaces is None:
-            spaces = _space(precision, blocks, q_bre), _space(precision, blocks, q_bre)
+    for b, blocks in _pieces(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
         q, k, v, grad = (x[b].to(precision.exact) for x in (q_bre, k_ble, v_ble, grad_bre))
         q_low, k_low, grad_low = (x[b].to(precision.products) for x in (q_bre, k_ble, grad_bre))
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         for block in blocks:
             seen = slice(0, block.end)
-            shares = _shares(precision, block, q, k, spaces[0])
-            _add_product(dv[:, seen], shares.to(precision.products).mT, grad_low[:, block.r])
-            ds = spaces[1][: shares.numel()].view_as(shares)
+            shares = _shares(precision, block, q, k)
+            _add_product(dv[..., seen, :], precision.factor(shares).mT, grad_low[..., block.r, :])
+            ds = _scratch("gradients", shares.shape, shares)
             with precision.scores():
-                torch.bmm(grad[:, block.r], v[:, seen].mT, out=ds)
+                _multiply(ds, grad[..., block.r, :], v[..., seen, :].mT)
             torch.ops.aten._softmax_backward_data.out(ds, shares, -1, precision.exact, grad_input=ds)
-            low = ds.to(precision.products)
-            dq_bre[b, block.r] = torch.bmm(low, k_low[:, seen]).mul_(scale)
-            _add_product(dk[:, seen], low.mT, q_low[:, block.r])
+            low = precision.factor(ds)
+            dq_bre[b][..., block.r, :] = (low @ k_low[..., seen, :]).mul_(scale)
+            _add_product(dk[..., seen, :], low.mT, q_low[..., block.r, :])
         dk_ble[b], dv_ble[b] = dk.mul_(scale), dv
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    if a.dtype == total.dtype:
-        torch.baddbmm(total, a, b, out=total)
-    else:
-        total += torch.bmm(a, b)
+_held = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory that stays from block to block: the system would take it back and clear it again."""
+    dtype = like.dtype if dtype is None else dtype
+    size, key = math.prod(shape), (name, dtype, like.device)
+    spaces: dict[Any, Tensor] = _held.__dict__
+    if key not in spaces or spaces[key].numel() < size:
+        spaces[key] = torch.empty(size, dtype=dtype, device=like.device)
+    return spaces[key][:size].view(shape)

@@ -9,17 +9,20 @@ Shape suffixes as in `attention`; c ranks of the context-parallel group, s token
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.nn.attention.flex_attention import BlockMask
 
 from pretrain.model.blocked import blocked_attention
+from pretrain.model.flex import block_mask, flex
+
+Backend = Literal["varlen", "flex", "blocked"]
 
 # Chunks that a rank gets of a row. More of them balance better, but the keys of a long document are read once for each.
 CHUNKS = (2, 4, 8)
@@ -47,6 +50,10 @@ class Context:
     """int32 [N + 1]: fragments in `keys`."""
     longest: int
     """Upper bound of the keys of a fragment: tokens of a row."""
+    backend: Backend = "blocked"
+    """What computes attention."""
+    mask: BlockMask | None = None
+    """The same for FlexAttention: this rank's queries [B, T / c] to the keys [B, T]."""
 
     def local(self, x_bt: Tensor) -> Tensor:
         """This rank's tokens of a tensor [B, T] that all ranks hold."""
@@ -94,7 +101,13 @@ def assign(bounds: np.ndarray, length: int, ranks: int) -> np.ndarray:
     return best[1]
 
 
-def spread(cu_seqlens: Tensor, length: int, group: dist.ProcessGroup, device: torch.device) -> Context:
+def spread(
+    cu_seqlens: Tensor,
+    length: int,
+    group: dist.ProcessGroup,
+    device: torch.device,
+    backend: Backend = "blocked",
+) -> Context:
     """This rank's part of a batch.
 
     Args:
@@ -128,16 +141,20 @@ def spread(cu_seqlens: Tensor, length: int, group: dist.ProcessGroup, device: to
     ends = np.cumsum(table[:, [1, 3]], axis=0)
     # Runs of places, one after the other: a step of 1, but to the start of a run at its beginning.
     keys = np.arange(ends[-1, 1]) + np.repeat(table[:, 2] - ends[:, 1] + table[:, 3], table[:, 3])
-    order = order.ravel()
+    places = order.ravel()
     context = Context(
         group,
         torch.from_numpy(index).to(device),
-        torch.from_numpy(order).to(device),
+        torch.from_numpy(places).to(device),
         torch.from_numpy(table),
-        torch.from_numpy(order[keys]).to(device),
+        torch.from_numpy(places[keys]).to(device),
         torch.from_numpy(ends[:, 0].astype(np.int32)).to(device),
         torch.from_numpy(ends[:, 1].astype(np.int32)).to(device),
         length,
+        backend,
+        block_mask(cu_seqlens.to(device), length, torch.from_numpy(index).to(device))
+        if backend == "flex"
+        else None,
     )
     for x in (context.fragments, context.keys, context.bounds_q, context.bounds_k):
         torch._dynamo.maybe_mark_dynamic(x, 0)
@@ -182,24 +199,22 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 _gather.register_autograd(_differentiate, setup_context=_save)
 
 
-def context_attention(
-    q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, context: Context, varlen: Callable[..., Any] | None
-) -> Tensor:
-    """Causal attention inside documents of this rank's queries [B, T / c, H, E] to the keys of all ranks.
-
-    Args:
-        varlen: torch's variable-length attention where it can be used (CUDA, half precision); None:
-            `blocked_attention`.
-    """
+def context_attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, context: Context) -> Tensor:
+    """Causal attention inside documents of this rank's queries [B, T / c, H, E] to the keys of all ranks."""
     heads = k_bske.size(2)
     both = torch.cat((k_bske, v_bske), dim=2).flatten(0, 1)
     every = _gather(both, context.group.group_name, context.group.size())
     q = q_bshe.flatten(0, 1)
-    if varlen is None:
+    if context.backend != "varlen":
         k, v = every[context.order].split(heads, dim=1)
-        return blocked_attention(q, k, v, context.fragments).view_as(q_bshe)
+        if context.mask is None:
+            return blocked_attention(q, k, v, context.fragments).view_as(q_bshe)
+        rows = q_bshe.size(0)
+        return flex(q_bshe, k.unflatten(0, (rows, -1)), v.unflatten(0, (rows, -1)), context.mask)
+    from torch.nn.attention.varlen import varlen_attn
+
     k, v = every[context.keys].split(heads, dim=1)
-    out = varlen(
+    out = varlen_attn(
         q,
         k.contiguous(),
         v.contiguous(),
@@ -210,4 +225,5 @@ def context_attention(
         window_size=(-1, 0),
         enable_gqa=q.size(1) != heads,
     )
+    assert isinstance(out, Tensor)
     return out.view_as(q_bshe)

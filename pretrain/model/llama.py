@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from configs.schema.train import ModelConfig
 from pretrain.model import recompute
-from pretrain.model.attention import Documents, attention
+from pretrain.model.attention import Documents, attention, choose
 from pretrain.model.context import Context
 from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
 from pretrain.model.recompute import Kept
@@ -215,7 +215,7 @@ class Llama(nn.Module):
         self,
         x: Tensor,
         positions_bs: Tensor,
-        boundaries: Tensor | Context,
+        boundaries: Tensor | Documents | Context,
         labels_bs: Tensor | None = None,
         per_token: bool = False,
     ) -> Tensor:
@@ -224,8 +224,8 @@ class Llama(nn.Module):
         Args:
             x: int64 tokens [B, T] for the first part, else the hidden state [B, T, D] of the part before.
             positions_bs: int64 [B, T], restarting in each document.
-            boundaries: int32 [B, M], document boundaries of each row: 0, …, T, padded by repeating T; or this rank's
-                part of the batch under context parallelism, where T is this rank's share.
+            boundaries: int32 [B, M], document boundaries of each row: 0, …, T, padded by repeating T; or what
+                is made of them, under context parallelism for this rank, whose share is T.
             labels_bs: int64 [B, T], -100 where ignored.
 
         Returns:
@@ -233,9 +233,6 @@ class Llama(nn.Module):
             labels the sum of token losses (fp64 scalar); with `per_token` the loss of each [B, T] (fp32 or fp64,
             0 where ignored, without gradient).
         """
-        documents = (
-            boundaries if isinstance(boundaries, Context) else Documents.of(boundaries, positions_bs.size(1))
-        )
         if self.first:
             assert self.tok_embeddings is not None
             # Under sequence parallelism the embedding's result is an asynchronous collective tensor, for which
@@ -245,6 +242,10 @@ class Llama(nn.Module):
             h_bsd = h_bsd if self.compute_dtype is None else h_bsd.to(self.compute_dtype)
         else:
             h_bsd = x
+        documents = boundaries
+        if isinstance(documents, Tensor):
+            backend = choose("auto", h_bsd.device.type, h_bsd.dtype)
+            documents = Documents.of(documents, positions_bs.size(1), backend)
         rope = rope_table(self.config, positions_bs, h_bsd.dtype)
         for block in self.layers.values():
             h_bsd = block(h_bsd, rope, documents)

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
 from pretrain.data.batch import Batch
+from pretrain.model.attention import Documents, choose
 from pretrain.model.context import Context, spread
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
@@ -41,8 +42,8 @@ class Share:
     """int64 [B, T / cp]."""
     positions: Tensor
     """int64 [B, T / cp]."""
-    boundaries: Tensor | Context
-    """`cu_seqlens` of the batch, or what context parallelism makes of them."""
+    documents: Documents | Context
+    """What `cu_seqlens` of the batch mean for attention."""
 
 
 class Engine:
@@ -69,6 +70,7 @@ class Engine:
         self.mesh = single_mesh(device.type) if mesh is None else mesh
         self.config, self.vocab_size, self.device = model_config, vocab_size, device
         self.dtype = COMPUTE_DTYPES[train.dtype]
+        self.attention = choose(train.attention, device.type, self.dtype)
         # Where parameters stay whole between passes, gradients do too until the last micro-batch.
         self.accumulates_whole = not parallel.reshard_after_forward
         sizes = dict(zip(self.mesh.mesh_dim_names or (), self.mesh.mesh.shape, strict=True))
@@ -138,7 +140,7 @@ class Engine:
             share, last = shares[i], stage == self.last_stage
             x = share.tokens if hidden is None else hidden
             labels = share.labels if last else None
-            out: Tensor = self._part_of[stage](x, share.positions, share.boundaries, labels)
+            out: Tensor = self._part_of[stage](x, share.positions, share.documents, labels)
             if last:
                 total.add_(out.detach())
                 return out / scale
@@ -283,7 +285,7 @@ class Engine:
         def forward(stage: int, hidden: Tensor | None) -> Tensor:
             x = share.tokens if hidden is None else hidden
             result: Tensor = self._part_of[stage](
-                x, share.positions, share.boundaries, labels if stage == self.last_stage else None, per_token
+                x, share.positions, share.documents, labels if stage == self.last_stage else None, per_token
             )
             return result
 
@@ -311,15 +313,16 @@ class Engine:
             )
         if self.cp == 1:
             batch = batch.to(self.device)
-            return Share(batch.tokens, batch.labels, batch.positions, batch.cu_seqlens)
-        context = spread(batch.cu_seqlens, length, self.mesh.get_group("cp"), self.device)
+            documents = Documents.of(batch.cu_seqlens, length, self.attention)
+            return Share(batch.tokens, batch.labels, batch.positions, documents)
+        context = spread(batch.cu_seqlens, length, self.mesh.get_group("cp"), self.device, self.attention)
         batch = batch.to(self.device)
         tokens, labels, positions = map(context.local, (batch.tokens, batch.labels, batch.positions))
         return Share(tokens, labels, positions, context)
 
     def _whole(self, x_bs: Tensor, share: Share, length: int) -> Tensor:
         """What all context-parallel ranks computed, on each of them."""
-        context = share.boundaries
+        context = share.documents
         return context.whole(x_bs, length) if isinstance(context, Context) else x_bs
 
 
