@@ -196,7 +196,7 @@ def main() -> int:
                 "train.global_batch_size=4",
                 f"train.steps={args.steps}",
             ]
-            overrides += ["train.micro_batch_size=2", "checkpoint.every=500", "checkpoint.keep=2"]
+            overrides += ["train.micro_batch_size=2", "checkpoint.every=50", "checkpoint.keep=2"]
             began = time.monotonic()
             samples = train(
                 packed,
