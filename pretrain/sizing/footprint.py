@@ -40,7 +40,7 @@ ACCELERATORS = {
 }
 EFFICIENCY = 0.5
 """Share of the peak that the kernels of a step reach, communication and bubble apart: fitted to the Llama 3 report's 400
-TFLOP/s on 16,384 H100 at 8K (table 4); its other rows are then predicted."""
+TFLOP/s on 16,384 H100 at 8K (table 4) and rounded; its other rows are then predicted."""
 USABLE = 0.9
 """Share of a device's memory that a plan may use; the rest is the allocator's, CUDA's and NCCL's."""
 BYTES = {"bf16": (2, 4), "bf16_pure": (2, 2), "fp32": (4, 4), "fp64": (8, 8)}
