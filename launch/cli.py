@@ -28,8 +28,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "launch.launch",
         "the same run under the supervisor: local torchrun or Slurm, restarted until done",
     ),
-    "size": ("launch.size", "from a model's size or a compute budget: shape, rates, batch, length, layout, and why"),
-    "plan": ("launch.plan", "what a run would take: memory, communication and time a rank, without a cluster"),
+    "size": (
+        "launch.size",
+        "from a model's size or a compute budget: shape, rates, batch, length, layout, and why",
+    ),
+    "plan": (
+        "launch.plan",
+        "what a run would take: memory, communication and time a rank, without a cluster",
+    ),
     "evaluate": ("pretrain.evaluate", "held-out loss by source, in nats per token and bits per byte"),
     "generate": ("pretrain.generate", "samples from a checkpoint"),
     "average": ("pretrain.average", "mean of several checkpoints → run directory with one"),

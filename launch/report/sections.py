@@ -77,7 +77,11 @@ def training(record: Record) -> Section:
             100,
         ),
         several(
-            {"memory": "highest so far", "memory_interval": "highest since the row before", "resident": "resident"},
+            {
+                "memory": "highest so far",
+                "memory_interval": "highest since the row before",
+                "resident": "resident",
+            },
             "Memory of rank 0",
             "GiB",
             2**-30,

@@ -76,4 +76,6 @@ def use_float8(part: nn.Module) -> None:
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
     recipe = Float8LinearConfig.from_recipe_name("tensorwise")
-    convert_to_float8_training(part, config=recipe, module_filter_fn=lambda _, name: name.startswith("layers."))
+    convert_to_float8_training(
+        part, config=recipe, module_filter_fn=lambda _, name: name.startswith("layers.")
+    )

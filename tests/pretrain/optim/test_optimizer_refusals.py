@@ -59,7 +59,9 @@ def test_precisions_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) 
         check(dtype="fp32", float8=True)
     # Stands in for an environment without torchao.
     monkeypatch.setattr(precision, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs torchao, which is not installed; pip install 'arriero\[float8\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs torchao, which is not installed; pip install 'arriero\[float8\]'"
+    ):
         check(float8=True)
     monkeypatch.setattr(precision, "find_spec", lambda name: name)
     check(float8=True, tp=2)
