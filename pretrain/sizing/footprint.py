@@ -9,9 +9,11 @@ v vocabulary, t tensor-parallel ranks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, TrainConfig
-from pretrain.parallel.layout import Layout, stage_layers
+from pretrain.parallel.layout import Layout, stage_layers, virtual_stages
+from pretrain.parallel.pipeline_schedules import Schedule, timeline
 from pretrain.sizing.shape import flops_per_token
 
 
@@ -122,33 +124,27 @@ def activation_bytes(model: ModelConfig, tokens: float, tp: int, recompute: str,
     return tokens * (((4 * d + 2 * k + 4 * f) / tp + 2 * d) * element + 4 * model.n_heads / tp)
 
 
-def in_flight(schedule: str, stages: int, stage: int, virtual: int, micro_batches: int) -> float:
-    """Micro-batches whose activations a stage holds at the most, as multiples of one through all its layers."""
-    if stages == 1:
-        return 1.0
-    if schedule == "gpipe":
-        return float(micro_batches)
-    if schedule == "1f1b":
-        return float(min(stages - stage, micro_batches))
-    if schedule == "interleaved":
-        # Warm-up of Narayanan et al. 2021, section 2.2, in chunks of 1 / virtual of the stage's layers.
-        chunks = 2 * (stages - stage - 1) + (virtual - 1) * stages + 1
-        return min(float(micro_batches), chunks / virtual)
-    # ZBV (Qi et al. 2024) and DualPipeV hold what 1F1B's first stage holds, on every stage.
-    return float(min(stages, micro_batches))
+@cache
+def pipelined(
+    schedule: Schedule, stages: int, virtual: int, micro_batches: int
+) -> tuple[float, tuple[float, ...]]:
+    """What a schedule makes of a pipeline, by carrying it out.
+
+    Returns:
+        (idle time over working time; for each rank the micro-batches whose activations it holds at the most, as multiples
+        of one through all its layers).
+    """
+    # More micro-batches than that change neither the idle time nor, but for GPipe, what is held.
+    few = min(micro_batches, 4 * stages)
+    run = timeline(schedule, stages, virtual, few)
+    idle = run.bubble / (1 - run.bubble) * few / micro_batches
+    held = (float(micro_batches),) * stages if schedule == "gpipe" else tuple(n / virtual for n in run.held)
+    return idle, held
 
 
 def ring(ranks: int) -> float:
     """Share of a gathered tensor that a rank sends, in a ring or any other way without waste."""
     return (ranks - 1) / ranks
-
-
-def bubble_share(schedule: str, stages: int, virtual: int, micro_batches: int) -> float:
-    """Idle time over working time (Llama 3 report, section 3.3.2: (PP − 1) / (V · M))."""
-    if schedule in ("zbv", "dualpipev"):
-        # The backward pass of the weights fills what 1F1B leaves idle, but for a rest of about a third.
-        return (stages - 1) / (3 * 2 * micro_batches)
-    return (stages - 1) / ((virtual if schedule == "interleaved" else 1) * micro_batches)
 
 
 def footprint(
@@ -170,7 +166,8 @@ def footprint(
     element, master = BYTES[train.dtype]
     pp, cp, tp, shards = layout.pp, layout.cp, layout.tp, layout.dp_shard * layout.cp
     micro_batches, schedule = layout.micro_batches, parallel.pp_schedule
-    virtual = parallel.pp_virtual
+    virtual = virtual_stages(parallel)
+    bubble, held = pipelined(schedule, pp, virtual, micro_batches) if pp > 1 else (0.0, (1.0,))
     tokens = train.micro_batch_size * sequence_length / cp
     recompute, d = train.activation_checkpointing, model.dim
     k = model.n_kv_heads * (d // model.n_heads)
@@ -193,8 +190,7 @@ def footprint(
                 whole * element,
                 whole * master if micro_batches > 1 else block * (element + master),
             )
-        held = in_flight(schedule, pp, stage, virtual, micro_batches)
-        activations = held * layers * activation_bytes(model, tokens, tp, recompute, element)
+        activations = held[stage] * layers * activation_bytes(model, tokens, tp, recompute, element)
         if recompute != "none":
             # One block is computed again at a time.
             activations += activation_bytes(model, tokens, tp, "none", element)
@@ -237,7 +233,7 @@ def footprint(
     scatters = micro_batches if parallel.reshard_after_forward else 1
     sent_fsdp = ring(shards) * whole * (gathers * element + scatters * master)
     sent_replicate = 2 * ring(layout.dp_replicate) * whole / shards * master
-    hops = 2 * (virtual if schedule == "interleaved" else 2 if schedule in ("zbv", "dualpipev") else 1)
+    hops = 2 * virtual
     sent_pp = micro_batches * hops * tokens / tp * d * element if pp > 1 else 0.0
 
     all_tokens = train.global_batch_size * sequence_length
@@ -250,7 +246,6 @@ def footprint(
     near = accelerator.link if tp * cp <= accelerator.per_node else accelerator.network
     exposed = sent_tp / within + sent_cp / near
     hidden = (sent_fsdp + sent_replicate) / around
-    bubble = bubble_share(schedule, pp, virtual, micro_batches) if pp > 1 else 0.0
     seconds = max((compute + exposed) * (1 + bubble), hidden) + 0.05 * min(compute, hidden)
     return Footprint(
         **stages[fullest],
