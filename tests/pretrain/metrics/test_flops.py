@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs import edge
-from configs.schema.train import ModelConfig, TrainRun
+from configs.schema.train import ModelConfig
 from pretrain.metrics.flops import (
     attention_pairs,
     full_flops,
@@ -110,30 +110,3 @@ def test_memory_of_an_interval_forgets_what_was_freed_before_it() -> None:
     without = interval()
     assert with_block["memory_interval"] - without["memory_interval"] > 48 * 2**20
     assert without["memory"] >= with_block["memory"] and without["mfu"] is None
-
-
-@pytest.mark.parametrize(
-    ("name", "vocab_size", "billions"),
-    [
-        ("llama1_7b", 32_000, 6.74),
-        ("llama1_13b", 32_000, 13.0),
-        ("llama1_33b", 32_000, 32.5),
-        ("llama1_65b", 32_000, 65.2),
-        ("8b", 128_256, 8.03),
-        ("70b", 128_256, 70.6),
-        ("405b", 128_256, 405.9),
-    ],
-)
-def test_presets_have_the_published_numbers_of_parameters(
-    name: str, vocab_size: int, billions: float
-) -> None:
-    with torch.device("meta"):
-        model = Llama(edge.load_group("model", name, ModelConfig), vocab_size)
-    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, rel=0.004)
-
-
-def test_the_llama_1_runs_consume_the_published_tokens() -> None:
-    for name, trillions in (("llama1_7b", 1.0), ("llama1_65b", 1.4)):
-        config = edge.load("train", TrainRun, ["data.path=d", "run.dir=r", f"experiment={name}"])
-        tokens = config.train.steps * config.train.global_batch_size * config.model.max_sequence_length
-        assert tokens / 1e12 == pytest.approx(trillions, rel=1e-4) and config.model.name == name
