@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,9 @@ from data_pipeline.packed.format import (
     token_dtype,
 )
 
+OPEN_SHARDS = 128
+"""Shards that stay open: each takes five file descriptors, and a process often may have 1,024."""
+
 
 @dataclass(frozen=True)
 class Sequence:
@@ -37,8 +42,8 @@ class Sequence:
 @dataclass(frozen=True)
 class _Shard:
     path: Path
-    tokens: int
-    """File descriptor, open for as long as the process lives."""
+    tokens: FileIO
+    """Closed with the last reference to the shard."""
     next: np.ndarray
     crc: np.ndarray
     segments: np.ndarray
@@ -57,7 +62,7 @@ class PackedDataset:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(self.path)
         self._verify = verify
-        self._shards: dict[tuple[str, int], _Shard] = {}
+        self._shard = lru_cache(OPEN_SHARDS)(self._open_shard)
         self._documents: dict[str, np.ndarray] = {}
         for name, info in self.manifest.streams.items():
             self._check_files(name, info)
@@ -183,7 +188,7 @@ class PackedDataset:
         """[T]. Read, not mapped: a file that is cut off or cannot be read any more is then an error, not a SIGBUS."""
         dtype = token_dtype(self.vocab_size)
         size = self.sequence_length * dtype.itemsize
-        data = os.pread(shard.tokens, size, row * size)
+        data = os.pread(shard.tokens.fileno(), size, row * size)
         if len(data) != size:
             raise PackedError(
                 f"{shard.path} was cut off while it was open: sequence {row} of the shard has {len(data)} of {size} bytes; "
@@ -206,20 +211,17 @@ class PackedDataset:
                     "restore the dataset or pack it again"
                 )
 
-    def _shard(self, stream: str, number: int) -> _Shard:
-        key = (stream, number)
-        if key not in self._shards:
-            info, folder = self.stream(stream).shards[number], self.path / stream
-            path = folder / f"tokens-{number:05d}.bin"
-            self._shards[key] = _Shard(
-                path,
-                os.open(path, os.O_RDONLY),
-                _load(folder / f"next-{number:05d}.npy", np.dtype("<i4"), info.sequences),
-                _load(folder / f"crc-{number:05d}.npy", np.dtype("<u4"), info.sequences),
-                _load(folder / f"segments-{number:05d}.npy", SEGMENT_DTYPE, info.segments),
-                _load(folder / f"offsets-{number:05d}.npy", np.dtype("<i8"), info.sequences + 1),
-            )
-        return self._shards[key]
+    def _open_shard(self, stream: str, number: int) -> _Shard:
+        info, folder = self.stream(stream).shards[number], self.path / stream
+        path = folder / f"tokens-{number:05d}.bin"
+        return _Shard(
+            path,
+            FileIO(path),
+            _load(folder / f"next-{number:05d}.npy", np.dtype("<i4"), info.sequences),
+            _load(folder / f"crc-{number:05d}.npy", np.dtype("<u4"), info.sequences),
+            _load(folder / f"segments-{number:05d}.npy", SEGMENT_DTYPE, info.segments),
+            _load(folder / f"offsets-{number:05d}.npy", np.dtype("<i8"), info.sequences + 1),
+        )
 
 
 def _load(path: Path, dtype: np.dtype, rows: int) -> np.ndarray:

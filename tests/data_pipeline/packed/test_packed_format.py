@@ -176,6 +176,18 @@ def test_a_shard_that_is_cut_off_while_it_is_open_is_an_error(tmp_path: Path) ->
         dataset.read(name, last)
 
 
+def test_few_files_are_open_however_many_shards_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write(tmp_path / "packed", shard_sequences=1)
+    monkeypatch.setattr("data_pipeline.packed.reader.OPEN_SHARDS", 2)
+    before = len(list(Path("/dev/fd").iterdir()))
+    packed = PackedDataset(tmp_path / "packed")
+    for index in [*range(SEQUENCES), *range(SEQUENCES)]:
+        assert packed.read("train/web", index).tokens.tolist() == written[index][0].tolist()
+        assert len(list(Path("/dev/fd").iterdir())) <= before + 2 * 5
+
+
 def test_a_failed_write_leaves_nothing_and_the_old_dataset_stays(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write(tmp_path / "packed", fail=True)
