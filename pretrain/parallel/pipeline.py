@@ -159,10 +159,10 @@ class Pipeline:
         for stage in self.stages:
             if stage and self.holder(stage - 1) != self.rank:
                 out = torch.empty(shape, dtype=self.dtype, device=self.device)
-                self.receive(out, self.holder(stage - 1)).wait()
+                self.wait(self.receive(out, self.holder(stage - 1)))
             out = forward(stage, out if stage else None)
             if stage < self.n_stages - 1 and self.holder(stage + 1) != self.rank:
-                self.send(out.contiguous(), self.holder(stage + 1)).wait()
+                self.wait(self.send(out.contiguous(), self.holder(stage + 1)))
         return out if self.holder(self.n_stages - 1) == self.rank else None
 
     def broadcast_from_last(self, x: Tensor) -> None:
@@ -181,6 +181,15 @@ class Pipeline:
         work = dist.irecv(x, dist.get_global_rank(self.group, source), self.group)
         assert work is not None
         return work
+
+    def wait(self, work: dist.Work) -> None:
+        """Wait for a message, at most as long as a collective may take."""
+        if self.device.type == "cpu":
+            # gloo holds messages to the limit that the group was made with, unless it is told.
+            work.wait(self.group._get_backend(self.device).options._timeout)
+        else:
+            # With a limit NCCL would hold up the host.
+            work.wait()
 
 
 class _Mail:
@@ -201,7 +210,7 @@ class _Mail:
         x, work = self._here.pop((kind, stage, micro))
         if work is not None:
             with record_function("communication"):
-                work.wait()
+                self.pipeline.wait(work)
         return x
 
     def post(self, message: Message, shape: tuple[int, ...]) -> None:
@@ -214,12 +223,12 @@ class _Mail:
         x = self._here.pop(key)[0].contiguous()
         self._sent.append((pipeline.send(x, message.target), x))
         if len(self._sent) > _UNFINISHED:
-            self._sent.popleft()[0].wait()
+            self.pipeline.wait(self._sent.popleft()[0])
 
     def finish(self) -> None:
         """Wait until all has arrived."""
         for work, _ in self._sent:
-            work.wait()
+            self.pipeline.wait(work)
         assert not self._here, f"nobody used {list(self._here)}"
 
 
