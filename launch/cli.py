@@ -1,47 +1,106 @@
 """The command line: `arriero VERB [key=value …]`.
 
-Each verb is a module with `main(argv) -> exit status`, imported only when it is asked for: `arriero --help` must
-answer at once on a login node, and importing torch takes seconds.
+Each verb is a module with `main(argv) -> exit status`, imported only when it is asked for. Help is printed without
+importing it: a docstring is read from the module's source and the keys from the schema, because importing torch or
+pyarrow takes seconds and a login node may have neither.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-VERBS: dict[str, tuple[str, str]] = {
-    "data": ("data_pipeline.run", "raw documents → packed dataset"),
-    "tokenizer": ("data_pipeline.tokenize.train", "train a tokenizer on text or JSONL files"),
-    "classify": (
+
+class Verb(NamedTuple):
+    module: str
+    """Module with `main`; its docstring is the verb's help."""
+    schema: str
+    """Dataclass of its configuration, `module.Class`; `configs/NAME.yaml` holds its values."""
+    does: str
+    """One line for `arriero --help`."""
+
+
+VERBS: dict[str, Verb] = {
+    "data": Verb("data_pipeline.run", "configs.schema.pipeline.DataRun", "raw documents → packed dataset"),
+    "tokenizer": Verb(
+        "data_pipeline.tokenize.train",
+        "configs.schema.pipeline.TokenizerRun",
+        "train a tokenizer on text or JSONL files",
+    ),
+    "classify": Verb(
         "data_pipeline.classify.train",
+        "configs.schema.pipeline.ClassifyRun",
         "train a quality, NSFW or language classifier and measure it",
     ),
-    "whatif": ("data_pipeline.whatif", "what other thresholds, or another policy, would keep"),
-    "trace": ("data_pipeline.lineage", "where a document went, by id, URL or text"),
-    "remove": ("launch.remove", "take documents out of a packed dataset, and say which steps consumed them"),
-    "train": ("pretrain.train", "one training run in this process group (start it with torchrun)"),
-    "launch": (
+    "whatif": Verb(
+        "data_pipeline.whatif",
+        "configs.schema.pipeline.WhatifRun",
+        "what other thresholds, or another policy, would keep",
+    ),
+    "trace": Verb(
+        "data_pipeline.lineage",
+        "configs.schema.pipeline.TraceRun",
+        "where a document went, by id, URL or text",
+    ),
+    "remove": Verb(
+        "launch.remove",
+        "configs.schema.pipeline.RemoveRun",
+        "take documents out of a packed dataset, and say which steps consumed them",
+    ),
+    "train": Verb(
+        "pretrain.train",
+        "configs.schema.train.TrainRun",
+        "one training run in this process group (start it with torchrun)",
+    ),
+    "launch": Verb(
         "launch.launch",
+        "configs.schema.train.LaunchRun",
         "the same run under the supervisor: local torchrun or Slurm, restarted until done",
     ),
-    "size": (
+    "size": Verb(
         "launch.size",
+        "configs.schema.train.PlanRun",
         "from a model's size or a compute budget: shape, rates, batch, length, layout, and why",
     ),
-    "plan": (
+    "plan": Verb(
         "launch.plan",
+        "configs.schema.train.PlanRun",
         "what a run would take: memory, communication and time a rank, without a cluster",
     ),
-    "evaluate": ("pretrain.evaluate", "held-out loss by source, in nats per token and bits per byte"),
-    "generate": ("pretrain.generate", "samples from a checkpoint"),
-    "average": ("pretrain.average", "mean of several checkpoints → run directory with one"),
-    "export": ("pretrain.export", "checkpoint → Hugging Face safetensors and tokenizer"),
-    "import": ("pretrain.import_hf", "Hugging Face Llama → run directory whose weights can be continued"),
-    "report": ("launch.report", "one self-contained HTML page of a run and its data"),
+    "evaluate": Verb(
+        "pretrain.evaluate",
+        "configs.schema.train.EvaluateRun",
+        "held-out loss by source, in nats per token and bits per byte",
+    ),
+    "generate": Verb("pretrain.generate", "configs.schema.train.GenerateRun", "samples from a checkpoint"),
+    "average": Verb(
+        "pretrain.average",
+        "configs.schema.train.AverageRun",
+        "mean of several checkpoints → run directory with one",
+    ),
+    "export": Verb(
+        "pretrain.export",
+        "configs.schema.train.ExportRun",
+        "checkpoint → Hugging Face safetensors and tokenizer",
+    ),
+    "import": Verb(
+        "pretrain.import_hf",
+        "configs.schema.train.ImportRun",
+        "Hugging Face Llama → run directory whose weights can be continued",
+    ),
+    "report": Verb(
+        "launch.report",
+        "configs.schema.train.ReportRun",
+        "one self-contained HTML page of a run and its data",
+    ),
 }
 
 # Exit statuses, the same for every verb and for a rank under torchrun.
@@ -49,6 +108,7 @@ EXIT_ERROR = 1
 EXIT_CONFIG = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: checkpointed because it was told to stop; the same command goes on
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # 128 + SIGPIPE: whoever read the output has gone (`| head`)
 
 # Distribution extra that provides a package, for the message when it is missing.
 EXTRAS = {
@@ -64,6 +124,10 @@ PACKAGES = ("configs", "data_pipeline", "pretrain", "launch")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit status (0 done, 1 failed, 2 wrong configuration, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else EXIT_CONFIG
@@ -78,12 +142,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean `{near[0]}`?" if near else f"verbs: {', '.join(VERBS)}"
         print(f"error: unknown verb `{verb}`; {hint}", file=sys.stderr)
         return EXIT_CONFIG
-    return guarded(lambda: importlib.import_module(VERBS[verb][0]).main(rest))
+    if "--help" in rest or "-h" in rest:
+        print(verb_help(verb))
+        return 0
+    return importlib.import_module(VERBS[verb].module).main(rest) or 0
 
 
 def usage() -> str:
     """The text of `arriero --help`."""
-    verbs = "\n".join(f"  {name:<11}{does}" for name, (_, does) in VERBS.items())
+    verbs = "\n".join(f"  {name:<11}{does}" for name, (_, _, does) in VERBS.items())
     return (
         "usage: arriero VERB [key=value …]\n\n"
         "From raw crawl to an evaluated Llama-class base model.\n\n"
@@ -94,28 +161,57 @@ def usage() -> str:
     )
 
 
+def verb_help(name: str) -> str:
+    """The text of `arriero NAME --help`: the docstring of the verb's module, then its keys."""
+    from configs import edge
+
+    verb = VERBS[name]
+    path = ROOT / verb.module.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    module, _, schema = verb.schema.rpartition(".")
+    doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")), clean=False) or ""
+    return edge.help_text(name, getattr(importlib.import_module(module), schema), doc)
+
+
 def guarded(call: Callable[[], int | None]) -> int:
     """Run a verb and turn errors meant for the user into one line and an exit status.
 
     A ConfigError ends with status 2. An OSError, a missing optional package, and a ValueError or RuntimeError that
-    our own code raised end with status 1. Anything else is a programming error and keeps its traceback.
+    our own code raised end with status 1. Anything else is a programming error and keeps its traceback. A reader of
+    the output that has gone (`| head`) is no error to report.
     """
     try:
-        return call() or 0
+        status = call() or 0
+        sys.stdout.flush()  # here, where a closed pipe is handled, and not when the interpreter exits
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone: not an error. Python would complain again at exit.
-        sys.stderr.close()
-        return EXIT_ERROR
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _discard_unread_output():
+            return EXIT_PIPE
         line, status = _explain(error)
         if line is None:
             traceback.print_exc()
         else:
             print(f"error: {line}", file=sys.stderr)
         return status
+
+
+def _discard_unread_output() -> bool:
+    """Send stdout and stderr to /dev/null where nobody reads them any more; whether that was so for either.
+
+    What their buffers still hold would otherwise raise again when the interpreter exits.
+    """
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)  # an error is reported always
+    unread = [descriptor for descriptor, event in poll.poll(0) if event & select.POLLERR]
+    for descriptor in unread:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return bool(unread)
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:
