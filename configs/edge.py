@@ -6,14 +6,10 @@ own messages name neither the nearest key nor the expected type.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import itertools
 import os
 import re
 import sys
 import time
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +23,35 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from configs.build import (
+    build,
+    dataclass_of,
+    field_docs,
+    hints,
+    is_part,
+    kind_of,
+    known_keys,
+    nearest,
+    nearest_key,
+    to_dict,
+)
+from configs.fields import ConfigError
+
+__all__ = [
+    "ConfigError",
+    "build",
+    "compose",
+    "field_docs",
+    "known_keys",
+    "load",
+    "load_group",
+    "main",
+    "read",
+    "save",
+    "set_by",
+    "to_dict",
+]
 
 T = TypeVar("T")
 # Fills in composed values that follow from others, given what was set: dotted key → the override that set it.
@@ -48,131 +73,6 @@ HYDRA_FLAGS = (
     "--package",
     "-p",
 )
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key, why, and the nearest valid one."""
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    tail = name.rsplit(".", 1)[-1]
-    close = (
-        difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-        or [
-            key
-            for key in valid
-            if key.rsplit(".", 1)[-1]
-            in difflib.get_close_matches(tail, [v.rsplit(".", 1)[-1] for v in valid], n=1, cutoff=0.6)
-        ][:1]
-    )
-    return f"; did you mean `{close[0]}`?" if close else f"; valid keys: {', '.join(sorted(valid))}"
-
-
-def _describe(kind: Any) -> str:
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(repr(v) for v in typing.get_args(kind))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _describe(a) for a in typing.get_args(kind))
-    if origin is tuple:
-        return "a list"
-    if origin is dict:
-        return "a mapping"
-    return {int: "an integer", float: "a number", str: "a string", bool: "true or false"}.get(
-        kind, getattr(kind, "__name__", str(kind))
-    )
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return build(kind, value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        rest = [a for a in args if a is not type(None)]
-        if len(rest) == 1:
-            return _convert(rest[0], value, where)
-    if origin is typing.Literal and value in args:
-        return value
-    if origin is tuple and args == (str, Ellipsis) and isinstance(value, str):
-        value = [value]  # one name needs no brackets
-    if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        if len(kinds) != len(value):
-            raise ConfigError(f"`{where}` must have {len(kinds)} entries, but it is {list(value)!r}")
-        return tuple(
-            _convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-        )
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    raise ConfigError(f"`{where}` must be {_describe(kind)}, but it is {value!r}")
-
-
-def build(cls: type[T], data: Any, where: str = "") -> T:
-    """A frozen dataclass from plain data, strictly: unknown keys, missing keys and wrong types raise ConfigError."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"`{where}` must be a mapping of {cls.__name__}, but it is {data!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in data.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            raise ConfigError(f"unknown key `{path}`{_nearest(str(key), list(fields))}")
-        values[key] = _convert(hints[key], value, path)
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigError(
-                f"`{where + '.' if where else ''}{name}` is required: {field_docs(cls).get(name, '')}"
-            )
-    return cls(**values)
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """Documentation of a dataclass's fields: the string literal under each, bases included."""
-    import ast
-    import inspect
-    import textwrap
-
-    docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
-        for node, after in itertools.pairwise(body):
-            if (
-                isinstance(node, ast.AnnAssign)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-            ):
-                docs[typing.cast(ast.Name, node.target).id] = str(after.value.value)
-    return docs
-
-
-def known_keys(cls: type, prefix: str = "") -> list[str]:
-    """Every dotted key of a configuration."""
-    keys = []
-    for name, kind in typing.get_type_hints(cls).items():
-        keys.append(prefix + name)
-        inner = [kind, *typing.get_args(kind)]
-        for k in inner:
-            if (
-                dataclasses.is_dataclass(k)
-                and isinstance(k, type)
-                and typing.get_origin(kind) not in (tuple, dict)
-            ):
-                keys += known_keys(k, f"{prefix}{name}.")
-    return keys
 
 
 def _is_quoted(override: str, value: str) -> bool:
@@ -224,15 +124,13 @@ def compose(config: str, overrides: Sequence[str] = (), schema: type | None = No
 def _resolve_overrides(overrides: Sequence[str], schema: type) -> list[str]:
     """Check every override's key against the schema, and let it set keys that the YAML leaves to the dataclass."""
     valid = set(known_keys(schema))
-    hints = typing.get_type_hints(schema)
-    nodes = {
-        n for n, k in hints.items() if any(dataclasses.is_dataclass(x) for x in (k, *typing.get_args(k)))
-    }
-    choices = {g for g in groups() if g in nodes or g not in hints}
+    kinds = hints(schema)
+    nodes = {n for n, k in kinds.items() if is_part(k)}
+    choices = {g for g in groups() if g in nodes or g not in kinds}
     resolved = []
     for text in overrides:
         if text.startswith("-"):
-            raise ConfigError(f"unknown flag `{text}`{_nearest(text, ['--help', *HYDRA_FLAGS])}")
+            raise ConfigError(f"unknown flag `{text}`{nearest(text, ['--help', *HYDRA_FLAGS])}")
         try:
             parsed = OverridesParser.create().parse_override(text)
         except HydraException as error:
@@ -245,18 +143,12 @@ def _resolve_overrides(overrides: Sequence[str], schema: type) -> list[str]:
         elif key in valid or any(key.startswith(v + ".") and _is_mapping(schema, v) for v in valid):
             resolved.append(text if text[0] in "+~" else "++" + text)
         else:
-            raise ConfigError(f"unknown key `{key}`{_nearest(key, sorted(valid | (choices & nodes)))}")
+            raise ConfigError(f"unknown key `{key}`{nearest_key(key, schema, sorted(choices & nodes))}")
     return resolved
 
 
 def _is_mapping(schema: type, key: str) -> bool:
-    kind: Any = schema
-    for part in key.split("."):
-        options = [kind, *typing.get_args(kind)]
-        owner = next((k for k in options if dataclasses.is_dataclass(k) and isinstance(k, type)), None)
-        if owner is None or part not in (hints := typing.get_type_hints(owner)):
-            return False
-        kind = hints[part]
+    kind = kind_of(schema, key)
     return typing.get_origin(kind) is dict
 
 
@@ -269,19 +161,20 @@ def _readable(error: Exception, overrides: Sequence[str], schema: type | None) -
     if option:
         folder = Path(__file__).parent / option.group(1)
         names = sorted(p.stem for p in folder.glob("*.yaml"))
-        near = _nearest(option.group(2), names)
+        near = nearest(option.group(2), names)
         return f"`{option.group(1)}={option.group(2)}` is unknown{near} (options: {', '.join(names)})"
     key_match = re.search(r"Key '([^']+)' is not in struct|Could not override '([^']+)'", text)
     if key_match and schema is not None:
         key = key_match.group(2) or key_match.group(1)
-        return f"unknown key `{key}`{_nearest(key, known_keys(schema))}"
+        return f"unknown key `{key}`{nearest_key(key, schema)}"
     return " ".join(text.split())
 
 
 def load(config: str, schema: type[T], overrides: Sequence[str] = (), derive: Derive | None = None) -> T:
     """Compose `configs/<config>.yaml` with overrides, let `derive` fill in what follows, and build its dataclass."""
-    data = compose(config, overrides, schema)
-    return build(schema, data if derive is None else derive(data, set_by(overrides)))
+    checked = build(schema, compose(config, overrides, schema))
+    # Every value is checked before anything is derived from it.
+    return checked if derive is None else build(schema, derive(to_dict(checked), set_by(overrides)))
 
 
 def set_by(overrides: Sequence[str]) -> dict[str, str]:
@@ -322,19 +215,6 @@ def load_group(group: str, option: str, schema: type[T]) -> T:
     """One option of a group as a dataclass, such as `load_group("recipe", "web", RecipeConfig)`."""
     data = compose(f"{group}/{option}")
     return build(schema, data.get(group, data), group)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain data that YAML and JSON can hold."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-    return plain(config)
 
 
 def save(config: Any, path: Path) -> None:
@@ -400,9 +280,11 @@ def _hydra_main(
 
     def task(cfg: DictConfig) -> None:
         data = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+        built = build(schema, data)
         if derive is not None:
-            data = derive(data, set_by([o.lstrip("+") for o in HydraConfig.get().overrides.task]))
-        codes.append(function(build(schema, data)) or 0)
+            chosen = set_by([o.lstrip("+") for o in HydraConfig.get().overrides.task])
+            built = build(schema, derive(to_dict(built), chosen))
+        codes.append(function(built) or 0)
 
     saved, overrides = sys.argv, []
     # Hydra then raises what goes wrong, instead of printing it and leaving.
@@ -436,17 +318,10 @@ def help_text(config: str, schema: type, doc: str) -> str:
 
     def walk(cls: type, values: Any, prefix: str) -> None:
         docs = field_docs(cls)
-        for name, kind in typing.get_type_hints(cls).items():
-            inner = next(
-                (
-                    k
-                    for k in (kind, *typing.get_args(kind))
-                    if dataclasses.is_dataclass(k) and isinstance(k, type)
-                ),
-                None,
-            )
+        for name, kind in hints(cls).items():
+            inner = dataclass_of(kind)
             value = values.get(name) if isinstance(values, dict) else None
-            if inner is not None and typing.get_origin(kind) not in (tuple, dict):
+            if inner is not None:
                 lines.append(f"\n  {prefix}{name}: {docs.get(name, '')}")
                 walk(inner, value if value is not None else {}, f"{prefix}{name}.")
             else:

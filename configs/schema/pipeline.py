@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from configs.fields import (
+    AboveZero,
+    AnyPath,
+    Bounds,
+    Bytes,
+    Characters,
+    Count,
+    DataFolder,
+    Date,
+    MiB,
+    NonEmpty,
+    NotNegative,
+    Number,
+    PackedFolder,
+    Positive,
+    PositiveShare,
+    Seconds,
+    Seed,
+    Sequences,
+    Share,
+    Text,
+    Words,
+)
 
 
 @dataclass(frozen=True)
 class BoundsConfig:
     """Bounds of a rule for documents of one language."""
 
-    min: float | None = None
+    min: Number | None = None
     """Smallest value that is kept; null: that of the rule."""
-    max: float | None = None
+    max: Number | None = None
     """Largest value that is kept; null: that of the rule."""
 
 
@@ -20,11 +44,11 @@ class BoundsConfig:
 class RuleConfig:
     """One threshold of a policy: the document is dropped, or flagged, when its signal lies outside [min, max]."""
 
-    signal: str
+    signal: NonEmpty
     """Name of the signal the rule looks at, `sidecar.column` (such as `gopher.n_words`)."""
-    min: float | None = None
+    min: Number | None = None
     """Smallest value that is kept, in the signal's unit; null: no lower bound."""
-    max: float | None = None
+    max: Number | None = None
     """Largest value that is kept, in the signal's unit; null: no upper bound."""
     allow: tuple[str, ...] | None = None
     """Values that are kept, for signals that are strings; null: any."""
@@ -41,7 +65,7 @@ class RuleConfig:
 class FilterConfig:
     """Policy A: thresholds over signals, decided after annotation and before deduplication."""
 
-    name: str
+    name: NonEmpty
     """Name of the policy, shown in the funnel."""
     rules: dict[str, RuleConfig | None] = field(default_factory=dict)
     """Rules in the order in which they are tried; the first that fails names the drop; null disables one."""
@@ -58,23 +82,23 @@ class FilterConfig:
 class RecipeConfig:
     """How documents of one kind of source are read, extracted and filtered."""
 
-    name: str
+    name: NonEmpty
     """Name of the recipe, and of its source where no other name is given."""
     reader: Literal["auto", "warc", "jsonl", "parquet", "text", "wikitext", "python"] = "auto"
     """Reader of the input files; `auto` chooses by file name and first bytes."""
     extract: Literal["auto", "none", "html", "wikitext"] = "auto"
     """Main-text extraction; `auto` follows the reader."""
-    text_key: str = "text"
+    text_key: NonEmpty = "text"
     """Field or column that holds the text, for JSONL and Parquet."""
-    id_key: str = "id"
+    id_key: NonEmpty = "id"
     """Field or column that holds the given id, for JSONL and Parquet; absent: the URL, then the payload."""
-    url_key: str = "url"
+    url_key: NonEmpty = "url"
     """Field or column that holds the URL, for JSONL and Parquet."""
-    max_record_bytes: int = 64 * 2**20
+    max_record_bytes: Bytes = 64 * 2**20
     """Largest raw record, bytes; a larger one is set aside and counted."""
-    max_window_bytes: int = 128 * 2**20
+    max_window_bytes: Bytes = 128 * 2**20
     """Largest window of a compressed file, bytes; `zstd --long=31` needs 2147483648."""
-    max_source_bytes: int | None = None
+    max_source_bytes: Bytes | None = None
     """Stop after this many bytes of files of each kind of the `python` reader, spread over packages; null: no limit."""
     documents: Literal["code", "prose"] = "code"
     """What the `python` reader reads: source files, or documentation (topics, docstrings, descriptions, text files)."""
@@ -90,13 +114,13 @@ class RecipeConfig:
 class SourceConfig:
     """One source of a run with several inputs: `sources=[{name,recipe,input}, …]`."""
 
-    name: str
+    name: NonEmpty
     """Name of the source, in the funnel, the mixture and the packed dataset."""
-    recipe: str
+    recipe: NonEmpty
     """Recipe of the group `recipe` that reads it."""
-    input: str
+    input: AnyPath
     """File, folder, glob or address; for the `python` reader `environment` (the running one) or a site-packages folder."""
-    max_source_bytes: int | None = None
+    max_source_bytes: Bytes | None = None
     """Overrides the recipe's `max_source_bytes`; null: the recipe's."""
 
 
@@ -104,31 +128,31 @@ class SourceConfig:
 class ClassifierConfig:
     """A fastText classifier: an existing model, or one trained in this run."""
 
-    model: str | None = None
+    model: AnyPath | None = None
     """Path of a fastText `.bin` model; null: the stage says `not run` unless `train` names training data."""
-    train: str | None = None
+    train: AnyPath | None = None
     """Labelled JSONL (`text`, `label`) from which a small model is trained first; `offline`: rows made from what the
     Python environment holds (`classify.offline`), for languages and nsfw; null: no training."""
     method: Literal["sgd", "bayes"] = "sgd"
     """How a model is trained: `sgd` is fastText's own; `bayes` counts character n-grams (`classify.bayes`): for languages,
     better where text is scarce, and done in one pass."""
-    prior: float = 10_000.0
+    prior: AboveZero = 10_000.0
     """`bayes`: n-grams that the mean of all labels counts for in each label."""
-    max_characters: int = 2000
+    max_characters: Characters = 2000
     """Characters of a document that the classifier reads: half of them from its start, half from its middle."""
-    epochs: int = 10
+    epochs: Positive = 10
     """Passes over the training data."""
-    dim: int = 16
+    dim: Positive = 16
     """Width of the embedding."""
-    word_ngrams: int = 2
+    word_ngrams: Positive = 2
     """Longest word n-gram."""
-    min_char_ngram: int = 0
+    min_char_ngram: Count = 0
     """Shortest character n-gram; 0 with `max_char_ngram` 0: none."""
-    max_char_ngram: int = 0
+    max_char_ngram: Count = 0
     """Longest character n-gram."""
-    buckets: int = 200_000
+    buckets: Positive = 200_000
     """Hash buckets for n-grams."""
-    learning_rate: float = 0.5
+    learning_rate: AboveZero = 0.5
     """fastText learning rate."""
 
 
@@ -136,12 +160,12 @@ class ClassifierConfig:
 class UrlConfig:
     """URL signals: block lists of hosts, addresses and words."""
 
-    lists: tuple[str, ...] = ()
+    lists: tuple[AnyPath, ...] = ()
     """`datatrove` (the lists bundled with it, FineWeb's), and files or folders of your own: one host, address, wildcard,
     word or regular expression a line; plain or gzip."""
-    soft_lists: tuple[str, ...] = ()
+    soft_lists: tuple[AnyPath, ...] = ()
     """Files or folders of words that are only counted, one a line."""
-    cache: str | None = "~/.cache/arriero"
+    cache: AnyPath | None = "~/.cache/arriero"
     """Folder in which the index of the lists is kept for other runs; null: every run makes its own."""
 
 
@@ -149,7 +173,7 @@ class UrlConfig:
 class NsfwConfig:
     """NSFW signals: word density, classifier."""
 
-    word_lists: tuple[str, ...] = ()
+    word_lists: tuple[AnyPath, ...] = ()
     """Files or folders of words, one a line; a file named after a language (`de.txt`) applies to it alone."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     """fastText classifier whose label `nsfw` is the score."""
@@ -176,15 +200,15 @@ class LabelConfig:
     rules, for machines without a Llama, runs for the time of the labelling; null: no labelling."""
     model: str = "llama"
     """Model name that the server knows."""
-    documents: int = 500
+    documents: Positive = 500
     """Documents that are labelled, chosen by a hash of (seed, id)."""
-    max_characters: int = 3000
+    max_characters: Characters = 3000
     """Characters of a document shown to the model."""
-    timeout: float = 60.0
+    timeout: Seconds = 60.0
     """Seconds for one answer."""
-    retries: int = 3
+    retries: Positive = 3
     """Tries of one request before the document is set aside."""
-    concurrency: int = 8
+    concurrency: Positive = 8
     """Requests in flight."""
 
 
@@ -196,7 +220,7 @@ class QualityConfig:
     """The labelling server."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     """fastText classifier trained on those labels (or given); its score is P(label ≥ good)."""
-    good: int = 3
+    good: Annotated[int, Bounds(min=0, max=5)] = 3
     """Labels (0 to 5) from which a document counts as good."""
 
 
@@ -204,16 +228,16 @@ class QualityConfig:
 class DecontaminateConfig:
     """Overlap of documents with evaluation sets."""
 
-    sets: tuple[str, ...] = ()
+    sets: tuple[AnyPath, ...] = ()
     """JSONL files or folders of them, in any compression: one item a row; empty: the stage does not run."""
     fields: tuple[str, ...] = ()
     """Keys whose strings are taken; empty: every string of a row, wherever it stands."""
-    ngram: int = 13
+    ngram: Annotated[int, Bounds(min=4, unit="words")] = 13
     """Words in a row of a question or a long answer that are contamination by themselves."""
-    share: float = 0.6
+    share: PositiveShare = 0.6
     """Share of a question's words, rare ones counted four times, that makes contamination where they stand together and in
     order; short questions need more, those whose answers stand beside them less."""
-    min_words: int = 8
+    min_words: Annotated[int, Bounds(min=4, unit="words")] = 8
     """Words below which a question counts only where the whole of it stands there, with one of its answers or context."""
     contexts: bool = False
     """Whether a passage that is asked about counts without its question; false: it is only reported."""
@@ -229,20 +253,20 @@ class DedupConfig:
     """Drop documents whose normalised text is equal."""
     minhash: bool = True
     """Drop verified near-duplicates."""
-    ngram: int = 5
+    ngram: Words = 5
     """Words in a shingle."""
-    permutations: int = 120
+    permutations: Positive = 120
     """Hash functions of a signature; at least bands × rows."""
-    bands: int = 20
+    bands: Positive = 20
     """LSH bands. With 20 × 6 a pair of Jaccard 0.8 is looked at with probability 0.998; with the common 14 × 8 it is
     0.92. What the weaker bands let through in addition is weeded out by exact verification."""
-    rows: int = 6
+    rows: Positive = 6
     """Rows of a band."""
-    jaccard: float = 0.8
+    jaccard: PositiveShare = 0.8
     """Exact Jaccard similarity of shingle sets from which a candidate pair is a duplicate."""
-    index: tuple[str, ...] = ()
+    index: tuple[DataFolder, ...] = ()
     """Output folders of earlier runs: what duplicates a document that they kept is dropped, with that document's id."""
-    memory_mb: int = 1024
+    memory_mb: MiB = 1024
     """Memory that one task of MinHash deduplication may use for data that grows with the corpus, MiB; beyond it, it works
     in pieces or from disk. Never changes the output."""
     lines: Literal["ccnet", "llama3"] | None = None
@@ -250,35 +274,35 @@ class DedupConfig:
     in more than `line_count` documents of a bucket, every time; `ccnet`: all but the first in a bucket; null: none."""
     line_unit: Literal["line", "paragraph"] = "line"
     """What is compared: lines, or paragraphs (lines that no empty line parts)."""
-    line_min_length: int = 10
+    line_min_length: Characters = 10
     """Characters without punctuation from which a line is compared; an ideograph counts as three. Shorter ones that many
     pages share are headings of the text (`Pros`, `FAQ`, `Summary`) more often than not; 1: all, as published."""
-    line_count: int = 6
+    line_count: Positive = 6
     """Documents of a bucket that a line may occur in, with `llama3`."""
     line_within: bool = False
     """Count every occurrence of a line, as Llama 3 does, and not every document with it: then refrains, and lines of code
     and markup that one document repeats, go as well."""
-    line_bucket_documents: int = 30_000_000
+    line_bucket_documents: Positive = 30_000_000
     """Documents of a bucket, about: as many buckets are filled, by a hash of the id, as hold the kept documents."""
-    line_min_characters: int = 200
+    line_min_characters: Annotated[int, Bounds(min=0, unit="characters")] = 200
     """A document that lost lines, and has fewer characters left, is dropped; white space between lines is not counted."""
-    line_min_share: float = 0.2
+    line_min_share: Share = 0.2
     """A document of which a smaller share of the characters is left is dropped."""
-    line_memory_mb: int = 512
+    line_memory_mb: Annotated[int, Bounds(min=16, unit="MiB")] = 512
     """Memory that one task of line deduplication may use for data that grows with the corpus, MiB; beyond it, it works in
     pieces. Never changes the output."""
     semantic: bool = False
     """Drop near neighbours within clusters of embeddings (SemDeDup)."""
-    embedder: str = "hashed"
+    embedder: AnyPath = "hashed"
     """`hashed`: latent semantic analysis fitted on the documents themselves, without downloads; else the name or folder
     of a sentence-transformers model."""
-    semantic_dim: int = 128
+    semantic_dim: Annotated[int, Bounds(min=8)] = 128
     """Width of the `hashed` embedding."""
-    semantic_clusters: int | None = None
+    semantic_clusters: Positive | None = None
     """k of k-means; null: square root of the number of documents."""
-    semantic_similarity: float = 0.8
+    semantic_similarity: PositiveShare = 0.8
     """Cosine similarity from which two documents of a cluster are neighbours."""
-    semantic_coverage: float = 0.85
+    semantic_coverage: Share = 0.85
     """Share of a document's pairs of nearby word stems that its neighbour must hold for it to be dropped; 0: the
     cosine alone decides, as in SemDeDup, which needs a neural embedder and a similarity of about 0.95."""
     semantic_keep: Literal["quality", "longest", "first", "centroid"] | None = None
@@ -293,9 +317,9 @@ class DedupConfig:
 class MixtureConfig:
     """Weights of sources, stored in the packed dataset as the default data plan."""
 
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, NotNegative] = field(default_factory=dict)
     """Share of sequences by source; sources left out share the rest by their size; empty: all by size."""
-    max_epochs: dict[str, float] = field(default_factory=dict)
+    max_epochs: dict[str, AboveZero] = field(default_factory=dict)
     """Largest number of passes over a source; absent: unlimited."""
 
 
@@ -303,15 +327,15 @@ class MixtureConfig:
 class TokenizerConfig:
     """The tokenizer: trained on the kept documents, or an existing one."""
 
-    path: str | None = None
+    path: AnyPath | None = None
     """Folder of an existing tokenizer (`tokenizer.json`); null: train one."""
-    vocab_size: int = 128_256
+    vocab_size: Annotated[int, Bounds(min=261, unit="tokens")] = 128_256
     """Tokens including the special ones."""
-    train_bytes: int = 200 * 2**20
+    train_bytes: Bytes = 200 * 2**20
     """Bytes of kept text the training sees, chosen by a hash of (seed, id)."""
-    min_frequency: int = 2
+    min_frequency: Positive = 2
     """Smallest number of occurrences of a merged pair."""
-    n_special: int = 256
+    n_special: Annotated[int, Bounds(min=5, unit="tokens")] = 256
     """Special and reserved tokens at the end of the vocabulary (Llama 3: 256)."""
 
 
@@ -319,17 +343,17 @@ class TokenizerConfig:
 class PackConfig:
     """Packing of tokens into sequences."""
 
-    sequence_length: int = 8192
+    sequence_length: Annotated[int, Bounds(min=2, unit="tokens")] = 8192
     """Tokens of a sequence."""
     method: Literal["concat", "best_fit"] = "concat"
     """Concatenate and chunk (Llama 3), or best-fit (fewer split documents)."""
     by_language: bool = False
     """One stream for each language of a source, so that a sequence holds documents of one language."""
-    shard_sequences: int = 16_384
+    shard_sequences: Sequences = 16_384
     """Sequences of one token shard."""
-    heldout_fraction: float = 0.01
+    heldout_fraction: Annotated[float, Bounds(min=0, below=1)] = 0.01
     """Share of each source's documents that go to the held-out split, chosen by a hash of their group."""
-    heldout_min_bytes: int = 0
+    heldout_min_bytes: Annotated[int, Bounds(min=0, unit="bytes")] = 0
     """Grow the held-out split of each source to at least this many bytes of text, where the source has twice as much."""
 
 
@@ -339,15 +363,15 @@ class ExecutorConfig:
 
     kind: Literal["local", "slurm", "ray"] = "local"
     """datatrove's executor."""
-    workers: int = 0
+    workers: Count = 0
     """Processes at a time; 0: the number of cores. Never changes the output."""
     partition: str = "main"
     """Slurm partition."""
     time: str = "24:00:00"
     """Slurm time limit of a task."""
-    mem_gb: int = 4
+    mem_gb: Annotated[int, Bounds(min=1, unit="GB")] = 4
     """Memory of a task on Slurm, and on a Ray cluster, GB."""
-    poll_seconds: float = 2.0
+    poll_seconds: Seconds = 2.0
     """Seconds between looks at the job queue."""
     address: str | None = None
     """Address of a Ray cluster, such as `auto`; null: a Ray of this machine's own, for the time of the run."""
@@ -357,9 +381,9 @@ class ExecutorConfig:
 class DataRun:
     """`arriero data`: raw input → packed dataset."""
 
-    output: str
+    output: DataFolder
     """Directory of the run; the packed dataset is `output/packed`."""
-    input: str | None = None
+    input: AnyPath | None = None
     """File, folder, glob or address (`s3://…`, `https://…`), read with `recipe`; or give `sources`."""
     recipe: RecipeConfig = field(default_factory=lambda: RecipeConfig(name="web"))
     """Recipe of `input`."""
@@ -387,13 +411,13 @@ class DataRun:
     """Packing."""
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     """Executor."""
-    unit_bytes: int = 64 * 2**20
+    unit_bytes: Bytes = 64 * 2**20
     """Target size of one unit of work, bytes of input."""
-    sample: float = 1.0
+    sample: PositiveShare = 1.0
     """Share of the records that go beyond reading, chosen by a hash of (seed, id), for a quick try; 1: all."""
-    cutoff: str | None = None
+    cutoff: Date | None = None
     """Knowledge cut-off date of the data, ISO 8601, recorded in the manifest; null: newest document date."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every random choice; each is keyed by (seed, stage, id)."""
     jsonl: bool = False
     """Write the kept documents as `kept/*.jsonl.zst` too, beside `kept/*.parquet`."""
@@ -407,15 +431,15 @@ class DataRun:
 class TokenizerRun:
     """`arriero tokenizer`: train a tokenizer on text or JSONL files."""
 
-    input: str
+    input: AnyPath
     """File, folder or glob."""
-    output: str
+    output: AnyPath
     """Folder of the tokenizer."""
     recipe: RecipeConfig = field(default_factory=lambda: RecipeConfig(name="text"))
     """Recipe that reads the input."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Size and training."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sample."""
 
 
@@ -423,27 +447,27 @@ class TokenizerRun:
 class ClassifyRun:
     """`arriero classify`: train a fastText classifier and measure it on a held-out part."""
 
-    input: str
+    input: AnyPath
     """Labelled JSONL."""
-    output: str
+    output: AnyPath
     """Path of the `.bin` model; measures go beside it as `.json`."""
-    text_key: str = "text"
+    text_key: NonEmpty = "text"
     """Field of the text."""
-    label_key: str = "label"
+    label_key: NonEmpty = "label"
     """Field of the label."""
     code: bool = False
     """Add rows of source code, labelled `zxx`, so that a model of languages tells code from text."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     """Training."""
-    test_fraction: float = 0.1
+    test_fraction: Annotated[float, Bounds(above=0, below=1)] = 0.1
     """Share of rows held out, chosen by a hash of (seed, text)."""
-    calibration_fraction: float = 0.1
+    calibration_fraction: Annotated[float, Bounds(min=0, below=1)] = 0.1
     """Share of the other rows on which probabilities are calibrated and thresholds chosen; 0: neither."""
-    target_precision: float | None = None
+    target_precision: PositiveShare | None = None
     """Choose thresholds that reach this precision with the highest recall; null: see `target_recall`."""
-    target_recall: float | None = None
+    target_recall: PositiveShare | None = None
     """Choose thresholds that reach this recall with the highest precision; both null: the highest F1."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed."""
 
 
@@ -451,7 +475,7 @@ class ClassifyRun:
 class PackedPath:
     """Where a packed dataset lies."""
 
-    path: str
+    path: PackedFolder
     """Packed dataset (the folder that holds `manifest.json`)."""
 
 
@@ -461,13 +485,13 @@ class TraceRun:
 
     data: PackedPath
     """The packed dataset."""
-    id: str | None = None
+    id: Text | None = None
     """Document id, 32 hexadecimal digits."""
-    url: str | None = None
+    url: Text | None = None
     """URL of the document."""
-    text: str | None = None
+    text: Text | None = None
     """Text that the document contains."""
-    limit: int = 20
+    limit: Positive = 20
     """Matches shown at the most."""
 
 
@@ -479,13 +503,13 @@ class RemoveRun:
     """The packed dataset."""
     ids: tuple[str, ...] = ()
     """Document ids, 32 hexadecimal digits each."""
-    file: str | None = None
+    file: AnyPath | None = None
     """File of ids, one a line; what follows `#` is a comment."""
-    reason: str = "not given"
+    reason: Text = "not given"
     """Why, recorded in the manifest."""
-    date: str | None = None
+    date: Date | None = None
     """When, ISO 8601, recorded in the manifest; null: today."""
-    runs: tuple[str, ...] = ()
+    runs: tuple[AnyPath, ...] = ()
     """Run directories of trainings over the dataset: which of their steps consumed the documents is printed."""
     ignore_missing: bool = False
     """Go on where some of the documents are not in the dataset; false: nothing is done."""
@@ -497,15 +521,15 @@ class RemoveRun:
 class WhatifRun:
     """`arriero whatif`: what other thresholds, or another policy, would keep."""
 
-    output: str
+    output: DataFolder
     """Directory of a data run whose signals are there."""
     filter: FilterConfig | None = None
     """A policy to put beside the run's own, from the group `filter`; null: only the run's own."""
     rule: str | None = None
     """Rule whose threshold is varied; null: a line for each rule."""
-    at: tuple[float, ...] = ()
+    at: tuple[Number, ...] = ()
     """Thresholds to try for `rule`; empty: around the present one."""
     source: str | None = None
     """Only documents of this source; null: every source."""
-    samples: int = 2
+    samples: Count = 2
     """Documents shown at each threshold that change sides."""

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from configs.fields import (
+    AboveZero,
+    AnyPath,
+    Bounds,
+    Count,
+    Momentum,
+    NonEmpty,
+    NotNegative,
+    PackedFolder,
+    Positive,
+    PositiveShare,
+    Seconds,
+    Seed,
+    Sequences,
+    Share,
+    StepCount,
+    Steps,
+    Text,
+    Tokens,
+)
 
 
 @dataclass(frozen=True)
 class PhaseConfig:
     """One phase of the data plan."""
 
-    sequences: int | None = None
+    sequences: Sequences | None = None
     """Sequences in the phase; null: until the end of training."""
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, NotNegative] = field(default_factory=dict)
     """Share of sequences by source; empty: the mixture stored in the packed dataset."""
-    max_epochs: dict[str, float] = field(default_factory=dict)
+    max_epochs: dict[str, AboveZero] = field(default_factory=dict)
     """Largest number of passes over a source, all phases counted; absent: the packed dataset's."""
-    global_batch_size: int | None = None
+    global_batch_size: Sequences | None = None
     """Packed sequences of one step in the phase; null: `train.global_batch_size`."""
-    sequence_length: int | None = None
+    sequence_length: Tokens | None = None
     """Tokens of a row: packed sequences are cut into rows of this length, which divides theirs; null: theirs."""
 
 
@@ -26,13 +47,13 @@ class PhaseConfig:
 class DataConfig:
     """The packed dataset and the plan over it."""
 
-    path: str
+    path: PackedFolder
     """Packed dataset (the folder that holds `manifest.json`)."""
-    phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
+    phases: Annotated[tuple[PhaseConfig, ...], Bounds(min=1, unit="phases")] = (PhaseConfig(),)
     """Phases of the data plan, in order."""
     verify: bool = True
     """Check the CRC of each sequence when it is read."""
-    prefetch: int = 4
+    prefetch: Annotated[int, Bounds(min=1, max=4096, unit="batches")] = 4
     """Batches read ahead by the loader's thread."""
 
 
@@ -40,13 +61,13 @@ class DataConfig:
 class RopeScalingConfig:
     """Llama 3.1 frequency scaling for contexts longer than the original (Llama 3 report, section 3.4.3)."""
 
-    factor: float = 8.0
+    factor: AboveZero = 8.0
     """Stretch of low frequencies."""
-    low_freq_factor: float = 1.0
+    low_freq_factor: AboveZero = 1.0
     """Wavelengths above original_max/low_freq_factor are stretched fully."""
-    high_freq_factor: float = 4.0
+    high_freq_factor: AboveZero = 4.0
     """Wavelengths below original_max/high_freq_factor stay."""
-    original_max_position: int = 8192
+    original_max_position: Tokens = 8192
     """Context of the original model, tokens."""
 
 
@@ -54,31 +75,31 @@ class RopeScalingConfig:
 class ModelConfig:
     """Llama 3 shape (Llama 3 report, table 3). The vocabulary size comes from the packed dataset."""
 
-    name: str
+    name: NonEmpty
     """Name of the preset."""
-    dim: int
+    dim: Positive
     """Width of the residual stream."""
-    n_layers: int
+    n_layers: Positive
     """Transformer blocks."""
-    n_heads: int
+    n_heads: Positive
     """Query heads."""
-    n_kv_heads: int
+    n_kv_heads: Positive
     """Key and value heads (GQA); divides n_heads."""
-    ffn_dim: int
+    ffn_dim: Positive
     """Width of the SwiGLU feed-forward."""
-    max_sequence_length: int = 8192
+    max_sequence_length: Tokens = 8192
     """Longest sequence the model is used with, tokens."""
-    rope_theta: float = 500_000.0
+    rope_theta: Annotated[float, Bounds(above=1, max=1e12)] = 500_000.0
     """Base of the rotary embedding."""
     rope_scaling: RopeScalingConfig | None = None
     """Llama 3.1 scaling; null: none."""
-    norm_eps: float = 1e-5
+    norm_eps: Annotated[float, Bounds(above=0, max=0.1)] = 1e-5
     """Epsilon of RMSNorm."""
     tied: bool = False
     """Share the embedding with the output head."""
-    init_std: float = 0.02
+    init_std: Annotated[float, Bounds(above=0, max=10)] = 0.02
     """Standard deviation of the normal init; residual outputs are divided by sqrt(2 × n_layers)."""
-    init_from: str | None = None
+    init_from: AnyPath | None = None
     """Run directory, checkpoint or Hugging Face export whose weights start the run (continued pretraining)."""
     size: str | None = None
     """Parameters, such as 160m or 1.3b: shape, learning rate, batch, length and layout are derived; null: a preset."""
@@ -88,13 +109,13 @@ class ModelConfig:
 class TrainConfig:
     """Length, batch and precision."""
 
-    steps: int
+    steps: Steps
     """Optimizer steps of the whole run."""
-    global_batch_size: int
+    global_batch_size: Sequences
     """Sequences of one step, over all ranks."""
-    micro_batch_size: int
+    micro_batch_size: Sequences
     """Sequences of one forward pass on one rank."""
-    sequence_length: int | None = None
+    sequence_length: Tokens | None = None
     """Tokens of a sequence; null: the packed dataset's; if given it must equal it."""
     dtype: Literal["bf16", "bf16_pure", "fp32", "fp64"] = "bf16"
     """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
@@ -109,20 +130,20 @@ class TrainConfig:
     activation_checkpointing: Literal["none", "full", "selective", "budget"] = "none"
     """What is recomputed in the backward pass: nothing; all of a block; all but linear layers and attention; what does not
     fit into `activation_budget`, the cheapest per byte first."""
-    activation_budget: float = 0.5
+    activation_budget: Share = 0.5
     """Share of the activation memory of `none` that `activation_checkpointing=budget` keeps; 0 is `full`."""
     activation_offload: bool = False
     """Inputs of blocks wait for the backward pass in the host's memory; CUDA, with activation_checkpointing=full."""
-    loss_chunk_tokens: int = 2048
+    loss_chunk_tokens: Annotated[int, Bounds(min=0, unit="tokens")] = 2048
     """Tokens whose logits exist at a time in the loss, on the CPU fewer, so that they stay in cache; 0: all."""
-    z_loss: float = 0.0
+    z_loss: Annotated[float, Bounds(min=0, max=1)] = 0.0
     """Weight of logsumexp² of each token's logits, added to the loss that is differentiated (PaLM, section 5: 1e-4) and not
     to the one that is reported; 0: none."""
-    eval_every: int = 0
+    eval_every: StepCount = 0
     """Steps between held-out evaluations; 0: at the end only."""
-    eval_sequences: int = 64
+    eval_sequences: Sequences = 64
     """Held-out sequences of each stream (source, or source and language) in an evaluation while training."""
-    gc_every: int = 50
+    gc_every: StepCount = 50
     """Steps between collections of Python's garbage, on all ranks at the same step; 0: whenever Python does."""
     dry_run: bool = False
     """Instead of training, run full steps on the worst batch of each phase, say what they need, and leave no trace."""
@@ -134,19 +155,19 @@ class TrainConfig:
 class ParallelConfig:
     """The mesh [pp, dp_replicate, dp_shard, cp, tp]."""
 
-    pp: int = 1
+    pp: Positive = 1
     """Pipeline stages."""
-    dp_replicate: int = 1
+    dp_replicate: Positive = 1
     """Replicas of the sharded model (HSDP)."""
-    dp_shard: int = -1
+    dp_shard: Annotated[int, Bounds(min=-1)] = -1
     """FSDP shards; -1: what is left of the world size."""
-    cp: int = 1
+    cp: Positive = 1
     """Context-parallel ranks."""
-    tp: int = 1
+    tp: Positive = 1
     """Tensor-parallel ranks, with sequence parallelism."""
     pp_schedule: Literal["1f1b", "gpipe", "interleaved", "zbv", "dualpipev"] = "1f1b"
     """Pipeline schedule; docs/architecture.md compares them. `zbv` waits least and needs reshard_after_forward=false."""
-    pp_virtual: int = 1
+    pp_virtual: Positive = 1
     """Virtual pipeline stages on each rank: at least 2 for `interleaved`; `zbv` and `dualpipev` always have 2."""
     reshard_after_forward: bool = True
     """FSDP frees full parameters after the forward pass."""
@@ -162,21 +183,21 @@ class OptimConfig:
 
     name: Literal["adamw", "muon"] = "adamw"
     """AdamW for all, or Muon for matrices of the blocks with AdamW for the rest."""
-    lr: float = 3e-4
+    lr: AboveZero = 3e-4
     """Peak learning rate of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     """AdamW betas."""
-    eps: float = 1e-8
+    eps: AboveZero = 1e-8
     """AdamW epsilon."""
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """Decoupled weight decay of the parameters named in `decay`."""
     decay: tuple[Literal["matrices", "head", "embeddings", "norms"], ...] = ("matrices", "head")
     """What decays: matrices of the blocks, an untied output head, embeddings (a tied head is one of them), norms."""
-    clip: float = 1.0
+    clip: NotNegative = 1.0
     """Largest global gradient norm; 0: no clipping."""
-    muon_lr: float = 0.02
+    muon_lr: AboveZero = 0.02
     """Peak learning rate of Muon."""
-    muon_momentum: float = 0.95
+    muon_momentum: Momentum = 0.95
     """Momentum of Muon."""
     in_backward: bool = False
     """Update each parameter in the backward pass as soon as its gradient is there, and drop the gradient: saves the memory
@@ -189,13 +210,13 @@ class ScheduleConfig:
 
     name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """Decay after warm-up; `wsd` (warm-up, stable, decay) stays at the peak and falls linearly at the end."""
-    warmup_steps: int = 100
+    warmup_steps: StepCount = 100
     """Steps of linear warm-up from zero."""
-    min_ratio: float = 0.1
+    min_ratio: Share = 0.1
     """Final learning rate as a share of the peak; 0: annealed to zero."""
-    decay_share: float = 0.2
+    decay_share: PositiveShare = 0.2
     """Share of the steps over which `wsd` falls."""
-    anneal_steps: int = 0
+    anneal_steps: StepCount = 0
     """Last steps, over which the learning rate falls linearly to zero from where the schedule, which ends there, left it."""
 
 
@@ -203,9 +224,9 @@ class ScheduleConfig:
 class CheckpointConfig:
     """Checkpoints."""
 
-    every: int = 500
+    every: Steps = 500
     """Steps between checkpoints; one more is written at the end."""
-    keep: int = 3
+    keep: Count = 3
     """Newest committed checkpoints that stay; 0: all."""
     asynchronous: bool = True
     """Write while training goes on; false: training waits until the checkpoint is committed."""
@@ -217,17 +238,17 @@ class CheckpointConfig:
 class ResilienceConfig:
     """What is survived, and how long it may take."""
 
-    collective_timeout: float = 600.0
+    collective_timeout: Seconds = 600.0
     """Seconds after which a collective that does not finish is an error."""
-    heartbeat_every: float = 5.0
+    heartbeat_every: Annotated[float, Bounds(above=0, max=3600, unit="seconds")] = 5.0
     """Seconds between heartbeats of a rank to the run directory."""
-    hang_timeout: float = 1800.0
+    hang_timeout: Seconds = 1800.0
     """Seconds without a heartbeat after which the supervisor dumps stacks and restarts."""
-    max_restarts: int = 3
+    max_restarts: Count = 3
     """Restarts without new committed progress before the supervisor gives up."""
     skip_nonfinite: bool = True
     """Skip the optimizer update of a step whose loss or gradient norm is not finite."""
-    max_skipped: int = 10
+    max_skipped: Steps = 10
     """Skipped steps in a row after which the run stops."""
 
 
@@ -251,11 +272,11 @@ class TrackerConfig:
 class ProfileConfig:
     """Where the time and the memory of chosen steps go; costs nothing at other steps."""
 
-    steps: tuple[int, ...] = ()
+    steps: tuple[Steps, ...] = ()
     """Steps (from 1) whose traces and tables are written to `profiles/step-N` of the run directory."""
-    every: int = 0
+    every: StepCount = 0
     """Steps between measurements of `comm_share`, of which nothing else is kept; 0: at `profile.steps` only."""
-    ranks: tuple[int, ...] = (0,)
+    ranks: tuple[Count, ...] = (0,)
     """Ranks that are traced; empty: all."""
     memory: bool = False
     """Also write the allocations of these steps: a snapshot for pytorch.org/memory_viz on CUDA, a table on the CPU."""
@@ -265,11 +286,11 @@ class ProfileConfig:
 class RunConfig:
     """The run directory."""
 
-    dir: str
+    dir: AnyPath
     """Directory of the run."""
-    name: str | None = None
+    name: NonEmpty | None = None
     """Name in trackers; null: the directory's name."""
-    log_every: int = 10
+    log_every: Steps = 10
     """Steps between lines on the console."""
     progress: bool = True
     """Show a progress bar where the console is a terminal."""
@@ -301,7 +322,7 @@ class TrainRun:
     """Trackers."""
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     """Traces of chosen steps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of init and data order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; auto: CUDA where there is one."""
@@ -317,11 +338,11 @@ class ClusterConfig:
 
     kind: Literal["local", "slurm"] = "local"
     """Local torchrun, or Slurm."""
-    nodes: int = 1
+    nodes: Positive = 1
     """Nodes."""
-    nproc: int = 1
+    nproc: Positive = 1
     """Processes a node (one a GPU)."""
-    threads: int = 1
+    threads: Positive = 1
     """OMP threads a process."""
     partition: str | None = None
     """Slurm partition; null: the cluster's default."""
@@ -329,21 +350,21 @@ class ClusterConfig:
     """Slurm time limit."""
     mem: str | None = None
     """Slurm memory a node, such as `64G`; null: the cluster's default."""
-    cpus_per_task: int = 1
+    cpus_per_task: Positive = 1
     """Slurm CPUs a node's task."""
-    gpus_per_node: int = 0
+    gpus_per_node: Count = 0
     """Slurm GPUs a node."""
     account: str | None = None
     """Slurm account."""
     exclude: tuple[str, ...] = ()
     """Nodes that must not be used."""
-    signal_before: int = 120
+    signal_before: Annotated[int, Bounds(min=0, unit="seconds")] = 120
     """Seconds before the time limit at which the job checkpoints and requeues."""
     follow: bool = True
     """Follow the submitted job's log and state until it ends."""
-    prolog: str = ""
+    prolog: Text = ""
     """Shell lines put before the job's command (modules, environment)."""
-    port: int = 0
+    port: Annotated[int, Bounds(min=0, max=65535)] = 0
     """Rendezvous port on the first node; 0: a free one, chosen for each attempt."""
 
 
@@ -359,17 +380,21 @@ class LaunchRun(TrainRun):
     """Cancel the run directory's submitted job, and stop."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRun(TrainRun):
     """`arriero size` and `arriero plan`: a training run on paper; `data.path` and `run.dir` may be left out."""
 
+    data: DataConfig = field(default_factory=lambda: DataConfig(path=""))
+    """Packed dataset and plan; without a path, of `vocab_size` tokens."""
+    run: RunConfig = field(default_factory=lambda: RunConfig(dir=""))
+    """Run directory; nothing is written to it."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Cluster; the world is nodes × nproc."""
-    vocab_size: int = 128_256
+    vocab_size: Tokens = 128_256
     """Words of the vocabulary where no packed dataset is given."""
     probe: bool = True
     """`arriero plan`: measure memory and communication on the real model, with tensors that hold no data."""
-    output: str | None = None
+    output: AnyPath | None = None
     """File for the derived numbers as an experiment (YAML); null: printed only."""
 
 
@@ -377,7 +402,7 @@ class PlanRun(TrainRun):
 class RunDir:
     """An existing run directory."""
 
-    dir: str
+    dir: AnyPath
     """Directory of the run."""
 
 
@@ -385,7 +410,7 @@ class RunDir:
 class OtherRun:
     """A run directory, or none."""
 
-    dir: str | None = None
+    dir: AnyPath | None = None
     """Directory of the run; null: a page about the data alone."""
 
 
@@ -393,7 +418,7 @@ class OtherRun:
 class OtherData:
     """A packed dataset other than the run's own."""
 
-    path: str | None = None
+    path: PackedFolder | None = None
     """Packed dataset; null: the one in the run's config."""
 
 
@@ -403,15 +428,15 @@ class EvaluateRun:
 
     run: RunDir
     """The run."""
-    step: int | None = None
+    step: StepCount | None = None
     """Checkpoint step; null: the newest that verifies."""
     data: OtherData = field(default_factory=OtherData)
     """The packed dataset."""
     split: Literal["heldout", "train"] = "heldout"
     """Split of the packed dataset."""
-    max_sequences: int | None = None
+    max_sequences: Sequences | None = None
     """Sequences of each source at the most; null: all."""
-    batch_size: int = 8
+    batch_size: Sequences = 8
     """Sequences of one forward pass."""
     dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
     """Compute precision."""
@@ -425,25 +450,25 @@ class GenerateRun:
 
     run: RunDir
     """The run."""
-    step: int | None = None
+    step: StepCount | None = None
     """Checkpoint step; null: the newest that verifies."""
-    prompt: str | None = None
+    prompt: Text | None = None
     """Prompt; the begin-of-text token is put first."""
-    prompts: str | None = None
+    prompts: AnyPath | None = None
     """File of prompts, JSONL with `prompt` or text separated by blank lines; a few-shot prompt is one entry."""
-    max_tokens: int = 128
+    max_tokens: Tokens = 128
     """New tokens at the most."""
-    temperature: float = 0.8
+    temperature: NotNegative = 0.8
     """Softmax temperature; 0: greedy."""
-    top_k: int = 0
+    top_k: Count = 0
     """Sample from the k likeliest tokens; 0: all."""
-    top_p: float = 1.0
+    top_p: PositiveShare = 1.0
     """Sample from the smallest set of tokens that holds this probability."""
-    n: int = 1
+    n: Positive = 1
     """Samples of each prompt."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of sampling."""
-    output: str | None = None
+    output: AnyPath | None = None
     """JSONL file for the samples; null: printed only."""
     dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
     """Compute precision."""
@@ -457,9 +482,9 @@ class ExportRun:
 
     run: RunDir
     """The run."""
-    output: str
+    output: AnyPath
     """Folder of the export; must not exist or be empty."""
-    step: int | None = None
+    step: StepCount | None = None
     """Checkpoint step; null: the newest that verifies."""
     dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
     """Stored precision."""
@@ -469,7 +494,7 @@ class ExportRun:
 class ImportRun:
     """`arriero import`: a Hugging Face Llama becomes a run whose weights can be continued."""
 
-    input: str
+    input: AnyPath
     """Folder of the Hugging Face model."""
     run: RunDir
     """Run directory that is made."""
@@ -481,11 +506,11 @@ class AverageRun:
 
     run: RunDir
     """The run."""
-    output: str
+    output: AnyPath
     """Run directory that is made; must not exist or be empty."""
-    steps: tuple[int, ...] = ()
+    steps: tuple[Steps, ...] = ()
     """Steps of the checkpoints; empty: the `last` newest."""
-    last: int | None = None
+    last: Positive | None = None
     """How many of the newest checkpoints, where no steps are named."""
 
 
@@ -497,5 +522,5 @@ class ReportRun:
     """The run."""
     data: OtherData = field(default_factory=OtherData)
     """The packed dataset (the data run that made it is the folder above), or the directory of a data run."""
-    output: str | None = None
+    output: AnyPath | None = None
     """Path of the page; null: `report.html` in the run directory, or else in that of the data run."""

@@ -33,7 +33,11 @@ NEEDED = ["data.path=d", "run.dir=r"]
 
 
 def _dataclasses(module: typing.Any) -> list[type]:
-    return [v for v in vars(module).values() if isinstance(v, type) and dataclasses.is_dataclass(v)]
+    return [
+        v
+        for v in vars(module).values()
+        if getattr(v, "__module__", "") == module.__name__ and dataclasses.is_dataclass(v)
+    ]
 
 
 @pytest.mark.parametrize("cls", _dataclasses(pipeline) + _dataclasses(train), ids=lambda c: c.__name__)
