@@ -29,7 +29,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 600.0
 """Seconds after which a run counts as hung."""
-NOT_OUTPUT = ("logs/", "stages/", ".", "config.yaml", "funnel.json")
+NOT_OUTPUT = ("logs/", "stages/", ".", "config.yaml", "environment.jsonl", "funnel.json")
 
 
 def command(words: list[str], output: Path) -> list[str]:

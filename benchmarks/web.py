@@ -80,7 +80,13 @@ def ours(warcs: Path, output: Path, core: int, extra: list[str]) -> Run:
     wall, cpu, _ = timed([*command, "executor.workers=1", "jsonl=true", "stop_after=final", *extra], core)
     funnel = orjson.loads((output / "funnel.json").read_bytes())
     row = funnel["sources"]["web"]
-    return Run(wall, cpu, row["read"], row["kept"], {s["name"]: s["seconds"] for s in funnel["stages"]})
+    return Run(
+        wall,
+        cpu,
+        row["read_documents"],
+        row["kept_documents"],
+        {s["name"]: s["seconds"] for s in funnel["stages"]},
+    )
 
 
 def theirs(warcs: Path, output: Path, core: int) -> Run:

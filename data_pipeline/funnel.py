@@ -1,7 +1,11 @@
-"""The funnel: what became of every document, by source and rule, with samples of what each rule dropped."""
+"""The funnel: what became of every document, by source and rule, with samples of what each rule dropped.
+
+`docs/run-directory.md` documents every field of `funnel.json`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +20,12 @@ import pyarrow.parquet as pq
 from data_pipeline import policy
 from data_pipeline.document import read_shard, read_table, shard_path
 from data_pipeline.packed import PackedDataset
-from data_pipeline.policy import COPY_RULE
+from data_pipeline.policy import ASKED, COPY_RULE, NOT_RUN
 from data_pipeline.read.units import Plan
 from data_pipeline.stage import State, write_atomically
 
+FORMAT, FORMAT_VERSION = "arriero-funnel", 2
+"""Version 2: names of fields carry their units, and numbers are numbers."""
 SAMPLES = 5
 EXCERPT = 300
 LENGTH_BINS = tuple(4**i * 64 for i in range(12))
@@ -36,20 +42,26 @@ CLUSTERED = {"exact": "exact", "minhash": "near", "semantic": "semantic"}
 class Funnel:
     """The contents of funnel.json."""
 
+    format: str
+    format_version: int
     sources: dict[str, dict[str, Any]]
-    """Source → read, set_aside, dropped by rule, kept, flagged by rule (of the kept ones), and what was packed."""
+    """Source → documents read, set aside, dropped by rule, kept, flagged by rule (of the kept ones), and what was packed."""
     samples: dict[str, list[dict[str, Any]]]
-    """Rule → up to five documents that it dropped: id, url, detail, excerpt."""
-    not_run: list[str]
+    """Rule → up to five documents that it dropped: id, url, excerpt, and the value that failed or the document kept."""
+    not_run: list[dict[str, Any]]
     """Stages and rules that judged no document, with the reason."""
-    histograms: dict[str, dict[str, dict[str, int]]]
-    """Lengths (bytes) and languages of the kept documents, by source."""
+    ran_in_part: list[dict[str, Any]]
+    """Stages and rules that judged some documents only, with the reason."""
+    kept_lengths: dict[str, list[dict[str, int]]]
+    """Histogram of the lengths of the kept documents, by source."""
+    kept_languages: dict[str, dict[str, int]]
+    """Kept documents by language, by source."""
     languages: list[dict[str, Any]]
     """Language, documents with text, kept documents, bytes of those; the most frequent first."""
     domains: list[dict[str, Any]]
     """Domain, documents, kept documents, the rule that dropped most of them; the most frequent first."""
     clusters: dict[str, dict[str, Any]]
-    """Kind (exact, near, semantic) → `sizes` (documents in a cluster → clusters) and the `largest` ones."""
+    """Kind (exact, near, semantic) → `sizes` (clusters by their number of documents) and the `largest` ones."""
     stages: list[dict[str, Any]]
     """Name, seconds and counts of each stage."""
     unknown_files: list[dict[str, str]]
@@ -76,7 +88,7 @@ class _Tables:
         keep = decisions["keep"].to_numpy(zero_copy_only=False).astype(bool)
         self._samples(decisions, keep, source, shard)
         sizes = read_table(shard_path(run_dir, "signals/stats", shard), ["bytes"])["bytes"].to_numpy()
-        row["kept"] += int(keep.sum())
+        row["kept_documents"] += int(keep.sum())
         row["kept_bytes"] += int(sizes[keep].sum())
         flags = read_table(shard_path(run_dir, "flags", shard), ["flags"])["flags"]
         self.flagged[source].update(dict(_counts(pc.list_flatten(flags.filter(pa.array(keep))))))
@@ -152,8 +164,14 @@ class _Tables:
         self.largest[kind] = sorted(self.largest[kind] + found)[:SHOWN_CLUSTERS]
 
 
-def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[str]) -> Funnel:
+def account(
+    run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[str], reduced: list[str]
+) -> Funnel:
     """Count what became of every document and write `funnel.json`.
+
+    Args:
+        not_run: what has no model or list and judges no document, as `NAME: REASON`.
+        reduced: what judges some documents only, in the same form.
 
     Raises:
         AssertionError: the numbers do not add up; every document that was read must be set aside, dropped by one rule,
@@ -164,49 +182,83 @@ def account(run_dir: Path, plan: Plan, states: dict[str, State], not_run: list[s
     for unit in plan.units:
         name = unit.source
         row = sources.setdefault(
-            name, {"read": 0, "set_aside": 0, "skipped": {}, "dropped": {}, "kept": 0, "kept_bytes": 0}
+            name,
+            {
+                "read_documents": 0,
+                "set_aside_documents": 0,
+                "skipped_records": {},
+                "dropped_documents": {},
+                "kept_documents": 0,
+                "kept_bytes": 0,
+            },
         )
         counts = orjson.loads((run_dir / "documents" / f"{unit.unit:05d}.json").read_bytes())
-        row["read"] += counts["read"]
-        row["set_aside"] += counts["set_aside"]
+        row["read_documents"] += counts["read"]
+        row["set_aside_documents"] += counts["set_aside"]
         tables.dropped[name][COPY_RULE] += counts["copies"]
         for key, value in counts.items():
             if key.startswith("skipped: "):
-                row["skipped"][key[9:]] = row["skipped"].get(key[9:], 0) + value
+                row["skipped_records"][key[9:]] = row["skipped_records"].get(key[9:], 0) + value
         tables.add(run_dir, name, unit.unit, row)
     for name, row in sources.items():
-        row["flagged"] = {rule: n for rule, n in tables.flagged[name].most_common() if n}
-        row["dropped"] = {rule: n for rule, n in tables.dropped[name].most_common() if n}
+        row["flagged_documents"] = {rule: n for rule, n in tables.flagged[name].most_common() if n}
+        row["dropped_documents"] = {rule: n for rule, n in tables.dropped[name].most_common() if n}
     _add_packed(run_dir, sources)
     _check(sources)
-    silent = [
-        f"rule {key[9:]}: no value for {value:,} documents"
-        for key, value in sorted(states["decide"].counts.items())
-        if key.startswith("not run: ")
-    ]
-    lengths = {n: {str(k): v for k, v in sorted(c.items())} for n, c in tables.lengths.items()}
+    silent, partial = _without_value(states["decide"].counts)
     funnel = Funnel(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
         sources=sources,
         samples={rule: _samples(run_dir, found) for rule, found in sorted(tables.lowest.items())},
-        not_run=not_run + silent,
-        histograms={
-            "length, bytes": lengths,
-            "language": {n: _ordered(c) for n, c in tables.spoken.items()},
+        not_run=[*map(_reason, not_run), *silent],
+        ran_in_part=[*map(_reason, reduced), *partial],
+        kept_lengths={
+            n: [{"from_bytes": int(k), "documents": v} for k, v in sorted(c.items())]
+            for n, c in tables.lengths.items()
         },
+        kept_languages={n: _ordered(c) for n, c in tables.spoken.items()},
         languages=_languages(tables.languages),
         domains=_domains(tables.domains),
         clusters={
             kind: {
-                "sizes": {str(k): v for k, v in sorted(sizes.items())},
+                "sizes": [{"documents": int(k), "clusters": v} for k, v in sorted(sizes.items())],
                 "largest": [_cluster(run_dir, found) for found in tables.largest[kind]],
             }
             for kind, sizes in tables.sizes.items()
         },
-        stages=[{"name": n, "seconds": round(s.seconds, 2), "counts": s.counts} for n, s in states.items()],
+        stages=[{"name": n, "seconds": round(s.seconds, 2), "counts": _shown(s)} for n, s in states.items()],
         unknown_files=[{"source": s, "file": f, "found": w} for s, f, w in plan.unknown],
     )
     write_atomically(run_dir / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
     return funnel
+
+
+def _shown(state: State) -> dict[str, int]:
+    return {name: n for name, n in state.counts.items() if not name.startswith((ASKED, NOT_RUN))}
+
+
+def _reason(sentence: str) -> dict[str, Any]:
+    name, _, reason = sentence.partition(": ")
+    return {"name": name, "reason": reason}
+
+
+def _without_value(counts: dict[str, int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rules whose signal had no value: for every document that they were asked about, and for some only."""
+    silent: list[dict[str, Any]] = []
+    partial: list[dict[str, Any]] = []
+    for key, missing in sorted(counts.items()):
+        if key.startswith(NOT_RUN):
+            name = key.removeprefix(NOT_RUN)
+            asked = counts[f"{ASKED}{name}"]
+            row = {
+                "name": name,
+                "reason": "its signal has no value",
+                "documents": missing,
+                "of_documents": asked,
+            }
+            (silent if missing == asked else partial).append(row)
+    return silent, partial
 
 
 def _counts(values: pa.ChunkedArray) -> list[tuple[str, int]]:
@@ -220,7 +272,15 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
 
 def _languages(counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
     names = sorted({name for name, _ in counts}, key=lambda n: (-counts[n, "documents"], n))
-    return [{"language": n, **{k: counts[n, k] for k in ("documents", "kept", "bytes")}} for n in names]
+    return [
+        {
+            "language": n,
+            "documents": counts[n, "documents"],
+            "kept_documents": counts[n, "kept"],
+            "kept_bytes": counts[n, "bytes"],
+        }
+        for n in names
+    ]
 
 
 def _domains(counts: dict[str, Counter[str]]) -> list[dict[str, Any]]:
@@ -230,7 +290,12 @@ def _domains(counts: dict[str, Counter[str]]) -> list[dict[str, Any]]:
         rules = {rule: n for rule, n in counts[name].items() if rule}
         most = min(rules, key=lambda r: (-rules[r], r)) if rules else None
         rows.append(
-            {"domain": name, "documents": counts[name].total(), "kept": counts[name][""], "rule": most}
+            {
+                "domain": name,
+                "documents": counts[name].total(),
+                "kept_documents": counts[name][""],
+                "most_dropped_by": most,
+            }
         )
     return rows
 
@@ -258,9 +323,21 @@ def _samples(run_dir: Path, found: list[tuple[str, int, int]]) -> list[dict[str,
         row = _document(run_dir, shard, i)
         detail = read_table(shard_path(run_dir, "decisions/final", shard), ["detail"])["detail"][i].as_py()
         samples.append(
-            {"id": identifier, "url": row["url"], "detail": detail, "excerpt": (row["text"] or "")[:EXCERPT]}
+            {"id": identifier, "url": row["url"], **_why(detail), "excerpt": (row["text"] or "")[:EXCERPT]}
         )
     return samples
+
+
+def _why(detail: str | None) -> dict[str, Any]:
+    """A decision's `detail` in parts: the document that was kept and the similarity to it, or the value that failed."""
+    if detail is None:
+        return {}
+    if duplicate := re.fullmatch(r"([0-9a-f]{32}) ([0-9.]+)", detail):
+        return {"kept_id": duplicate[1], "similarity": float(duplicate[2])}
+    try:
+        return {"value": float(detail)}
+    except ValueError:
+        return {"value": detail}
 
 
 def _add_packed(run_dir: Path, sources: dict[str, dict[str, Any]]) -> None:
@@ -279,11 +356,14 @@ def _add_packed(run_dir: Path, sources: dict[str, dict[str, Any]]) -> None:
 
 def _check(sources: dict[str, dict[str, Any]]) -> None:
     for name, row in sources.items():
-        accounted = row["set_aside"] + sum(row["dropped"].values()) + row["kept"]
-        assert row["read"] == accounted, f"source {name}: {row['read']} read, but {accounted} accounted for"
+        accounted = (
+            row["set_aside_documents"] + sum(row["dropped_documents"].values()) + row["kept_documents"]
+        )
+        read, kept = row["read_documents"], row["kept_documents"]
+        assert read == accounted, f"source {name}: {read} read, but {accounted} accounted for"
         if "packed" in row:
             packed = sum(split["documents"] for split in row["packed"].values())
-            assert packed == row["kept"], f"source {name}: {row['kept']} kept, but {packed} packed"
+            assert packed == kept, f"source {name}: {kept} kept, but {packed} packed"
 
 
 def table(funnel: Funnel) -> str:
@@ -291,19 +371,19 @@ def table(funnel: Funnel) -> str:
     names = list(funnel.sources)
     rules = Counter[str]()
     for row in funnel.sources.values():
-        rules.update(row["dropped"])
-    lines = [("read", [r["read"] for r in funnel.sources.values()])]
-    lines.append(("  set aside", [r["set_aside"] for r in funnel.sources.values()]))
+        rules.update(row["dropped_documents"])
+    lines = [("read", [r["read_documents"] for r in funnel.sources.values()])]
+    lines.append(("  set aside", [r["set_aside_documents"] for r in funnel.sources.values()]))
     lines += [
-        (f"  {rule}", [r["dropped"].get(rule, 0) for r in funnel.sources.values()])
+        (f"  {rule}", [r["dropped_documents"].get(rule, 0) for r in funnel.sources.values()])
         for rule, _ in rules.most_common()
     ]
-    lines.append(("kept", [r["kept"] for r in funnel.sources.values()]))
+    lines.append(("kept", [r["kept_documents"] for r in funnel.sources.values()]))
     flags = Counter[str]()
     for row in funnel.sources.values():
-        flags.update(row["flagged"])
+        flags.update(row["flagged_documents"])
     lines += [
-        (f"  flagged {rule}", [r["flagged"].get(rule, 0) for r in funnel.sources.values()])
+        (f"  flagged {rule}", [r["flagged_documents"].get(rule, 0) for r in funnel.sources.values()])
         for rule, _ in flags.most_common()
     ]
     for split in ("train", "heldout"):

@@ -31,6 +31,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "contamination": ("matches", "overlap", "context", "run"),
 }
 """Signals that policies may look at, by sidecar."""
+NOT_RUN, ASKED = "not run: ", "asked: "
+"""Beginnings of the names of counts: documents without a value for a rule, and documents that reached the rule."""
 COPY_RULE = "identity.copy"
 FLAGS_SCHEMA = pa.schema([("id", pa.string()), ("flags", pa.list_(pa.string()))])
 OTHER = "other"
@@ -218,7 +220,8 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
     every document that they fail.
 
     Returns:
-        Counts: `kept`, `dropped`, and `not run: RULE` with the documents whose signal was null.
+        Counts: `kept`, `dropped`, and by rule `asked: RULE`, the documents that no earlier rule had dropped, and of these
+        `not run: RULE`, whose signal was null.
     """
     documents = read_shard(run_dir, shard, ["id", "language", "text", "metadata"])
     n = len(documents)
@@ -229,8 +232,9 @@ def decide(run_dir: Path, shard: int, config: FilterConfig) -> dict[str, int]:
     counts: dict[str, int] = {}
     found = documents.select(["id"]).append_column("language", languages(run_dir, shard, documents))
     for verdict in verdicts(run_dir, shard, config, found, ("drop", "flag")):
+        counts[f"{ASKED}{verdict.name}"] = int(keep.sum())
         if missing := int((verdict.null & keep).sum()):
-            counts[f"not run: {verdict.name}"] = missing
+            counts[f"{NOT_RUN}{verdict.name}"] = missing
         if verdict.rule.level == "flag":
             for row in np.flatnonzero(verdict.failed).tolist():
                 flags[row].append(verdict.name)

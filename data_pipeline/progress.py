@@ -21,6 +21,7 @@ import orjson
 import psutil
 from tqdm import tqdm
 
+from data_pipeline import policy
 from data_pipeline.stage import Stage, State, write_atomically
 
 EVERY = 2.0
@@ -103,7 +104,7 @@ class Page:
         """A stage is done, or was not needed."""
         with self._lock:
             self._current = None
-            counts = {k: v for k, v in state.counts.items() if v and k not in HIDDEN}
+            counts = _shown(state.counts)
             self._rows[stage.name].update(
                 state="unchanged" if unchanged else "done",
                 done=stage.tasks,
@@ -141,7 +142,7 @@ class Page:
             with contextlib.suppress(OSError, orjson.JSONDecodeError):
                 counts.update(orjson.loads(path.read_bytes()))
         self._counts = (len(files), counts)
-        row["counts"] = {k: v for k, v in counts.items() if v and k not in HIDDEN}
+        row["counts"] = _shown(counts)
         row["rate"] = _rate(row["counts"], seconds)
         fresh = row["done"] - self._done_before
         left = row["tasks"] - row["done"]
@@ -167,6 +168,11 @@ class Page:
             "stages": rows,
             "failed_logs": [text for name in failed if (text := failure(self._folder / name))],
         }
+
+
+def _shown(counts: dict[str, int]) -> dict[str, int]:
+    hidden = (policy.NOT_RUN, policy.ASKED)
+    return {k: v for k, v in counts.items() if v and k not in HIDDEN and not k.startswith(hidden)}
 
 
 def _rate(counts: dict[str, int], seconds: float) -> float | None:

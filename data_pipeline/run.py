@@ -12,13 +12,14 @@ Examples:
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs import edge
+from configs import edge, environment
 from configs.schema.pipeline import DataRun
 from data_pipeline import executors, flow, funnel, policy, progress
 from data_pipeline import stage as staging
@@ -56,14 +57,14 @@ def _run(config: DataRun) -> int:
     if not config.dry_run:
         executors.warm_up(config.executor)
     plan = planning.plan(sources, config.unit_bytes)
-    todo, not_run = flow.build(run_dir, config, plan)
+    todo, not_run, reduced = flow.build(run_dir, config, plan)
     expected = staging.fingerprints(todo)
     if config.dry_run:
-        _print_plan(run_dir, plan, todo, expected, not_run)
+        _print_plan(run_dir, plan, todo, expected, not_run, reduced)
         return 0
     run_dir.mkdir(parents=True, exist_ok=True)
     with _alone(run_dir):
-        return _stages(run_dir, config, plan, todo, expected, not_run, began)
+        return _stages(run_dir, config, plan, todo, expected, not_run, reduced, began)
 
 
 def _stages(
@@ -73,9 +74,11 @@ def _stages(
     todo: list[staging.Stage],
     expected: dict[str, str],
     not_run: list[str],
+    reduced: list[str],
     began: float,
 ) -> int:
     edge.save(config, run_dir / "config.yaml")
+    environment.record(run_dir, devices=config.executor.workers or os.cpu_count() or 1)
     planning.save(plan.units, run_dir / "units.json")
     outputs = {run_dir / output for stage in todo for output in stage.outputs}
     for path in flow.owned(run_dir):
@@ -87,6 +90,8 @@ def _stages(
         print(f"  {len(plan.unknown)} files are left out ({shown}{'; …' if len(plan.unknown) > 3 else ''})")
     for line in not_run:
         print(f"  not run · {line}")
+    for line in reduced:
+        print(f"  in part · {line}")
     states: dict[str, staging.State] = {}
     redone = False
     with progress.Page(run_dir, todo, [u.bytes for u in plan.units]) as page:
@@ -102,7 +107,7 @@ def _stages(
             took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"
             print(f"  {i:>2}/{len(todo)} {stage.name:<15} {took}  {_shown(state)}", flush=True)
             if stage.name == "final" and not state.counts.get("kept"):
-                account = funnel.account(run_dir, plan, states, not_run)
+                account = funnel.account(run_dir, plan, states, not_run, reduced)
                 print(funnel.table(account))
                 raise ValueError(
                     f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
@@ -112,9 +117,9 @@ def _stages(
     if "final" not in states:
         print(f"{verb} up to stage {todo[-1].name} in {time.monotonic() - began:.1f} s: {run_dir}")
         return 0
-    account = funnel.account(run_dir, plan, states, not_run)
+    account = funnel.account(run_dir, plan, states, not_run, reduced)
     print(funnel.table(account))
-    set_aside = sum(row["set_aside"] for row in account.sources.values())
+    set_aside = sum(row["set_aside_documents"] for row in account.sources.values())
     if set_aside:
         print(
             f"{set_aside:,} damaged records are in {run_dir / 'rejected'}, each with its file, place and reason"
@@ -129,7 +134,7 @@ def _shown(state: staging.State) -> str:
     return ", ".join(
         f"{name} {value:,}"
         for name, value in state.counts.items()
-        if value and name not in hidden and not name.startswith(("skipped", "not run"))
+        if value and name not in hidden and not name.startswith(("skipped", policy.NOT_RUN, policy.ASKED))
     )
 
 
@@ -139,12 +144,15 @@ def _print_plan(
     todo: list[staging.Stage],
     expected: dict[str, str],
     not_run: list[str],
+    reduced: list[str],
 ) -> None:
     print(planning.describe(plan.units))
     for _, file, found in plan.unknown:
         print(f"  left out: {file} ({found})")
     for line in not_run:
         print(f"  not run · {line}")
+    for line in reduced:
+        print(f"  in part · {line}")
     for i, stage in enumerate(todo, 1):
         done = staging.state(run_dir, stage, expected[stage.name]).done
         tasks = f"{stage.tasks} task{'s' if stage.tasks > 1 else ''}"

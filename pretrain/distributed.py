@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from configs import environment
 from configs.edge import ConfigError
 
 T = TypeVar("T")
@@ -69,6 +71,15 @@ def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic:
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     return Process(rank, world_size, local_rank, chosen)
+
+
+def record_environment(run_dir: Path, process: Process) -> None:
+    """Append code, libraries, hardware and command to the run directory's `environment.jsonl`."""
+    if process.device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(process.device)
+        environment.record(run_dir, gpu.name, gpu.total_memory, process.world_size)
+    else:
+        environment.record(run_dir, devices=process.world_size)
 
 
 def teardown() -> None:

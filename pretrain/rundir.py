@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from configs import edge
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedDataset
 from pretrain.ledger import end_torn_line, read_lines, write_whole
+
+METRICS_FORMAT = 2
+"""Version of `metrics.jsonl`. 2: names of fields carry their units."""
+OLD_NAMES = frozenset(("memory", "data_wait", "step_time", "tflops", "batch_size", "time"))
+"""Names of format 1 that this version does not write."""
 
 
 class RunDirBusy(OSError):
@@ -116,6 +122,22 @@ class JsonlLog:
         """Append rows; numbers that are not finite become null, as JSON has no name for them."""
         if rows:
             write_whole(self._fd, b"".join(orjson.dumps(row) + b"\n" for row in rows), self.path)
+
+
+def check_metrics(run_dir: Path) -> None:
+    """Raise ConfigError where the metrics of a run directory were written with the names of an earlier version."""
+    first = next((row for row in read_lines(run_dir / "metrics.jsonl") if "step" in row), None)
+    if first is not None and not is_current(first):
+        raise edge.ConfigError(
+            f"{run_dir / 'metrics.jsonl'} was written by an earlier version of arriero, whose names of fields carried no "
+            f"units ({', '.join(sorted(set(first) & OLD_NAMES))}; this version has format {METRICS_FORMAT}). Give this run "
+            "another run.dir, and model.init_from=DIR to begin with the weights of the old one"
+        )
+
+
+def is_current(row: Mapping[str, Any]) -> bool:
+    """Whether a row of metrics.jsonl has the names of this version."""
+    return not OLD_NAMES & set(row)
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from pretrain.distributed import (
     is_told_here,
     leave_alone,
     on_rank0,
+    record_environment,
     setup,
     teardown,
     together,
@@ -63,7 +64,13 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
             step = trainer.begin_step(global_batches)
             factor = lr_factor(config.schedule, step.number, steps)
             loss_sum, grad_norm = train_step(
-                config, engine, optimizer, step.micro_batches, step.n_valid, factor
+                config,
+                engine,
+                optimizer,
+                step.micro_batches,
+                step.n_valid,
+                factor,
+                trainer.meter.start_optimizer,
             )
             trainer.end_step(step, loss_sum, grad_norm, factor)
             garbage.at(step.number)
@@ -116,6 +123,7 @@ def run(config: TrainRun) -> int:
         on_rank0(lock.acquire)
         dump_stacks_on_signal(run_dir, rank)
         on_rank0(records.open)
+        on_rank0(lambda: record_environment(run_dir, process))
         records.event(
             "started",
             0,

@@ -47,7 +47,7 @@ class Step:
     """Labels of the global batch that take part in the loss."""
     pairs: int
     """Pairs of query and key of the global batch, under the document mask."""
-    data_wait: float
+    data_wait_seconds: float
     """Seconds that this rank waited for its micro-batches."""
     stopping: bool
     """Some rank was told to stop."""
@@ -101,7 +101,7 @@ class Trainer:
         self.meter.start_step()
         with record_function("data"):
             micro_batches, damage = _read_next(global_batches)
-        data_wait = self.meter.elapsed()
+        data_wait_seconds = self.meter.elapsed()
         # One small collective tells every rank what all must agree on; it is on the CPU and waits for no GPU.
         valid = sum(int(batch.n_valid) for batch in micro_batches)
         pairs = sum(attention_pairs(batch.cu_seqlens) for batch in micro_batches)
@@ -116,7 +116,9 @@ class Trainer:
         n_valid, n_pairs = (int(x) // ranks_per_batch for x in told[:2])
         if self.checkpointer.open and not told[3]:
             self.checkpointer.commit()
-        return Step(number, self.ramp.span(number), micro_batches, n_valid, n_pairs, data_wait, bool(told[2]))
+        span = self.ramp.span(number)
+        self.meter.start_forward()
+        return Step(number, span, micro_batches, n_valid, n_pairs, data_wait_seconds, bool(told[2]))
 
     def end_step(self, step: Step, loss_sum: Tensor, grad_norm: Tensor, lr_factor: float) -> None:
         """Count a step, take its numbers, and write down what is due."""
@@ -128,7 +130,7 @@ class Trainer:
         self.meter.add(
             StepNumbers(
                 step=step.number,
-                batch_size=step.span.size,
+                batch_sequences=step.span.size,
                 batch_tokens=tokens,
                 loss_sum=loss_sum,
                 tokens=step.n_valid,
@@ -136,7 +138,7 @@ class Trainer:
                 lr=lr_factor * config.optim.lr,
                 flops=step_flops(config.model, self.packed.vocab_size, tokens, step.pairs),
                 full_flops=full_flops(config.model, self.packed.vocab_size, tokens, step.span.length),
-                data_wait=step.data_wait,
+                data_wait_seconds=step.data_wait_seconds,
                 comm_share=comm_share,
             )
         )

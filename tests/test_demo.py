@@ -49,7 +49,7 @@ def test_raw_documents_become_a_report_and_a_second_run_reuses_everything(tmp_pa
     for source in ("code", "prose"):
         assert sum(d["bytes"] for d in documents if d["source"] == source) >= 1_000_000
     funnel = json.loads((tmp_path / "demo-data/funnel.json").read_text())
-    assert sum(s["kept"] for s in funnel["sources"].values()) > 1000
+    assert sum(s["kept_documents"] for s in funnel["sources"].values()) > 1000
 
     before = (tmp_path / "demo-data/packed/manifest.json").stat().st_mtime_ns
     again, second = demo(tmp_path)

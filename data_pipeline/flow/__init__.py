@@ -24,8 +24,8 @@ CORE = ("document.py",)
 """What every stage reads its input with."""
 
 
-def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Stage], list[str]]:
-    """The stages of a run, and what does not run because it has no model: one sentence each.
+def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Stage], list[str], list[str]]:
+    """The stages of a run, what does not run because it has no model, and what runs in part: `NAME: REASON` each.
 
     Raises:
         ConfigError: `stop_after` names no stage.
@@ -37,7 +37,7 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
             known = {s.name for s in stages}
             depends = tuple(d for d in dict.fromkeys(stage.depends) if d in known)
             stages.append(dataclasses.replace(stage, depends=depends, code=(*CORE, *stage.code)))
-    return _until(stages, config.stop_after), context.not_run
+    return _until(stages, config.stop_after), context.not_run, context.reduced
 
 
 def _until(stages: list[Stage], last: str | None) -> list[Stage]:

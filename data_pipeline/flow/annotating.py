@@ -208,7 +208,7 @@ def _languages(context: Context) -> Iterator[Stage]:
     )
     missing = model_path(context.run_dir, config, "language") is None
     if missing and not all(s.recipe.language for s in context.sources):
-        context.not_run.append(
+        context.reduced.append(
             "language: no model, so only languages with a script of their own are told, and the others judged as English "
             "(its stop words drop German pages); set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
         )
@@ -265,7 +265,7 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         inputs=[lists, given_files(config.classifier)],
     )
     if model_path(context.run_dir, config.classifier, "nsfw") is None:
-        context.not_run.append(
+        context.reduced.append(
             "nsfw.classifier: no model, so nsfw.score knows words alone; set nsfw.classifier.model=FILE.bin or "
             "nsfw.classifier.train=offline|FILE.jsonl"
         )

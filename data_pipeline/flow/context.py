@@ -31,7 +31,9 @@ class Context:
     sources: list[planning.Source]
     """Sources with their recipes."""
     not_run: list[str] = dataclasses.field(default_factory=list)
-    """What does not run because it has no model or list: one sentence each, filled while the stages are built."""
+    """What does not run because it has no model or list: `NAME: REASON` each, filled while the stages are built."""
+    reduced: list[str] = dataclasses.field(default_factory=list)
+    """What runs without its model or list, and so judges less: in the same form."""
 
     @property
     def shards(self) -> int:

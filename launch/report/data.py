@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ def data(record: Record) -> Section:
         why = record.missing.get("funnel", "funnel.json names no source.")
         return Section("data", "Data", absent(why))
     body = "<p>What became of every document that was read; a dropped one counts under the first rule that dropped it.</p>"
-    body += not_run(funnel.get("not_run"))
+    body += not_run(funnel)
     stages = {name: by_stage(row) for name, row in sources.items()}
     parts = list(dict.fromkeys(stage for row in stages.values() for stage in row))
     body += chart(
@@ -39,7 +38,7 @@ def data(record: Record) -> Section:
     )
     body += funnel_table(sources)
     body += dropped_samples(funnel, sources)
-    body += histograms(funnel.get("histograms"))
+    body += histograms(funnel.get("kept_lengths"), funnel.get("kept_languages"))
     body += languages(funnel.get("languages"))
     body += domains(funnel.get("domains"))
     body += clusters(funnel.get("clusters"))
@@ -65,21 +64,27 @@ def work(funnel: Row) -> str:
     return body
 
 
-def not_run(names: Any) -> str:
-    """A warning about stages that did not run, with their reasons."""
-    if not names:
-        return ""
-    entries = names.items() if isinstance(names, dict) else [(n, "") for n in names]
-    items = "".join(
-        f"<li>{text(_entry(name))}{text(': ' + str(why)) if why else ''}</li>" for name, why in entries
+def not_run(funnel: Row) -> str:
+    """What judged no document, and what judged only some, with the reasons."""
+    body = ""
+    for key, title, note in (
+        ("not_run", "Not run.", "These judged no document:"),
+        ("ran_in_part", "Run in part.", "These judged only some documents:"),
+    ):
+        rows = [r for r in funnel.get(key) or [] if isinstance(r, dict)]
+        items = "".join(f"<li><b>{text(r.get('name'))}</b>: {text(_because(r))}</li>" for r in rows)
+        kind = "warn" if key == "not_run" else "hint"
+        body += f"<div class={kind}><b>{title}</b> {note}<ul>{items}</ul></div>" if rows else ""
+    return body
+
+
+def _because(row: Row) -> str:
+    reason, n, of = str(row.get("reason")), row.get("documents"), row.get("of_documents")
+    if n is None:
+        return reason
+    return f"{reason} for " + (
+        f"all {number(n)} documents" if n == of else f"{number(n)} of {number(of)} documents"
     )
-    return f"<div class=warn><b>Not run.</b> These stages judged no document:<ul>{items}</ul></div>"
-
-
-def _entry(name: Any) -> str:
-    if isinstance(name, dict):
-        return ": ".join(str(v) for v in name.values())
-    return ": ".join(map(str, name)) if isinstance(name, (list, tuple)) else str(name)
 
 
 GROUPS = {
@@ -94,8 +99,11 @@ GROUPS = {
 
 def by_stage(row: Row) -> dict[str, int]:
     """Documents of one source by what happened to them: kept, set aside, or the stage that dropped them."""
-    counts = {"kept": int(row.get("kept") or 0), "set aside at reading": int(row.get("set_aside") or 0)}
-    for rule, n in (row.get("dropped") or {}).items():
+    counts = {
+        "kept": int(row.get("kept_documents") or 0),
+        "set aside at reading": int(row.get("set_aside_documents") or 0),
+    }
+    for rule, n in (row.get("dropped_documents") or {}).items():
         group = GROUPS.get(str(rule).split(".")[0], "policy")
         counts[group] = counts.get(group, 0) + int(n)
     return {name: n for name, n in counts.items() if n or name == "kept"}
@@ -105,9 +113,9 @@ def funnel_table(sources: Mapping[str, Row]) -> str:
     """Documents by rule (rows) and source (columns)."""
     rules: dict[str, int] = {}
     for row in sources.values():
-        for rule, n in (row.get("dropped") or {}).items():
+        for rule, n in (row.get("dropped_documents") or {}).items():
             rules[str(rule)] = rules.get(str(rule), 0) + int(n)
-    total = sum(int(r.get("read") or 0) for r in sources.values())
+    total = sum(int(r.get("read_documents") or 0) for r in sources.values())
 
     def line(title: str, values: Sequence[Any]) -> list[object]:
         known = [int(v or 0) for v in values]
@@ -118,16 +126,17 @@ def funnel_table(sources: Mapping[str, Row]) -> str:
             share(sum(known), total),
         ]
 
-    rows = [line("read", [r.get("read") for r in sources.values()])]
-    rows.append(line("set aside at reading", [r.get("set_aside") for r in sources.values()]))
+    rows = [line("read", [r.get("read_documents") for r in sources.values()])]
+    rows.append(line("set aside at reading", [r.get("set_aside_documents") for r in sources.values()]))
     for rule in sorted(rules, key=lambda r: -rules[r]):
-        rows.append(line(rule, [(r.get("dropped") or {}).get(rule) for r in sources.values()]))
-    rows.append(line("kept", [r.get("kept") for r in sources.values()]))
-    flags = dict.fromkeys(str(rule) for r in sources.values() for rule in r.get("flagged") or {})
+        rows.append(line(rule, [(r.get("dropped_documents") or {}).get(rule) for r in sources.values()]))
+    rows.append(line("kept", [r.get("kept_documents") for r in sources.values()]))
+    flags = dict.fromkeys(str(rule) for r in sources.values() for rule in r.get("flagged_documents") or {})
     for rule in flags:
         rows.append(
             line(
-                f"of these flagged by {rule}", [(r.get("flagged") or {}).get(rule) for r in sources.values()]
+                f"of these flagged by {rule}",
+                [(r.get("flagged_documents") or {}).get(rule) for r in sources.values()],
             )
         )
     return table(["documents", *sources, "all", "share of read"], rows)
@@ -143,7 +152,7 @@ def dropped_samples(funnel: Row, sources: Mapping[str, Row]) -> str:
     body = "<h3>What the rules dropped</h3>"
 
     def dropped(rule: str) -> int:
-        return sum(int((r.get("dropped") or {}).get(rule) or 0) for r in sources.values())
+        return sum(int((r.get("dropped_documents") or {}).get(rule) or 0) for r in sources.values())
 
     for rule, examples in sorted(shown.items(), key=lambda item: (-dropped(item[0]), str(item[0]))):
         n = dropped(rule)
@@ -159,43 +168,34 @@ def _quote(example: Any) -> str:
         return f"<blockquote><p>{text(example)}</p></blockquote>"
     body = example.get("excerpt", example.get("text", ""))
     facts = {k: v for k, v in example.items() if k not in {"excerpt", "text"} and v not in (None, "")}
-    if kept := re.fullmatch(r"([0-9a-f]{32}) ([0-9.]+)", str(facts.get("detail"))):
-        del facts["detail"]
-        facts |= {"like": kept[1], "similarity": kept[2]}
     cite = " · ".join(f"{k}: {v}" for k, v in facts.items())
     return f"<blockquote><cite>{text(cite)}</cite><p>{text(body) or '<em>no text</em>'}</p></blockquote>"
 
 
-def histograms(bins_by_name: Any) -> str:
-    """Length and language histograms of the kept documents."""
-    body = "<h3>Kept documents</h3>"
-    if not isinstance(bins_by_name, dict) or not bins_by_name:
-        return body + absent("funnel.json holds no histograms.")
+def histograms(lengths: Any, languages: Any) -> str:
+    """Length and language histograms of the kept documents, by source."""
     cards = []
-    for name, by_source in bins_by_name.items():
-        if not isinstance(by_source, dict) or not by_source:
-            continue
-        if not all(isinstance(v, dict) for v in by_source.values()):
-            by_source = {"all sources": by_source}
+    if isinstance(lengths, dict) and lengths:
+        by_source = {
+            source: {str(b["from_bytes"]): b["documents"] for b in bins} for source, bins in lengths.items()
+        }
+        order = sorted({b for bins in by_source.values() for b in bins}, key=int)
+        cards.append(chart(charts.histogram(by_source, "from … on", order, binary), "Length"))
+    if isinstance(languages, dict) and languages:
         totals: dict[str, float] = {}
-        for bins in by_source.values():
-            for b, n in bins.items():
-                totals[b] = totals.get(b, 0) + n
-        edges = {b: e for b in totals if (e := _bin_edge(b)) is not None}
-        order = sorted(edges, key=edges.__getitem__) if len(edges) == len(totals) else []
-        note = ""
-        if not order:
-            order = sorted(totals, key=lambda b: -totals[b])
-            if len(order) > MOST_FREQUENT:
-                note = f"The {MOST_FREQUENT} most frequent of {len(order)}"
-                by_source = {s: with_others(bins, order[MOST_FREQUENT:]) for s, bins in by_source.items()}
-                order = [*order[:MOST_FREQUENT], OTHERS]
+        for bins in languages.values():
+            for name, n in bins.items():
+                totals[name] = totals.get(name, 0) + n
+        order, notes = sorted(totals, key=lambda b: -totals[b]), []
+        if len(order) > MOST_FREQUENT:
+            notes.append(f"The {MOST_FREQUENT} most frequent of {len(order)}")
+            languages = {s: with_others(bins, order[MOST_FREQUENT:]) for s, bins in languages.items()}
+            order = [*order[:MOST_FREQUENT], OTHERS]
         if "zxx" in order:
-            note = " · ".join(filter(None, (note, "zxx: no language, such as code")))
-        sizes = bool(order) and not note and "bytes" in str(name)
-        shown = charts.histogram(by_source, "from … on" if sizes else "", order, binary if sizes else str)
-        cards.append(chart(shown, str(name).capitalize(), note))
-    return body + grid(*cards)
+            notes.append("zxx: no language, such as code")
+        cards.append(chart(charts.histogram(languages, "", order), "Language", " · ".join(notes)))
+    body = "<h3>Kept documents</h3>"
+    return body + (grid(*cards) if cards else absent("funnel.json holds no histograms."))
 
 
 def with_others(bins: Mapping[str, float], rare: Sequence[str]) -> dict[str, float]:
@@ -213,15 +213,6 @@ def binary(edge: str) -> str:
     return f"{value:g} {unit}"
 
 
-def _bin_edge(name: str) -> float | None:
-    """Lower edge of a bin whose name starts with a number."""
-    head = name.replace(",", "").replace("≥", "").replace("<", "").split("-")[0].split("–")[0].strip()
-    try:
-        return float(head)
-    except ValueError:
-        return None
-
-
 def languages(rows: Any) -> str:
     """Documents, kept documents and their text by language."""
     known = [r for r in rows or [] if isinstance(r, dict)]
@@ -231,9 +222,9 @@ def languages(rows: Any) -> str:
         [
             r.get("language"),
             number(r.get("documents")),
-            number(r.get("kept")),
-            share(float(r.get("kept") or 0), float(r.get("documents") or 0)),
-            number(r.get("bytes")),
+            number(r.get("kept_documents")),
+            share(float(r.get("kept_documents") or 0), float(r.get("documents") or 0)),
+            number(r.get("kept_bytes")),
         ]
         for r in known
     ]
@@ -250,9 +241,9 @@ def domains(rows: Any) -> str:
         [
             r.get("domain"),
             number(r.get("documents")),
-            number(r.get("kept")),
-            share(float(r.get("kept") or 0), float(r.get("documents") or 0)),
-            r.get("rule") or "—",
+            number(r.get("kept_documents")),
+            share(float(r.get("kept_documents") or 0), float(r.get("documents") or 0)),
+            r.get("most_dropped_by") or "—",
         ]
         for r in known
     ]
@@ -278,9 +269,9 @@ def clusters(kinds: Any) -> str:
     edges: set[int] = set()
     for kind, found in kinds.items():
         bins: dict[str, float] = {}
-        for size, n in (found.get("sizes") or {}).items():
-            edge = 1 << (int(size).bit_length() - 1)
-            bins[str(edge)] = bins.get(str(edge), 0) + n
+        for row in found.get("sizes") or []:
+            edge = 1 << (int(row["documents"]).bit_length() - 1)
+            bins[str(edge)] = bins.get(str(edge), 0) + row["clusters"]
             edges.add(edge)
         title = CLUSTERS.get(str(kind), str(kind))
         sizes[title] = bins

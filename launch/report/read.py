@@ -12,7 +12,7 @@ import orjson
 import yaml
 
 from configs.edge import ConfigError
-from pretrain.rundir import dataset_of
+from pretrain.rundir import dataset_of, is_current
 
 Row = dict[str, Any]
 
@@ -51,6 +51,8 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
     Raises:
         ConfigError: `run_dir` is not a directory, there is no data run at `packed`, or neither is given.
     """
+    from data_pipeline.funnel import FORMAT_VERSION  # imports Arrow, which a page without data needs not
+
     missing: dict[str, str] = {}
     config: Row = {}
     if packed is not None and (packed / "funnel.json").exists():
@@ -82,10 +84,22 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
         manifest = _json(packed / "manifest.json", "manifest", missing)
         data_dir = packed.resolve().parent
         funnel = _json(data_dir / "funnel.json", "funnel", missing)
+        if funnel and funnel.get("format_version") != FORMAT_VERSION:
+            missing["funnel"] = (
+                f"{data_dir / 'funnel.json'} has format version {funnel.get('format_version', 1)}, and this arriero reads "
+                f"{FORMAT_VERSION}: run `arriero data` again with the same configuration, which rewrites it."
+            )
+            funnel = {}
         data_config = _yaml(data_dir / "config.yaml", "data_config", missing)
     if run_dir is None:
         return Record(None, {}, [], [], [], [], {}, packed, manifest, data_dir, funnel, data_config, missing)
     rows = _lines(run_dir / "metrics.jsonl", "metrics", missing)
+    if rows and not all(map(is_current, rows)):
+        rows = [row for row in rows if is_current(row)]
+        missing["metrics"] = (
+            f"{run_dir / 'metrics.jsonl'} has rows of an earlier version of arriero, whose names of fields carried no "
+            "units; they are left out."
+        )
     by_step = {int(r["step"]): r for r in rows if isinstance(r.get("step"), (int, float))}
     compression = {}
     if (run_dir / "compression.json").exists():

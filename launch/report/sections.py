@@ -68,8 +68,8 @@ def training(record: Record) -> Section:
         card("grad_norm", "Gradient norm", "norm before clipping", 1, True, 1),
         card("lr", "Learning rate", "learning rate", 1, False, 4),
         card("tokens_per_second", "Throughput", "tokens per second", 1, False, 0),
-        card("tokens_per_second_device", "Throughput of a device", "tokens per second", 1, False, 0),
-        card("tflops", "Useful arithmetic of a device", "TFLOP/s", 1, False, 2),
+        card("tokens_per_second_per_device", "Throughput of a device", "tokens per second", 1, False, 0),
+        card("tflop_per_second_per_device", "Useful arithmetic of a device", "TFLOP/s", 1, False, 2),
         several(
             {"mfu": "document-aware", "mfu_full": "full attention (PaLM)"},
             "Model FLOPs utilisation",
@@ -78,15 +78,15 @@ def training(record: Record) -> Section:
         ),
         several(
             {
-                "memory": "highest so far",
-                "memory_interval": "highest since the row before",
-                "resident": "resident",
+                "memory_peak_bytes": "highest so far",
+                "memory_interval_peak_bytes": "highest since the row before",
+                "memory_resident_bytes": "resident",
             },
             "Memory of rank 0",
             "GiB",
             2**-30,
         ),
-        card("data_wait", "Wait for data", "ms a step", 1000, False, 3),
+        card("data_wait_seconds", "Wait for data", "ms a step", 1000, False, 3),
         *([shares] if shares else []),
     )
     return Section("training", "Training", body)

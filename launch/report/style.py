@@ -49,8 +49,10 @@ section > p { max-width: 100ch; margin: -.4rem 0 1rem; }
 .legend span.line { width: 18px; height: 3px; }
 .absent { background: #f4f1eb; border-radius: 8px; padding: .7rem .9rem; margin: .6rem 0; color: var(--muted);
   font-size: .92rem; }
-.warn { background: #fdf3e7; border: 1px solid #efd9bd; border-radius: 10px; padding: .75rem 1rem; margin: 0 0 1rem; }
-.warn ul { margin: .3rem 0 0; padding-left: 1.2rem; }
+.warn, .hint { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .75rem 1rem;
+  margin: 0 0 1rem; }
+.warn { background: #fdf3e7; border-color: #efd9bd; }
+.warn ul, .hint ul { margin: .3rem 0 0; padding-left: 1.2rem; }
 .scroll { overflow-x: auto; margin: 0 0 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .42rem .9rem; border-bottom: 1px solid var(--line); vertical-align: top;

@@ -95,10 +95,19 @@ def key_figures(record: Record) -> list[Figure]:
 def data_figures(record: Record) -> list[Figure]:
     """The tiles of a page about data alone."""
     rows = [r for r in (record.funnel.get("sources") or {}).values() if isinstance(r, dict)]
-    total = {k: sum(int(r.get(k) or 0) for r in rows) for k in ("read", "set_aside", "kept", "kept_bytes")}
+    total = {
+        k: sum(int(r.get(k) or 0) for r in rows)
+        for k in ("read_documents", "set_aside_documents", "kept_documents", "kept_bytes")
+    }
     figures = [
-        Figure(number(total["read"]), "documents read", f"{number(total['set_aside'])} set aside"),
-        Figure(number(total["kept"]), "kept", share(total["kept"], total["read"])),
+        Figure(
+            number(total["read_documents"]),
+            "documents read",
+            f"{number(total['set_aside_documents'])} set aside",
+        ),
+        Figure(
+            number(total["kept_documents"]), "kept", share(total["kept_documents"], total["read_documents"])
+        ),
         Figure(short(total["kept_bytes"]) + "B", "of text kept"),
     ]
     tokens = [

@@ -44,10 +44,11 @@ class Console:
         elif log_now and self.shown:
             mfu = f" ({row['mfu']:.1%} MFU)" if row["mfu"] is not None else ""
             comm = f"  communication {row['comm_share']:.1%}" if row["comm_share"] is not None else ""
+            memory, waited = row["memory_interval_peak_bytes"] / 2**30, 1000 * row["data_wait_seconds"]
             print(
                 f"step {row['step']:>7}/{total}  loss {row['loss']:.4f}  grad norm {row['grad_norm']:.3f}  "
-                f"lr {row['lr']:.2e}  {_rate(row['tokens_per_second'])}  {row['tflops']:.3g} TFLOP/s{mfu}  "
-                f"{row['memory_interval'] / 2**30:.2f} GiB  data wait {1000 * row['data_wait']:.0f} ms{comm}",
+                f"lr {row['lr']:.2e}  {_rate(row['tokens_per_second'])}  "
+                f"{row['tflop_per_second_per_device']:.3g} TFLOP/s{mfu}  {memory:.2f} GiB  data wait {waited:.0f} ms{comm}",
                 flush=True,
             )
 

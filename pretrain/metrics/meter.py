@@ -22,7 +22,7 @@ class StepNumbers:
     """What a step leaves behind."""
 
     step: int
-    batch_size: int
+    batch_sequences: int
     """Packed sequences of the global batch."""
     batch_tokens: int
     """Tokens of the global batch, valid or not."""
@@ -36,8 +36,8 @@ class StepNumbers:
     """Of the global batch, by `step_flops`."""
     full_flops: float
     """Of the global batch, by `full_flops`."""
-    data_wait: float
-    """Seconds."""
+    data_wait_seconds: float
+    """Seconds of the host."""
     comm_share: float | None = None
     """Share of the step in which this rank did nothing but communicate; None: not measured."""
 
@@ -49,10 +49,10 @@ class _Held:
     numbers: StepNumbers
     values: Tensor
     """fp64 [2], in the host's memory: loss sum and gradient norm."""
-    step_time: float
-    """Seconds of the host, data wait included."""
-    events: tuple[torch.cuda.Event, torch.cuda.Event, torch.cuda.Event] | None
-    """Begin and end of the step on the device, and the arrival of its values on the host; None on the CPU."""
+    laps: tuple[float, float, float, float]
+    """When the step began, its forward pass, its optimizer, and when it ended: seconds of the host's clock."""
+    events: tuple[torch.cuda.Event, ...] | None
+    """The same four on the device, and the arrival of the step's values on the host; None on the CPU."""
 
 
 class Meter:
@@ -69,36 +69,47 @@ class Meter:
         self._held: list[_Held] = []
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
-        self._began = time.perf_counter()
-        self._seconds = 0.0
-        self._begin_event: torch.cuda.Event | None = None
-        self._end_event: torch.cuda.Event | None = None
+        self._laps: list[float] = []
+        self._events: list[torch.cuda.Event] = []
 
     def start_step(self) -> None:
         """A step begins."""
-        self._began = time.perf_counter()
-        self._begin_event = self._record()
+        self._laps, self._events = [], []
+        self._lap()
 
     def elapsed(self) -> float:
         """Seconds of the host since the step began."""
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._laps[0]
+
+    def start_forward(self) -> None:
+        """The step has its batch; forward and backward passes follow."""
+        self._lap()
+
+    def start_optimizer(self) -> None:
+        """Forward and backward passes are done; clipping and the update follow."""
+        self._lap()
 
     def stop_step(self) -> None:
         """A step ends; what follows is not its time."""
-        self._seconds = self.elapsed()
-        self._end_event = self._record()
+        self._lap()
+
+    def _lap(self) -> None:
+        self._laps.append(time.perf_counter())
+        if (event := self._record()) is not None:
+            self._events.append(event)
 
     def add(self, numbers: StepNumbers) -> None:
         """Take the numbers of the step that ended last; does not wait for the device."""
         values = torch.stack([numbers.loss_sum.double(), numbers.grad_norm.double()])
+        begin, forward, optimizer, end = self._laps
         events = None
-        if self._begin_event is not None and self._end_event is not None:
+        if self._events:
             on_host = torch.empty(2, dtype=torch.float64, pin_memory=True)
             values = on_host.copy_(values, non_blocking=True)
             arrived = self._record()
             assert arrived is not None
-            events = (self._begin_event, self._end_event, arrived)
-        self._held.append(_Held(numbers, values, self._seconds, events))
+            events = (*self._events, arrived)
+        self._held.append(_Held(numbers, values, (begin, forward, optimizer, end), events))
 
     def due(self) -> bool:
         """Whether the last flush is a second ago, so that a kill loses little."""
@@ -106,14 +117,14 @@ class Meter:
 
     def poll(self) -> bool:
         """Take in the numbers that have come; whether a step among those not yet flushed was not finite."""
-        while self._held and (self._held[0].events is None or self._held[0].events[2].query()):
+        while self._held and (self._held[0].events is None or self._held[0].events[-1].query()):
             self._rows.append(self._row(self._held.pop(0)))
         return any(not is_finite(row) for row in self._rows)
 
     def flush(self, wait: bool = True) -> list[dict[str, Any]]:
         """Rows of the steps since the last flush: of all, or (`wait=False`) of those whose numbers have come."""
         if wait and self._held and self._held[-1].events is not None:
-            self._held[-1].events[2].synchronize()
+            self._held[-1].events[-1].synchronize()
         self.poll()
         rows, self._rows = self._rows, []
         if rows:
@@ -127,7 +138,11 @@ class Meter:
         interval = high_water(self._device)
         reset_high_water(self._device)
         self._highest = max(self._highest, interval)
-        return {"memory": self._highest, "memory_interval": interval, "resident": resident()}
+        return {
+            "memory_peak_bytes": self._highest,
+            "memory_interval_peak_bytes": interval,
+            "memory_resident_bytes": resident(),
+        }
 
     def _record(self) -> torch.cuda.Event | None:
         if self._device.type != "cuda":
@@ -140,30 +155,37 @@ class Meter:
         n = held.numbers
         loss_sum, grad_norm = held.values.tolist()
         loss = loss_sum / max(1, n.tokens)
-        seconds = held.step_time
+        begin, forward, optimizer, end = held.laps
+        seconds, passes, update = end - begin, optimizer - forward, end - optimizer
         if held.events is not None:
-            seconds = held.events[0].elapsed_time(held.events[1]) / 1000
+            began, forwarded, optimized, ended, _ = held.events
+            seconds, passes, update = (
+                a.elapsed_time(b) / 1000
+                for a, b in ((began, ended), (forwarded, optimized), (optimized, ended))
+            )
         speed, full_speed = (flops / seconds / self._devices for flops in (n.flops, n.full_flops))
         return {
             "step": n.step,
             "loss": loss,
             "tokens": n.tokens,
-            "batch_size": n.batch_size,
+            "batch_sequences": n.batch_sequences,
             "grad_norm": grad_norm,
             "lr": n.lr,
             "perplexity": math.exp(loss) if loss < 700 else math.inf,
             "tokens_per_second": n.batch_tokens / seconds,
-            "tokens_per_second_device": n.batch_tokens / seconds / self._devices,
-            "tflops": speed / 1e12,
+            "tokens_per_second_per_device": n.batch_tokens / seconds / self._devices,
+            "tflop_per_second_per_device": speed / 1e12,
             "mfu": speed / self._peak if self._peak else None,
             "mfu_full": full_speed / self._peak if self._peak else None,
-            "memory": None,  # the three are filled in when rows are handed out
-            "memory_interval": None,
-            "resident": None,
-            "data_wait": n.data_wait,
+            "memory_peak_bytes": None,  # the three are filled in when rows are handed out
+            "memory_interval_peak_bytes": None,
+            "memory_resident_bytes": None,
+            "step_seconds": seconds,
+            "data_wait_seconds": n.data_wait_seconds,
+            "forward_backward_seconds": passes,
+            "optimizer_seconds": update,
             "comm_share": n.comm_share,
-            "step_time": seconds,
-            "time": time.time(),
+            "time_unix_seconds": time.time(),
         }
 
 

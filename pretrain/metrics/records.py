@@ -11,7 +11,7 @@ from pretrain.distributed import on_rank0
 from pretrain.ledger import Ledger
 from pretrain.metrics.console import Console
 from pretrain.metrics.trackers import Trackers
-from pretrain.rundir import JsonlLog, read_evaluations
+from pretrain.rundir import JsonlLog, check_metrics, read_evaluations
 
 
 class Records:
@@ -28,7 +28,12 @@ class Records:
         self._last_step = 0
 
     def open(self) -> None:
-        """Open the files; on rank 0 alone."""
+        """Open the files; on rank 0 alone.
+
+        Raises:
+            ConfigError: the run directory's metrics are those of an earlier version.
+        """
+        check_metrics(self._run_dir)
         self.ledger = Ledger(self._run_dir / "ledger.jsonl")
         self._metrics = JsonlLog(self._run_dir / "metrics.jsonl")
         self._evaluations = JsonlLog(self._run_dir / "eval.jsonl")
@@ -55,7 +60,7 @@ class Records:
             return
         step = self._last_step = rows[-1]["step"]
         self._metrics.write(rows)
-        seconds = sum(row["step_time"] for row in rows)
+        seconds = sum(row["step_seconds"] for row in rows)
         self.ledger.event(
             "step_range",
             step,
@@ -69,7 +74,9 @@ class Records:
         for row in rows:
             self.console.step(row, total, row["step"] % every == 0 or row["step"] in (1, total))
             if self._trackers is not None:
-                shown = {k: v for k, v in row.items() if k not in ("step", "time") and v is not None}
+                shown = {
+                    k: v for k, v in row.items() if k not in ("step", "time_unix_seconds") and v is not None
+                }
                 self._trackers.log(row["step"], shown)
 
     def evaluation(self, rows: list[dict[str, Any]], step: int, seconds: float) -> None:

@@ -63,7 +63,7 @@ def test_flagged_documents_stay_and_carry_the_names_of_the_rules(run_dir: Path) 
 
 def test_the_funnel_counts_flags_of_kept_documents(run_dir: Path) -> None:
     found = orjson.loads((run_dir / "funnel.json").read_bytes())["sources"]["text"]
-    assert found["flagged"] == {"some": 2, "short": 1} and found["kept"] == 3
+    assert found["flagged_documents"] == {"some": 2, "short": 1} and found["kept_documents"] == 3
 
 
 def test_a_flag_never_drops(run_dir: Path) -> None:

@@ -115,7 +115,9 @@ def tree(folder: Path) -> dict[str, str]:
     hashes = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith(("logs/", "stages/", ".", "config.yaml", "funnel.json")):
+        if path.is_file() and not name.startswith(
+            ("logs/", "stages/", ".", "config.yaml", "environment.jsonl", "funnel.json")
+        ):
             hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     funnel = json.loads((folder / "funnel.json").read_text())
     hashes["funnel.json"] = json.dumps({k: v for k, v in funnel.items() if k != "stages"})
@@ -134,16 +136,22 @@ def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_funnel_accounts_for_every_document(done: Path) -> None:
     funnel = json.loads((done / "funnel.json").read_text())
     web = funnel["sources"]["web"]
-    assert web["read"] == 24 + 24 + 1
-    assert web["set_aside"] == 1
-    assert web["dropped"]["identity.copy"] == 1
-    assert web["dropped"]["gopher.short"] == 1
-    assert web["dropped"]["exact"] == 1
-    assert web["dropped"]["minhash"] == 1
-    assert web["read"] == web["set_aside"] + sum(web["dropped"].values()) + web["kept"]
-    assert web["packed"]["train"]["documents"] + web["packed"]["heldout"]["documents"] == web["kept"]
+    assert web["read_documents"] == 24 + 24 + 1
+    assert web["set_aside_documents"] == 1
+    assert web["dropped_documents"]["identity.copy"] == 1
+    assert web["dropped_documents"]["gopher.short"] == 1
+    assert web["dropped_documents"]["exact"] == 1
+    assert web["dropped_documents"]["minhash"] == 1
+    assert (
+        web["read_documents"]
+        == web["set_aside_documents"] + sum(web["dropped_documents"].values()) + web["kept_documents"]
+    )
+    assert (
+        web["packed"]["train"]["documents"] + web["packed"]["heldout"]["documents"] == web["kept_documents"]
+    )
     assert funnel["samples"]["gopher.short"][0]["excerpt"] == "Too short."
-    assert any(line.startswith("language") for line in funnel["not_run"])
+    assert "quality" in {row["name"] for row in funnel["not_run"]}
+    assert any(row["name"] == "language" and "no model" in row["reason"] for row in funnel["ran_in_part"])
     assert funnel["unknown_files"][0]["file"].endswith("photo.png")
 
 
@@ -217,7 +225,10 @@ def test_second_run_repeats_only_what_changed(corpus: Path, done: Path, tmp_path
     assert "unchanged" in lines["read"] and "unchanged" in lines["signals"] and "unchanged" in lines["sign"]
     assert "unchanged" not in lines["minhash"] and "unchanged" not in lines["final"]
     assert (
-        json.loads((output / "funnel.json").read_text())["sources"]["web"]["dropped"].get("minhash", 0) == 0
+        json.loads((output / "funnel.json").read_text())["sources"]["web"]["dropped_documents"].get(
+            "minhash", 0
+        )
+        == 0
     )
 
 
@@ -301,7 +312,7 @@ def test_real_crawl_with_further_sources(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     funnel = json.loads((tmp_path / "data" / "funnel.json").read_text())
-    assert all(row["kept"] > 0 for row in funnel["sources"].values())
+    assert all(row["kept_documents"] > 0 for row in funnel["sources"].values())
 
 
 def test_a_sample_is_the_same_however_input_is_cut(corpus: Path, done: Path, tmp_path: Path) -> None:

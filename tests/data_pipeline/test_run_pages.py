@@ -88,7 +88,7 @@ def test_older_captures_and_repeated_lines_are_gone(done: Path) -> None:
     assert not any(MENU in text for text in found.values())
     assert "Said here alone." in found["http://x.example/rare"]
     funnel = json.loads((done / "funnel.json").read_text())
-    assert funnel["sources"]["web"]["dropped"] == {"url": 1}
+    assert funnel["sources"]["web"]["dropped_documents"] == {"url": 1}
 
 
 def test_trace_tells_the_capture_that_stayed_and_the_lines_that_went(

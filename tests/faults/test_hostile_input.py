@@ -38,14 +38,20 @@ def test_a_folder_of_harm_is_accounted_for(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     account = json.loads((output / "funnel.json").read_text())
     web = account["sources"]["web"]
-    assert web["read"] == web["set_aside"] + sum(web["dropped"].values()) + web["kept"]
+    assert (
+        web["read_documents"]
+        == web["set_aside_documents"] + sum(web["dropped_documents"].values()) + web["kept_documents"]
+    )
     rows = [json.loads(line) for path in (output / "rejected").glob("*.jsonl") for line in path.open()]
-    assert len(rows) == web["set_aside"] > 40
+    assert len(rows) == web["set_aside_documents"] > 40
     assert all(row["file"] and row["reason"] and row["expected"] and row["record"] >= 0 for row in rows)
     documents = len(
         {i for p in (output / "documents").glob("*.parquet") for i in pq.read_table(p)["id"].to_pylist()}
     )
-    assert documents + web["set_aside"] + web["dropped"].get("identity.copy", 0) == web["read"]
+    assert (
+        documents + web["set_aside_documents"] + web["dropped_documents"].get("identity.copy", 0)
+        == web["read_documents"]
+    )
     assert documents >= 200  # the sound ones behind the harm; equal ones are one
     assert {Path(f["file"]).name for f in account["unknown_files"]} == left_out
     # Nothing that a record says becomes the name of a file.

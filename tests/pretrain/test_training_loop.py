@@ -43,8 +43,9 @@ def test_run_writes_what_the_architecture_promises(toy_packed: Path, tmp_path: P
     rows = read_metrics(run_dir)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     keys = (
-        "step loss tokens batch_size grad_norm lr perplexity tokens_per_second tokens_per_second_device tflops mfu "
-        "mfu_full memory memory_interval resident data_wait comm_share step_time time"
+        "step loss tokens batch_sequences grad_norm lr perplexity tokens_per_second tokens_per_second_per_device "
+        "tflop_per_second_per_device mfu mfu_full memory_peak_bytes memory_interval_peak_bytes memory_resident_bytes "
+        "step_seconds data_wait_seconds forward_backward_seconds optimizer_seconds comm_share time_unix_seconds"
     )
     assert all(list(row) == keys.split() for row in rows)
     # Valid tokens: those that end a document are not counted.
@@ -217,7 +218,11 @@ def test_batches_and_sequences_grow_and_a_longer_run_goes_on_the_same(
         words = (*more, f"train.steps={steps}", f"train.micro_batch_size={micro}")
         assert trainer.main(overrides(toy_packed, parts, *words)) == 0
     rows, again = read_metrics(whole), read_metrics(parts)
-    assert [row["batch_size"] for row in rows] == [2, 2, 4, 8, 8] == [row["batch_size"] for row in again]
+    assert (
+        [row["batch_sequences"] for row in rows]
+        == [2, 2, 4, 8, 8]
+        == [row["batch_sequences"] for row in again]
+    )
     assert [row["tokens"] for row in rows] == [row["tokens"] for row in again]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in again], rel=1e-6)
     assert [row["grad_norm"] for row in rows] == pytest.approx([row["grad_norm"] for row in again], rel=1e-5)
@@ -227,7 +232,7 @@ def test_batches_and_sequences_grow_and_a_longer_run_goes_on_the_same(
         covered = [(e["first_n"], e["last_n"], e["last_step"] - e["first_step"] + 1) for e in events]
         assert [c[0] for c in covered] == [0, *(c[1] for c in covered[:-1])] and covered[-1][1] == 24
         # All steps of a range have one batch size, so that a reader can tell which step consumed a sequence.
-        sizes = {row["step"]: row["batch_size"] for row in rows}
+        sizes = {row["step"]: row["batch_sequences"] for row in rows}
         assert all(
             {sizes[step] for step in range(e["first_step"], e["last_step"] + 1)}
             == {(e["last_n"] - e["first_n"]) // (e["last_step"] - e["first_step"] + 1)}
@@ -251,7 +256,7 @@ def test_phases_may_be_added_on_resume_but_not_change_what_was_consumed(
         assert "data.phases[0] began at sequence 0, and 8 are consumed" in capsys.readouterr().err
     annealed = "data.phases=[{sequences:8},{weights:{json:1},global_batch_size:2}]"
     assert trainer.main(overrides(toy_packed, run_dir, *more, "train.steps=4", annealed)) == 0
-    assert [row["batch_size"] for row in read_metrics(run_dir)] == [4, 4, 2, 2]
+    assert [row["batch_sequences"] for row in read_metrics(run_dir)] == [4, 4, 2, 2]
     (amended,) = [event for event in read_ledger(run_dir) if event["event"] == "amended"]
     assert amended["n"] == 8 and amended["phases"][1]["weights"] == {"json": 1.0}
     assert trainer.main(overrides(toy_packed, run_dir, *more, "train.steps=5", annealed)) == 0

@@ -142,29 +142,41 @@ def metrics_row(step: int) -> dict:
         "perplexity": math.exp(loss),
         "tokens_per_second": 9800 + 300 * math.sin(step),
         "mfu": 0.31,
-        "memory": 1.4 * 2**30,
-        "data_wait": 0.002,
-        "step_time": 0.8,
-        "time": 1_760_000_000.0 + step,
+        "memory_peak_bytes": 1.4 * 2**30,
+        "data_wait_seconds": 0.002,
+        "step_seconds": 0.8,
+        "time_unix_seconds": 1_760_000_000.0 + step,
     }
 
 
 def write_data(packed: Path) -> None:
     """The funnel, the configuration and the manifest of a data run with two sources."""
     funnel = {
+        "format": "arriero-funnel",
+        "format_version": 2,
         "sources": {
             "code": {
-                "read": 9000,
-                "set_aside": 12,
-                "dropped": {"code.generated": 300, "gopher.n_words": 700, "exact": 900, "minhash": 88},
-                "kept": 7000,
+                "read_documents": 9000,
+                "set_aside_documents": 12,
+                "dropped_documents": {
+                    "code.generated": 300,
+                    "gopher.n_words": 700,
+                    "exact": 900,
+                    "minhash": 88,
+                },
+                "kept_documents": 7000,
             },
             "prose": {
-                "read": 4000,
-                "set_aside": 0,
-                "dropped": {"gopher.n_words": 1400, "language.language": 100, "exact": 300, "semantic": 20},
-                "kept": 2180,
-                "flagged": {"privacy.pages": 17},
+                "read_documents": 4000,
+                "set_aside_documents": 0,
+                "dropped_documents": {
+                    "gopher.n_words": 1400,
+                    "language.language": 100,
+                    "exact": 300,
+                    "semantic": 20,
+                },
+                "kept_documents": 2180,
+                "flagged_documents": {"privacy.pages": 17},
             },
         },
         "samples": {
@@ -175,14 +187,15 @@ def write_data(packed: Path) -> None:
             "exact": [{"id": "2" * 32, "url": None, "excerpt": "Apache License " * 60}],
             "minhash": [{"id": "3" * 32, "url": "python:a/b.py", "excerpt": "x" * 3000}],
         },
-        "not_run": ["nsfw classifier: no model and no training data", HOSTILE],
-        "histograms": {
-            "length, bytes": {
-                "code": {str(64 * 4**k): 900 - 200 * abs(k - 3) for k in range(7)},
-                "prose": {str(64 * 4**k): 300 - 80 * abs(k - 3) for k in range(7)},
-            },
-            "language": {"code": {"en": 6500, "und": 500}, "prose": {"en": 2000, "de": 120, HOSTILE: 60}},
+        "not_run": [{"name": "nsfw classifier", "reason": "no model"}, {"name": HOSTILE, "reason": HOSTILE}],
+        "ran_in_part": [
+            {"name": "c4.words", "reason": "its signal has no value", "documents": 3, "of_documents": 1300}
+        ],
+        "kept_lengths": {
+            source: [{"from_bytes": 64 * 4**k, "documents": n - n // 4 * abs(k - 3)} for k in range(7)]
+            for source, n in (("code", 900), ("prose", 300))
         },
+        "kept_languages": {"code": {"en": 6500, "und": 500}, "prose": {"en": 2000, "de": 120, HOSTILE: 60}},
         "stages": [{"name": "read", "seconds": 12.0, "counts": {"documents": 13000}}],
         "unknown_files": [{"source": "code", "file": HOSTILE, "found": "application/pdf"}],
     }

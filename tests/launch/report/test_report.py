@@ -150,10 +150,13 @@ def test_a_page_about_a_data_run_alone(data_dir: Path, capsys: pytest.CaptureFix
     funnel = json.loads((data_dir / "funnel.json").read_text())
     row = funnel["sources"]["web"]
     assert HOSTILE not in content and "number 3" in text
-    assert f"{row['read']} set aside" not in text and "74" in text and "documents read" in text
+    assert f"{row['read_documents']} set aside" not in text and "74" in text and "documents read" in text
     assert "site0.org" in text and "Sizes of clusters" in text and "exact: 5 dropped" in text
     # The curve's present point is what the run itself decided before deduplication.
-    kept = sum(n for rule, n in row["dropped"].items() if rule in ("exact", "minhash", "url")) + row["kept"]
+    kept = (
+        sum(n for rule, n in row["dropped_documents"].items() if rule in ("exact", "minhash", "url"))
+        + row["kept_documents"]
+    )
     assert f"web: {100 * kept / 74:.1f} % of 74 documents with text" in text
 
 
@@ -300,7 +303,11 @@ def test_a_single_step_and_numbers_for_people(tmp_path: Path) -> None:
         "2 h 1 min",
         "2 d 7 h",
     ]
-    row = {"kept": 5, "set_aside": 2, "dropped": {"extract.empty": 1, "gopher.n_words": 3, "minhash": 4}}
+    row = {
+        "kept_documents": 5,
+        "set_aside_documents": 2,
+        "dropped_documents": {"extract.empty": 1, "gopher.n_words": 3, "minhash": 4},
+    }
     assert by_stage(row) == {
         "kept": 5,
         "set aside at reading": 2,
@@ -311,11 +318,11 @@ def test_a_single_step_and_numbers_for_people(tmp_path: Path) -> None:
 
 
 def test_rare_languages_are_added_up() -> None:
-    page = histograms({"language": {"prose": {f"l{i:02}": 100 - i for i in range(15)} | {"zxx": 500}}})
+    page = histograms({}, {"prose": {f"l{i:02}": 100 - i for i in range(15)} | {"zxx": 500}})
     assert "The 10 most frequent of 16 · zxx: no language, such as code" in page
     assert "others" in page and "l08" in page and "l09" not in page
 
 
 def test_a_dropped_duplicate_names_the_document_that_was_kept() -> None:
-    shown = _quote({"id": "a", "detail": "0" * 32 + " 0.9200", "excerpt": ""})
-    assert "like: " + "0" * 32 in shown and "similarity: 0.9200" in shown and "no text" in shown
+    shown = _quote({"id": "a", "kept_id": "0" * 32, "similarity": 0.92, "excerpt": ""})
+    assert "kept_id: " + "0" * 32 in shown and "similarity: 0.92" in shown and "no text" in shown

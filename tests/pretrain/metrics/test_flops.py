@@ -62,12 +62,16 @@ def test_the_full_count_pairs_every_token_with_its_whole_sequence() -> None:
 def test_rows_have_all_keys_and_their_meaning() -> None:
     meter = Meter(torch.device("cpu"), peak=1e9, devices=2)
     meter.start_step()
-    time.sleep(0.05)
+    time.sleep(0.01)
+    meter.start_forward()
+    time.sleep(0.03)
+    meter.start_optimizer()
+    time.sleep(0.02)
     meter.stop_step()
     meter.add(
         StepNumbers(
             step=3,
-            batch_size=4,
+            batch_sequences=4,
             batch_tokens=256,
             loss_sum=torch.tensor(400.0),
             tokens=200,
@@ -75,27 +79,36 @@ def test_rows_have_all_keys_and_their_meaning() -> None:
             lr=1e-3,
             flops=1e8,
             full_flops=2e8,
-            data_wait=0.01,
+            data_wait_seconds=0.01,
             comm_share=0.25,
         )
     )
     (row,) = meter.flush()
-    assert row["step"] == 3 and row["loss"] == 2.0 and row["tokens"] == 200 and row["batch_size"] == 4
+    assert row["step"] == 3 and row["loss"] == 2.0 and row["tokens"] == 200 and row["batch_sequences"] == 4
     assert row["perplexity"] == pytest.approx(math.exp(2.0))
-    seconds = row["step_time"]
+    seconds = row["step_seconds"]
     assert seconds >= 0.05 and row["tokens_per_second"] == pytest.approx(256 / seconds)
-    assert row["tokens_per_second_device"] == pytest.approx(128 / seconds)
+    assert row["tokens_per_second_per_device"] == pytest.approx(128 / seconds)
     # Each of two devices does half of 1e8, of the 1e9 a second that it could.
-    assert row["tflops"] == pytest.approx(0.5e8 / seconds / 1e12)
+    assert row["tflop_per_second_per_device"] == pytest.approx(0.5e8 / seconds / 1e12)
     assert row["mfu"] == pytest.approx(0.05 / seconds) and row["mfu_full"] == pytest.approx(2 * row["mfu"])
-    assert row["data_wait"] == 0.01 and row["comm_share"] == 0.25
-    assert 10 * 2**20 < row["resident"] <= row["memory_interval"] <= row["memory"]
+    assert row["forward_backward_seconds"] >= 0.03 and row["optimizer_seconds"] >= 0.02
+    assert row["forward_backward_seconds"] + row["optimizer_seconds"] <= seconds - 0.01
+    assert row["data_wait_seconds"] == 0.01 and row["comm_share"] == 0.25
+    assert (
+        10 * 2**20
+        < row["memory_resident_bytes"]
+        <= row["memory_interval_peak_bytes"]
+        <= row["memory_peak_bytes"]
+    )
     assert meter.flush() == []
 
 
 def test_memory_of_an_interval_forgets_what_was_freed_before_it() -> None:
     def interval() -> dict[str, int]:
         meter.start_step()
+        meter.start_forward()
+        meter.start_optimizer()
         meter.stop_step()
         numbers = StepNumbers(1, 1, 1, torch.tensor(1.0), 1, torch.tensor(1.0), 1.0, 1.0, 1.0, 0.0)
         meter.add(numbers)
@@ -108,5 +121,5 @@ def test_memory_of_an_interval_forgets_what_was_freed_before_it() -> None:
     del block
     interval()  # begins while the block's peak is still that of the interval
     without = interval()
-    assert with_block["memory_interval"] - without["memory_interval"] > 48 * 2**20
-    assert without["memory"] >= with_block["memory"] and without["mfu"] is None
+    assert with_block["memory_interval_peak_bytes"] - without["memory_interval_peak_bytes"] > 48 * 2**20
+    assert without["memory_peak_bytes"] >= with_block["memory_peak_bytes"] and without["mfu"] is None
