@@ -57,7 +57,7 @@ def run(config: PlanRun) -> int:
     compute, hours = per_token * tokens * steps, taken.seconds * steps / 3600
     print(
         f"\n{taken.seconds:.3g} s a step (estimated), {taken.flops / taken.seconds / 1e12:.0f} TFLOP/s a rank, MFU "
-        f"{taken.mfu:.1%}; pipeline bubble {taken.bubble:.1%}\n"
+        f"{taken.mfu:.1%}; pipeline bubble {taken.bubble:.1%} of the time\n"
         f"{steps:,} steps: {tokens * steps:.3g} tokens, {compute:.3g} FLOPs, {hours:.4g} hours, "
         f"{hours * world_size:.3g} device hours; a checkpoint has {3 * total * 4 / GB:,.3g} GB"
     )

@@ -78,7 +78,8 @@ class Footprint:
     sent_pp: float
     """… to the neighbouring stages."""
     bubble: float
-    """Time that a rank waits for others, as a share of its own work."""
+    """Share of the ranks' time in which they wait for each other's stages, 0 to 1: idle ÷ (working + idle). The same number
+    as `pipeline_schedules.Timeline.bubble`."""
     flops: float
     """FLOPs of a step on one rank, recomputation not counted."""
     seconds: float
@@ -131,15 +132,15 @@ def pipelined(
     """What a schedule makes of a pipeline, by carrying it out.
 
     Returns:
-        (idle time over working time; for each rank the micro-batches whose activations it holds at the most, as multiples
+        (bubble: share of the ranks' time in which they wait, 0 to 1; for each rank the micro-batches whose activations it holds at the most, as multiples
         of one through all its layers).
     """
-    # More micro-batches than that change neither the idle time nor, but for GPipe, what is held.
+    # More micro-batches than that change neither the seconds of idling nor, but for GPipe, what is held.
     few = min(micro_batches, 4 * stages)
     run = timeline(schedule, stages, virtual, few)
-    idle = run.bubble / (1 - run.bubble) * few / micro_batches
+    idle, work = run.bubble * few, (1 - run.bubble) * micro_batches
     held = (float(micro_batches),) * stages if schedule == "gpipe" else tuple(n / virtual for n in run.held)
-    return idle, held
+    return idle / (idle + work), held
 
 
 def ring(ranks: int) -> float:
@@ -246,7 +247,7 @@ def footprint(
     near = accelerator.link if tp * cp <= accelerator.per_node else accelerator.network
     exposed = sent_tp / within + sent_cp / near
     hidden = (sent_fsdp + sent_replicate) / around
-    seconds = max((compute + exposed) * (1 + bubble), hidden) + 0.05 * min(compute, hidden)
+    seconds = max((compute + exposed) / (1 - bubble), hidden) + 0.05 * min(compute, hidden)
     return Footprint(
         **stages[fullest],
         stage=fullest,

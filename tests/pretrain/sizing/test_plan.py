@@ -10,6 +10,7 @@ from configs import edge
 from configs.schema.train import PlanRun
 from launch import cli, plan
 from pretrain.parallel.layout import Layout, stage_layers
+from pretrain.parallel.pipeline_schedules import timeline
 from pretrain.sizing.footprint import (
     ACCELERATORS,
     USABLE,
@@ -48,8 +49,29 @@ def test_the_layouts_of_llama_3_run_at_the_published_speed(
         *("parallel.pp_schedule=interleaved", "parallel.pp_virtual=7"),
     )
     assert taken.flops / taken.seconds / 1e12 == pytest.approx(tflops, rel=0.07)
-    # Section 3.3.2: (PP - 1) / (V · M).
-    assert taken.bubble == pytest.approx(15 / (7 * layout.micro_batches))
+    # Section 3.3.2 gives idle over working time, (PP - 1) / (V · M); the bubble is idle over all time.
+    assert taken.bubble / (1 - taken.bubble) == pytest.approx(15 / (7 * layout.micro_batches))
+
+
+@pytest.mark.parametrize(("schedule", "virtual"), [("1f1b", 1), ("interleaved", 2), ("zbv", 2)])
+@pytest.mark.parametrize("micro_batches", [8, 64])
+def test_the_plan_and_the_schedule_give_one_bubble(
+    schedule: str, virtual: int, micro_batches: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        *("model=8b", "cluster.nproc=8", "accelerator=h100", "probe=false", "parallel.pp=4"),
+        *(f"parallel.pp_schedule={schedule}", f"train.global_batch_size={2 * micro_batches}"),
+        *("parallel.reshard_after_forward=false", "train.sequence_length=2048"),
+        *(["parallel.pp_virtual=2"] if schedule == "interleaved" else []),
+    ]
+    config, layout, taken = planned(8, 2048, *arguments)
+    assert layout.micro_batches == micro_batches
+    # Carried out with all of its micro-batches, and not with the few that the plan extrapolates from.
+    exact = timeline(schedule, 4, virtual, micro_batches).bubble  # type: ignore[arg-type]
+    assert taken.bubble == pytest.approx(exact)
+    assert plan.main(arguments) in (0, 1)
+    assert f"pipeline bubble {exact:.1%} of the time" in capsys.readouterr().out
+    assert layout.describe_pipeline(config.parallel).endswith(f"bubble {exact:.0%}")
 
 
 def test_405b_at_16384_ranks_fits_into_80_gb_where_blocks_are_computed_again() -> None:
