@@ -108,10 +108,10 @@ def documents(rows: list[Row], size: int, seed: int) -> list[Row]:
     found = []
     for label, texts in sorted(by_label.items()):
         draw = random.Random(f"{seed}\0{label}")
-        texts = draw.sample(sorted(texts), len(texts))
+        shuffled = draw.sample(sorted(texts), len(texts))
         space = "" if label in ("zh", "ja") else " "
-        for start in range(0, len(texts) - size + 1, size):
-            chosen, paragraphs = texts[start : start + size], []
+        for start in range(0, len(shuffled) - size + 1, size):
+            chosen, paragraphs = shuffled[start : start + size], []
             while chosen:
                 n = draw.randint(2, 5)
                 paragraphs.append(space.join(chosen[:n]))

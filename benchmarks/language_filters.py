@@ -163,7 +163,8 @@ def fit(
     bounds: dict[str, dict[str, BoundsConfig | None]] = {}
     for code in [*sorted({*spoken.tolist(), *group_of, *listed}), policy.OTHER]:
         moved: dict[str, BoundsConfig | None] = {}
-        for name, rule in config.rules.items():
+        for name, configured in config.rules.items():
+            rule = configured
             # What was published is for English.
             if code == "en" or rule is None or rule.signal not in values or rule.allow is not None:
                 continue

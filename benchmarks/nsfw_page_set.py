@@ -205,11 +205,10 @@ def _threads(
         if not toxic or len(texts) < 30:
             continue
         test = source not in TRAIN_SOURCES
-        if not test:
-            texts = [t for t in texts if not learnt(t)]
+        usable = texts if test else [t for t in texts if not learnt(t)]
         for kind, chosen in (
-            ("thread", [t for t in texts if obscene.search(t)]),
-            (UNJUDGED, [t for t in texts if not obscene.search(t)]),
+            ("thread", [t for t in usable if obscene.search(t)]),
+            (UNJUDGED, [t for t in usable if not obscene.search(t)]),
         ):
             for _ in range(min(150, len(chosen) // 2) if len(chosen) >= 20 else 0):
                 posts = draw.sample(chosen, min(draw.randint(4, 30), len(chosen)))

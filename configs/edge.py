@@ -48,7 +48,7 @@ __all__ = [
     "load_group",
     "main",
     "read",
-    "save",
+    "to_yaml",
     "set_by",
     "to_dict",
 ]
@@ -217,15 +217,13 @@ def load_group(group: str, option: str, schema: type[T]) -> T:
     return build(schema, data.get(group, data), group)
 
 
-def save(config: Any, path: Path) -> None:
-    """Write a resolved config as YAML, atomically."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
-    temporary.replace(path)
+def to_yaml(config: Any) -> str:
+    """A resolved config as the YAML text that `read` takes."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
 def read(path: Path, schema: type[T]) -> T:
-    """Read a config that `save` wrote."""
+    """Read a config that was written by `to_yaml`."""
     try:
         data = yaml.safe_load(path.read_text())
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from configs.schema.pipeline import RecipeConfig
 from data_pipeline import keyed
 from data_pipeline.document import Document, ShardWriter, document_id, shard_path
 from data_pipeline.extract import extract
+from data_pipeline.packed.files import atomic_file, write_atomically
 from data_pipeline.read import Record, SetAside, Skipped, Unit, records
 from data_pipeline.read import units as planning
 
@@ -55,9 +56,12 @@ def read_unit(
     counts: Counter[str] = Counter(read=0, set_aside=0, copies=0)
     rejected = run_dir / "rejected" / f"{unit.unit:05d}.jsonl"
     rejected.parent.mkdir(parents=True, exist_ok=True)
-    aside = rejected.with_name(f".{rejected.name}.tmp")
-    writer = ShardWriter(shard_path(run_dir, "documents", unit.unit))
-    with aside.open("wb") as file:
+    with (
+        # The shard itself comes last: where it is, its companions are.
+        ShardWriter(shard_path(run_dir, "documents", unit.unit)) as writer,
+        atomic_file(rejected) as aside,
+        aside.open("wb") as file,
+    ):
         for item in records(unit, recipe):
             if isinstance(item, Skipped):
                 counts[f"skipped: {item.reason}"] += 1
@@ -76,13 +80,9 @@ def read_unit(
             document, repairs = to_document(item, unit.source, recipe)
             counts.update(repairs)
             writer.add(document)
-    counts["copies"] = writer.copies
-    path = run_dir / "documents" / f"{unit.unit:05d}.json"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(orjson.dumps(dict(counts), option=orjson.OPT_SORT_KEYS))
-    aside.replace(rejected)
-    temporary.replace(path)
-    writer.close()
+        counts["copies"] = writer.copies
+        path = run_dir / "documents" / f"{unit.unit:05d}.json"
+        write_atomically(path, orjson.dumps(dict(counts), option=orjson.OPT_SORT_KEYS))
     return dict(counts)
 
 

@@ -5,15 +5,19 @@ Ids never depend on rank, file order or position, so any stage can be re-sharded
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
+
+from data_pipeline.packed.files import atomic_file
 
 SCHEMA = pa.schema(
     [
@@ -92,9 +96,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet table by atomic rename, with bytes that depend on the table alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def shard_count(run_dir: Path) -> int:
@@ -103,13 +106,18 @@ def shard_count(run_dir: Path) -> int:
 
 
 class ShardWriter:
-    """Streams documents into a shard in bounded memory; records with an id already seen become `copies` of it."""
+    """Streams documents into a shard in bounded memory; records with an id already seen become `copies` of it.
+
+    The shard appears under its name at the end of the `with` block, and not at all after an error.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.name}.tmp")
-        self._writer = pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            self._temporary = stack.enter_context(atomic_file(path))
+            self._writer = stack.enter_context(pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd"))
+            self._stack = stack.pop_all()
         self._rows: list[Document] = []
         self._bytes = 0
         self._copies: dict[str, int] = {}
@@ -135,18 +143,27 @@ class ShardWriter:
             self._writer.write_table(_table(self._rows))
         self._rows, self._bytes = [], 0
 
-    def close(self) -> None:
-        """Finish the shard: it appears under its name by rename."""
-        self._flush()
-        self._writer.close()
-        if self.copies:
-            self._note_copies()
-        self._temporary.replace(self.path)
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._flush()
+            self._writer.close()
+            if self.copies:
+                self._note_copies()
 
     def _note_copies(self) -> None:
-        noted = self._temporary.with_suffix(".copies")
-        shard = pq.ParquetFile(self._temporary)
-        with pq.ParquetWriter(noted, SCHEMA, compression="zstd") as writer:
+        with (
+            atomic_file(self._temporary) as noted,
+            pq.ParquetFile(self._temporary) as shard,
+            pq.ParquetWriter(noted, SCHEMA, compression="zstd") as writer,
+        ):
             for i in range(shard.num_row_groups):
                 table = shard.read_row_group(i)
                 metadata = [
@@ -155,8 +172,6 @@ class ShardWriter:
                 ]
                 column = table.schema.get_field_index("metadata")
                 writer.write_table(table.set_column(column, "metadata", pa.array(metadata, pa.string())))
-        shard.close()
-        noted.replace(self._temporary)
 
 
 def _with_copies(metadata: str, copies: int) -> str:

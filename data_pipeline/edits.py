@@ -79,8 +79,9 @@ def apply(text: str, sets: Sequence[Sequence[Span]]) -> str:
             raise ValueError(f"edit {span.start}–{span.end} lies outside a text of {len(text)} characters")
         if deletions and span.start <= deletions[-1].end:
             last = deletions.pop()
-            span = Span(last.start, max(last.end, span.end))
-        deletions.append(span)
+            deletions.append(Span(last.start, max(last.end, span.end)))
+        else:
+            deletions.append(span)
     replaced: list[Span] = []
     for spans in sets:
         added = _not_covered(sorted((s for s in spans if s.text), key=lambda s: s[:2]), deletions)
@@ -109,10 +110,10 @@ def _not_covered(spans: Sequence[Span], deletions: Sequence[Span]) -> list[Span]
 def _outside(deletions: Sequence[Span], replaced: Sequence[Span]) -> Iterator[Span]:
     """What replacements (sorted, apart) leave of deletions."""
     i = 0
-    for start, end, _ in deletions:
-        while i < len(replaced) and replaced[i].end <= start:
+    for first, end, _ in deletions:
+        while i < len(replaced) and replaced[i].end <= first:
             i += 1
-        j = i
+        start, j = first, i
         while j < len(replaced) and replaced[j].start < end:
             if replaced[j].start > start:
                 yield Span(start, replaced[j].start)

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from data_pipeline import policy
 from data_pipeline.document import read_shard, read_table, shard_path
 from data_pipeline.packed import PackedDataset
+from data_pipeline.packed.files import write_atomically
 from data_pipeline.policy import ASKED, COPY_RULE, NOT_RUN
 from data_pipeline.read.units import Plan
-from data_pipeline.stage import State, write_atomically
+from data_pipeline.stage import State
 
 FORMAT, FORMAT_VERSION = "arriero-funnel", 2
 """Version 2: names of fields carry their units, and numbers are numbers."""

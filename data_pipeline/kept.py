@@ -15,7 +15,7 @@ import zstandard
 
 from data_pipeline import edits, policy
 from data_pipeline.document import read_shard, read_table, shard_path, write_table
-from data_pipeline.stage import write_atomically
+from data_pipeline.packed.files import write_atomically
 
 EMPTY_RULE = "edits.empty"
 """Rule that drops a document of which the edits leave nothing."""

@@ -22,7 +22,8 @@ import psutil
 from tqdm import tqdm
 
 from data_pipeline import policy
-from data_pipeline.stage import Stage, State, write_atomically
+from data_pipeline.packed.files import write_atomically
+from data_pipeline.stage import Stage, State
 
 EVERY = 2.0
 """Seconds between two versions of the page."""

@@ -12,7 +12,6 @@ exchange: a kill at any time leaves the old or the new one.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import errno
 import fcntl
@@ -26,13 +25,11 @@ import numpy as np
 import orjson
 
 from data_pipeline.packed import PADDING, Manifest, PackedDataset, PackedError, Removal, StreamInfo
+from data_pipeline.packed.files import atomic_file, atomic_folder, write_atomically
 from data_pipeline.packed.format import DOCUMENT_DTYPE, SEGMENT_DTYPE, ShardInfo, file_digest, sequence_crc
-from data_pipeline.packed.writer import sync_directory
 
 REMOVED = "removed.jsonl"
 """File of a data directory: what was taken out of its packed dataset, one document a line."""
-_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
-_HERE = -100  # AT_FDCWD
 
 
 @dataclass(frozen=True)
@@ -108,32 +105,26 @@ def remove(packed: PackedDataset, places: list[Place], reason: str, date: str) -
     """
     path = packed.path.resolve()
     with _alone(path):
-        partial = path.with_name(path.name + ".removing")
-        if partial.exists():
-            shutil.rmtree(partial)
         by_stream: dict[str, list[Place]] = {}
         for place in places:
             by_stream.setdefault(place.stream, []).append(place)
         streams = dict(packed.manifest.streams)
-        _link_tree(path, partial)
-        for name, gone in by_stream.items():
-            streams[name] = _stream(packed, partial / name, streams[name], name, gone)
         documents = sorted({(p.id, p.url_hash) for p in places})
         sequences = {
             name: tuple(sorted({s for p in gone for s in p.sequences})) for name, gone in by_stream.items()
         }
         identifiers, hashes = tuple(i for i, _ in documents), tuple(h for _, h in documents)
         removal = Removal(date, reason, identifiers, hashes, sequences)
-        manifest = dataclasses.replace(
-            packed.manifest, streams=streams, removals=(*packed.manifest.removals, removal)
-        )
-        _write(partial / "manifest.json", manifest.to_json())
-        for folder in sorted({partial, *(p.parent for p in partial.rglob("*"))}):
-            sync_directory(folder)
-        _note(packed, removal)
-        exchange(partial, path)
-        sync_directory(path.parent)
-        shutil.rmtree(partial)
+        with atomic_folder(path, durable=True, replace=True) as partial:
+            _link_tree(path, partial)
+            for name, gone in by_stream.items():
+                streams[name] = _stream(packed, partial / name, streams[name], name, gone)
+            manifest = dataclasses.replace(
+                packed.manifest, streams=streams, removals=(*packed.manifest.removals, removal)
+            )
+            # Links are replaced and never written through: the old dataset keeps its files.
+            write_atomically(partial / "manifest.json", manifest.to_json())
+            _note(packed, removal)
     return manifest
 
 
@@ -163,13 +154,11 @@ def _stream(
 def _shard(
     packed: PackedDataset, folder: Path, number: int, info: ShardInfo, inside: list[int], rows: np.ndarray
 ) -> ShardInfo:
-    """Write a shard anew, with segments of these documents as padding."""
+    """Write a shard anew, with segments of these documents as padding; its tokens are held in memory."""
     manifest, length = packed.manifest, packed.sequence_length
     names = {kind: f"{kind}-{number:05d}" for kind in ("tokens", "next", "crc", "segments", "offsets")}
     tokens_path = folder / f"{names['tokens']}.bin"
-    copy = tokens_path.with_suffix(".new")
-    shutil.copyfile(tokens_path, copy)
-    tokens = np.memmap(copy, manifest.dtype, "r+", shape=(info.sequences, length))
+    tokens = np.fromfile(tokens_path, manifest.dtype).reshape(info.sequences, length)
     following, crc = np.load(folder / f"{names['next']}.npy"), np.load(folder / f"{names['crc']}.npy")
     segments = np.load(folder / f"{names['segments']}.npy")
     offsets = np.load(folder / f"{names['offsets']}.npy")
@@ -191,11 +180,8 @@ def _shard(
             following[sequence] = -1
         stored = np.ascontiguousarray(tokens[sequence])
         crc[sequence] = sequence_crc(stored, int(following[sequence]), part)
-    tokens.flush()
-    del tokens
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
-    copy.replace(tokens_path)
+    with atomic_file(tokens_path) as new:
+        tokens.tofile(new)
     for kind, array in (("next", following), ("crc", crc), ("segments", segments)):
         _replace_npy(folder / f"{names[kind]}.npy", array)
     files = {}
@@ -208,21 +194,8 @@ def _shard(
 
 
 def _replace_npy(path: Path, array: np.ndarray) -> None:
-    new = path.with_suffix(".new")
-    with new.open("wb") as file:
+    with atomic_file(path) as new, new.open("wb") as file:
         np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)  # a link to the old file is replaced, never written through
-
-
-def _write(path: Path, data: bytes) -> None:
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _link_tree(source: Path, target: Path) -> None:
@@ -236,30 +209,7 @@ def _link_tree(source: Path, target: Path) -> None:
                 raise
             shutil.copyfile(a, b)
 
-    shutil.copytree(source, target, copy_function=link)
-
-
-def exchange(new: Path, old: Path) -> None:
-    """Give two folders each other's name, at once.
-
-    On file systems without such an exchange the old one is first moved to `NAME.old`: a kill just then leaves no folder
-    of that name, and `recover` puts it back.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-        if call(_HERE, os.fsencode(new), _HERE, os.fsencode(old), _EXCHANGE) == 0:
-            return
-    aside = old.with_name(old.name + ".old")
-    old.rename(aside)
-    new.rename(old)
-    aside.rename(new)
-
-
-def recover(path: Path) -> None:
-    """Put back a dataset that a kill left under `NAME.old`, see `exchange`."""
-    aside = path.with_name(path.name + ".old")
-    if not path.exists() and (aside / "manifest.json").is_file():
-        aside.rename(path)
+    shutil.copytree(source, target, copy_function=link, dirs_exist_ok=True)
 
 
 def _note(packed: PackedDataset, removal: Removal) -> None:
@@ -276,7 +226,7 @@ def _note(packed: PackedDataset, removal: Removal) -> None:
         if identifier not in known:
             row = {"id": identifier, "date": removal.date, "reason": removal.reason}
             lines += orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-    _write(path, lines)
+    write_atomically(path, lines, durable=True)
 
 
 def removed(run_dir: Path) -> dict[str, dict[str, str]]:

@@ -23,6 +23,7 @@ from configs import edge, environment
 from configs.schema.pipeline import DataRun
 from data_pipeline import executors, flow, funnel, policy, progress
 from data_pipeline import stage as staging
+from data_pipeline.packed.files import remove_leftovers, write_atomically
 from data_pipeline.read import units as planning
 
 
@@ -77,7 +78,9 @@ def _stages(
     reduced: list[str],
     began: float,
 ) -> int:
-    edge.save(config, run_dir / "config.yaml")
+    remove_leftovers(run_dir, alone=True)
+    remove_leftovers(run_dir / "stages", alone=True)
+    write_atomically(run_dir / "config.yaml", edge.to_yaml(config))
     environment.record(run_dir, devices=config.executor.workers or os.cpu_count() or 1)
     planning.save(plan.units, run_dir / "units.json")
     outputs = {run_dir / output for stage in todo for output in stage.outputs}

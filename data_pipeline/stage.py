@@ -25,6 +25,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from configs.schema.pipeline import DataRun
 from data_pipeline import fingerprint
+from data_pipeline.packed.files import remove_leftovers, write_atomically
 
 StageFunction = Callable[[Path, int, DataRun], Mapping[str, Any] | None]
 """(run directory, shard, configuration) → counts. For stages with one task the shard is 0."""
@@ -105,7 +106,12 @@ def prepare(run_dir: Path, stage: Stage, expected: str) -> None:
     if not (same and all((run_dir / output).exists() for output in stage.outputs)):
         for path in (run_dir / "logs" / stage.name, *(run_dir / output for output in stage.outputs)):
             remove(path)
-    started.write_text(expected)
+    else:
+        # What is there goes on to count, but for what a killed task had not finished.
+        for output in stage.outputs:
+            for folder, _, _ in os.walk(run_dir / output):
+                remove_leftovers(Path(folder), alone=True)
+    write_atomically(started, expected)
 
 
 def finish(run_dir: Path, stage: Stage, expected: str, seconds: float) -> State:
@@ -134,14 +140,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 class StageStep(PipelineStep):

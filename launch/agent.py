@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from data_pipeline.packed.files import write_atomically
 from launch.cli import EXIT_PREEMPTED
 from launch.processes import die_with_parent
 
@@ -59,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_exits(path: Path, exits: dict[int, int]) -> None:
     """Write how the failed workers of a node ended (negative: the signal that killed it), atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"rank": r, "exit_code": c, "host": socket.gethostname()} for r, c in sorted(exits.items())]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"time": time.time(), "failures": rows}))
-    temporary.replace(path)
+    write_atomically(path, json.dumps({"time": time.time(), "failures": rows}))
 
 
 _SEEN = threading.Event()

@@ -22,6 +22,7 @@ from configs.edge import ConfigError
 from configs.schema.pipeline import RemoveRun
 from data_pipeline import remove
 from data_pipeline.packed import PackedDataset
+from data_pipeline.packed.files import recover
 
 SHOWN = 20
 
@@ -35,7 +36,7 @@ def run(config: RemoveRun) -> int:
     """Print where the documents stand and what consumed them, then take them out; returns the exit status."""
     ids = _ids(config)
     date = config.date or datetime.date.today().isoformat()
-    remove.recover(Path(config.data.path))
+    recover(Path(config.data.path))
     packed = PackedDataset(config.data.path)
     gone = {i: removal for removal in packed.manifest.removals for i in removal.documents}
     places = remove.find(packed, ids)

@@ -27,6 +27,7 @@ import yaml
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import PlanRun
+from data_pipeline.packed.files import write_atomically
 from pretrain.sizing import fill
 from pretrain.sizing.derive import Sized
 from pretrain.sizing.shape import format_size
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{sized.placed.layout.world_size} ranks, {f.seconds:.3g} s a step at {f.mfu:.0%} of the peak (estimated)"
         )
         if config.output is not None:
-            Path(config.output).write_text(experiment(sized, "arriero size " + " ".join(arguments)))
+            write_atomically(Path(config.output), experiment(sized, "arriero size " + " ".join(arguments)))
             print(f"  written to {config.output}")
         return 0
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.train import ClusterConfig, LaunchRun
+from data_pipeline.packed.files import write_atomically
 from launch import local
 from launch.processes import free_port
 from launch.supervisor import Place, Supervisor, Tail, newest_committed, say
@@ -128,14 +129,13 @@ def launch(config: LaunchRun, run_dir: Path) -> int:
 
 def submit(config: LaunchRun, run_dir: Path) -> str:
     """Write the configuration and the batch script, submit it, and store the job's id in `job.json`."""
-    edge.save(config, run_dir / "launch.yaml")
+    write_atomically(run_dir / "launch.yaml", edge.to_yaml(config))
     script = run_dir / "job.sbatch"
-    script.write_text(render(config, run_dir))
+    write_atomically(script, render(config, run_dir))
     job = slurm("sbatch", "--parsable", str(script)).split(";")[0].strip()
-    record = run_dir / "job.json"
-    temporary = record.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"job_id": job, "submitted": time.time()}))
-    temporary.replace(record)
+    # A job whose id is lost would be submitted twice.
+    record = json.dumps({"job_id": job, "submitted": time.time()})
+    write_atomically(run_dir / "job.json", record, durable=True)
     return job
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import LaunchRun
+from data_pipeline.packed.files import write_atomically
 from launch import goodput
 from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_PREEMPTED
 from launch.processes import adopt_orphans
@@ -173,7 +174,7 @@ class Supervisor:
             lock.release()
             print(goodput.table(read_ledger(self.run_dir)), flush=True)
             return 0
-        edge.save(self.config, self.run_dir / "launch.yaml")  # what the ranks read
+        write_atomically(self.run_dir / "launch.yaml", edge.to_yaml(self.config))  # what the ranks read
         adopt_orphans()
         before = {n: signal.signal(n, self._on_signal) for n in STOPS}
         try:

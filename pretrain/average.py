@@ -13,7 +13,6 @@ Examples:
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import AverageRun, RunConfig
+from data_pipeline.packed.files import atomic_folder, write_atomically
 from pretrain.checkpoint import (
     Checkpoint,
     load_chunk,
@@ -98,19 +98,12 @@ def average(run_dir: Path, steps: Sequence[int], output: Path) -> None:
     config, tokenizer = read_config(run_dir), read_tokenizer(run_dir)
     checkpoints = [open_checkpoint(step_path(run_dir, step)) for step in steps]
     check_same_model(checkpoints)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with atomic_folder(output, durable=True) as partial:
         shutil.copytree(tokenizer.path, partial / "tokenizer")
-        edge.save(replace(config, run=RunConfig(dir=str(output))), partial / "config.yaml")
+        saved = replace(config, run=RunConfig(dir=str(output)))
+        write_atomically(partial / "config.yaml", edge.to_yaml(saved))
         state = {"step": steps[-1], "averaged": {"run": str(run_dir.resolve()), "steps": list(steps)}}
         write_checkpoint(step_path(partial, steps[-1]), mean_chunks(checkpoints), state)
-        if output.exists():
-            output.rmdir()
-        partial.replace(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_same_model(checkpoints: Sequence[Checkpoint]) -> None:

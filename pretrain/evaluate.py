@@ -31,6 +31,7 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import EvaluateRun, ParallelConfig, TrainConfig, TrainRun
 from data_pipeline.packed import PADDING, PackedDataset
+from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import restore_model
 from pretrain.data import IGNORE, heldout_batches
 from pretrain.distributed import Process, setup, teardown
@@ -112,9 +113,7 @@ def run(config: EvaluateRun) -> int:
 
 def write_documents(path: Path, step: int, documents: Sequence[DocumentBits]) -> None:
     """What the model of a step needs for each document, one JSON object a line; replaces an earlier file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(json.dumps({"step": step, **asdict(d)}) + "\n" for d in documents))
-    temporary.replace(path)
+    write_atomically(path, "".join(json.dumps({"step": step, **asdict(d)}) + "\n" for d in documents))
 
 
 def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDataset, int]:
@@ -183,10 +182,10 @@ def evaluate(
     totals: dict[str, torch.Tensor] = {}
     for stream, info in packed.streams(split).items():
         total = totals.setdefault(info.source, torch.zeros(3, dtype=torch.float64, device=device))
-        for batch in heldout_batches(
+        for read in heldout_batches(
             packed, stream, batch_size, max_sequences, engine.dp_rank, engine.dp_size
         ):
-            batch = batch.to(device)
+            batch = read.to(device)
             scored = batch.labels[batch.labels != IGNORE]
             total[0] += engine.token_losses(batch).sum(dtype=torch.float64)
             total[1] += scored.numel()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import struct
 import sys
@@ -26,6 +25,7 @@ from torch import Tensor
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import ExportRun, ModelConfig
+from data_pipeline.packed.files import atomic_folder
 from pretrain.checkpoint import Checkpoint, step_of
 from pretrain.hf import hf_name, parameter_shapes, to_hf_config
 from pretrain.weights import (
@@ -82,24 +82,16 @@ def export(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"`output={output}` exists and is not an empty folder; choose another or empty it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    with atomic_folder(output, durable=True) as partial:
 
-    def write(checkpoint: Checkpoint) -> tuple[int, int]:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        size = _write_weights(checkpoint, partial, model, dtype, max_shard_bytes)
-        _write_settings(partial, model, stored_vocab_size(checkpoint), tokenizer, dtype)
-        return step_of(checkpoint.path), size
+        def write(checkpoint: Checkpoint) -> tuple[int, int]:
+            for left in partial.iterdir():  # of a checkpoint that turned out damaged
+                left.unlink()
+            size = _write_weights(checkpoint, partial, model, dtype, max_shard_bytes)
+            _write_settings(partial, model, stored_vocab_size(checkpoint), tokenizer, dtype)
+            return step_of(checkpoint.path), size
 
-    try:
-        result = from_newest(run_dir, step, write)
-        if output.exists():
-            output.rmdir()
-        partial.replace(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return result
+        return from_newest(run_dir, step, write)
 
 
 def _write_weights(
@@ -160,8 +152,6 @@ def _write_safetensors(
         file.write(encoded)
         for tensor in tensors:
             file.write(tensor.contiguous().view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
     return at
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import GenerateRun, ModelConfig
+from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import Checkpoint, load_into, step_of
 from pretrain.hf import parameter_shapes
 from pretrain.model.decode import Cache, decode
@@ -99,10 +100,7 @@ def run(config: GenerateRun) -> int:
     JsonlLog(run_dir / "samples.jsonl").write(rows)
     if config.output is not None:
         output = Path(config.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(f".{output.name}.partial")
-        partial.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-        partial.replace(output)
+        write_atomically(output, b"".join(orjson.dumps(row) + b"\n" for row in rows))
         print(f"{len(rows)} samples in {output}")
     return 0
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import DataConfig, ImportRun, ModelConfig, RunConfig, TrainConfig, TrainRun
+from data_pipeline.packed.files import atomic_folder, write_atomically
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.chunks import local_chunks
 from pretrain.distributed import setup, teardown
@@ -72,23 +73,18 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
             "transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         )
     tensors = {name: source.read(name) for name in source.shapes}
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = run_dir.with_name(f".{run_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "tokenizer").mkdir(parents=True)
-    try:
+    with atomic_folder(run_dir, durable=True) as partial:
+        (partial / "tokenizer").mkdir()
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, partial / "tokenizer" / name)
-        edge.save(
-            TrainRun(
-                data=DataConfig(path=""),
-                model=source.model,
-                train=TrainConfig(steps=0, global_batch_size=1, micro_batch_size=1),
-                run=RunConfig(dir=str(run_dir)),
-            ),
-            partial / "config.yaml",
+        config = TrainRun(
+            data=DataConfig(path=""),
+            model=source.model,
+            train=TrainConfig(steps=0, global_batch_size=1, micro_batch_size=1),
+            run=RunConfig(dir=str(run_dir)),
         )
+        write_atomically(partial / "config.yaml", edge.to_yaml(config))
         setup("cpu", timeout=60.0)
         try:
             checkpointer = Checkpointer(partial, keep=0, asynchronous=False, ledger=None)
@@ -97,11 +93,6 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
             checkpointer.close()
         finally:
             teardown()
-        if run_dir.exists():
-            run_dir.rmdir()
-        partial.replace(run_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return source.model, source.vocab_size
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from configs.edge import ConfigError
 from configs.schema.train import ProfileConfig
+from data_pipeline.packed.files import atomic_file
 from pretrain.distributed import Process
 from pretrain.trace import read_trace, summarise
 
@@ -76,9 +77,10 @@ class Profiler:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"rank-{rank}.json.gz"
             # An interrupted run leaves no half trace under the final name; torch wants the ending.
-            partial = folder / f"partial-{os.getpid()}.json.gz"
-            trace.export_chrome_trace(str(partial))
-            partial.replace(path)
+            exported = Path(temporary) / f"exported-{path.name}"
+            trace.export_chrome_trace(str(exported))
+            with atomic_file(path) as partial:
+                shutil.copyfile(exported, partial)
             summary = summarise(read_trace(path))
         if written:
             if self._config.memory:

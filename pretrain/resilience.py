@@ -13,6 +13,8 @@ from types import FrameType
 
 import orjson
 
+from data_pipeline.packed.files import write_atomically
+
 EXIT_PREEMPTED = 75
 """Exit status of a run that was asked to stop, checkpointed, and can be continued (EX_TEMPFAIL of sysexits.h)."""
 
@@ -79,9 +81,7 @@ class Heartbeat:
             "host": socket.gethostname(),
             "phase": phase,
         }
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_bytes(orjson.dumps(record))
-        temporary.replace(self.path)
+        write_atomically(self.path, orjson.dumps(record))
 
 
 def dump_stacks_on_signal(run_dir: Path, rank: int) -> Path:

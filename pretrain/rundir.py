@@ -18,6 +18,7 @@ import psutil
 from configs import edge
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedDataset
+from data_pipeline.packed.files import atomic_folder, remove_leftovers, write_atomically
 from pretrain.ledger import end_torn_line, read_lines, write_whole
 
 METRICS_FORMAT = 2
@@ -164,15 +165,14 @@ def prepare(run_dir: Path, config: TrainRun, packed: PackedDataset) -> None:
     """Write `config.yaml`, make the folders, and copy the tokenizer of the packed dataset."""
     for name in ("checkpoints", "logs", "heartbeats"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
-    edge.save(config, run_dir / "config.yaml")
+    for folder in (run_dir, run_dir / "heartbeats"):
+        remove_leftovers(folder)
+    write_atomically(run_dir / "config.yaml", edge.to_yaml(config), durable=True)
     source, target = packed.tokenizer_path, run_dir / "tokenizer"
     if target.is_dir() and _same(source / "tokenizer.json", target / "tokenizer.json"):
         return
-    temporary = run_dir / "tokenizer.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)
+    with atomic_folder(target, durable=True, replace=True) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
 
 
 def dataset_of(run_dir: Path, recorded_run_dir: str, recorded_path: str) -> Path:

@@ -35,9 +35,9 @@ class Example:
 def documents() -> list[Document]:
     """Topics of two sources; three topics share a group; some are in two languages' buckets."""
     made = []
-    for number, (name, text) in enumerate(sorted(topics.items())[:60]):
+    for number, (name, topic) in enumerate(sorted(topics.items())[:60]):
         source = "guide" if number % 3 else "reference"
-        text = f"{FORGED}\n{text}" if number == 5 else text
+        text = f"{FORGED}\n{topic}" if number == 5 else topic
         made.append(
             Document(
                 id=document_id(source, name, text.encode()),
@@ -58,10 +58,9 @@ def write_run(run_dir: Path, config: DataRun, shards: int) -> Example:
     dropped = {d.id: d for d in made[::10]}
     train_tokenizer(((d.id, d.text) for d in made), config.tokenizer, config.seed, run_dir / "tokenizer")
     for shard in range(shards):
-        writer = ShardWriter(run_dir / f"documents/{shard:05d}.parquet")
-        for document in made[shard::shards]:
-            writer.add(document)
-        writer.close()
+        with ShardWriter(run_dir / f"documents/{shard:05d}.parquet") as writer:
+            for document in made[shard::shards]:
+                writer.add(document)
         table = read_shard(run_dir, shard)
         keep = [i not in dropped for i in table["id"].to_pylist()]
         decisions = {

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import xxhash
 
 from data_pipeline import fingerprint
 from data_pipeline.annotate import lists
+from data_pipeline.packed.files import atomic_folder
 from data_pipeline.urls import domains
 
 DATATROVE = "datatrove"
@@ -117,7 +117,8 @@ def _taken(kept: Path, output: Path) -> bool:
     """Copy an index from the cache; False where it is not there, or another process has just removed it."""
     try:
         os.utime(kept)  # it was used
-        _appear(shutil.copytree(kept, _scratch(output)), output)
+        with atomic_folder(output, replace=True) as folder:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
     except (OSError, shutil.Error):
         return False
     return True
@@ -125,9 +126,8 @@ def _taken(kept: Path, output: Path) -> bool:
 
 def _keep(made: Path, kept: Path) -> None:
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            shutil.copytree(made, Path(scratch) / "index").rename(kept)
+        with atomic_folder(kept) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
         known = sorted(kept.parent.glob("url-*"), key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
         for path in known[CACHED:]:
             shutil.rmtree(path, ignore_errors=True)
@@ -159,25 +159,12 @@ def _build(names: tuple[str, ...], soft: tuple[str, ...], output: Path) -> Path:
         "cased_soft_words",
         "expressions",
     )
-    folder = _scratch(output)
-    folder.mkdir(parents=True)
-    np.save(folder / "keys.npy", keys[first])
-    np.save(folder / "codes.npy", codes[first])
     kept = {name: getattr(builder, name) for name in tables} | {"kinds": sorted(builder.kinds)}
-    (folder / "index.json").write_bytes(orjson.dumps(kept))
-    return _appear(folder, output)
-
-
-def _scratch(output: Path) -> Path:
-    """A name beside `output` for what is not finished; what a killed process left under it is removed."""
-    folder = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
-
-
-def _appear(folder: Path, output: Path) -> Path:
-    shutil.rmtree(output, ignore_errors=True)
-    return folder.replace(output)
+    with atomic_folder(output, replace=True) as folder:
+        np.save(folder / "keys.npy", keys[first])
+        np.save(folder / "codes.npy", codes[first])
+        (folder / "index.json").write_bytes(orjson.dumps(kept))
+    return output
 
 
 def _add_file(builder: _Builder, path: Path) -> None:

@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 import orjson
 
+from data_pipeline.packed.files import write_atomically
+
 FLOOR = 1e-7
 """Smallest probability whose logarithm is taken."""
 LEAST_ROWS = 50
@@ -109,11 +111,8 @@ def write(calibration: Calibration | None, model: Path, digest: str) -> None:
     if calibration is None:
         path.unlink(missing_ok=True)
         return
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(
-        orjson.dumps({"model_sha256": digest} | asdict(calibration), option=orjson.OPT_INDENT_2)
-    )
-    temporary.replace(path)
+    content = {"model_sha256": digest} | asdict(calibration)
+    write_atomically(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
 def read(model: Path, digest: str) -> Calibration | None:

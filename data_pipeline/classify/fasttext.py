@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ import xxhash
 
 from configs.schema.pipeline import ClassifierConfig
 from data_pipeline.classify import calibrate
+from data_pipeline.packed.files import atomic_file, scratch_folder
 
 LABEL_PREFIX = "__label__"
 MIN_ROWS_PER_LABEL = 2
@@ -88,7 +88,7 @@ def train(
     empty = 0
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+    with atomic_file(output) as temporary, scratch_folder(output) as scratch:
         lines: list[tuple[str, str]] = []
         for text, label in rows:
             if not label or label.split() != [label]:
@@ -100,17 +100,15 @@ def train(
             counts[label] += 1
             lines.append((line, label))
         _check_counts(counts, empty)
-        temporary = Path(scratch) / "model.bin"
         if config.method == "bayes":
             from data_pipeline.classify import bayes  # compiled code
 
             bayes.write(lines, config, temporary)
         else:
-            _sgd(lines, config, Path(scratch), temporary, seed, progress)
+            _sgd(lines, config, scratch, temporary, seed, progress)
         digest = _sha256(temporary)
         size = temporary.stat().st_size
         calibrate.write(None, output, digest)
-        temporary.replace(output)
     return {
         "rows": sum(counts.values()),
         "empty": empty,

@@ -29,6 +29,7 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import ClassifierConfig, ClassifyRun
 from data_pipeline.classify import calibrate, fasttext, measure, offline, rows
+from data_pipeline.packed.files import write_atomically
 
 CALIBRATION_FRACTION = 0.1
 
@@ -121,9 +122,7 @@ def run(config: ClassifyRun) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     report = output.with_suffix(".json")
     content = {"config": edge.to_dict(config), "training": trained, "thresholds": chosen, "test": measures}
-    temporary = report.with_name(report.name + ".tmp")
-    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    temporary.replace(report)
+    write_atomically(report, orjson.dumps(content, option=orjson.OPT_INDENT_2))
     print(measure.table(measures))
     if chosen is not None:
         print(_threshold_lines(chosen, config))

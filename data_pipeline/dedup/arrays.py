@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from data_pipeline.packed.files import atomic_file
+
 _MAGIC = b"ARRAYS01"
 _ALIGNMENT = 64
 
@@ -29,14 +31,12 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] 
     start = -(-(len(_MAGIC) + 8 + len(header)) // _ALIGNMENT) * _ALIGNMENT
     header = header.ljust(start - len(_MAGIC) - 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(_MAGIC + len(header).to_bytes(8, "little") + header)
         for array in arrays.values():
             whole = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
             file.write(whole.data if whole.size else b"")
             file.write(bytes(-whole.nbytes % _ALIGNMENT))
-    temporary.replace(path)
 
 
 class Arrays:

@@ -19,6 +19,7 @@ from data_pipeline.compiled import kernel
 from data_pipeline.dedup import arrays, index
 from data_pipeline.dedup.arrays import Arrays
 from data_pipeline.dedup.kernels import I64
+from data_pipeline.packed.files import atomic_file
 
 # Of one document in a bucket's sort: key, number, their sorted copies and the order.
 _SORT_BYTES = 48
@@ -46,8 +47,7 @@ def join(run_dir: Path, shards: int, band: int, config: DedupConfig) -> dict[str
     counts = {"buckets": 0, "edges": 0}
     target = run_dir / "minhash" / "edges" / f"{band:05d}.bin"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    with temporary.open("wb") as out:
+    with atomic_file(target) as temporary, temporary.open("wb") as out:
         for k in range(ranges):
             keys, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
             for file, first in zip(files, start[:-1], strict=True):
@@ -60,7 +60,6 @@ def join(run_dir: Path, shards: int, band: int, config: DedupConfig) -> dict[str
             edges.tofile(out)
             counts["buckets"] += buckets
             counts["edges"] += len(edges)
-    temporary.replace(target)
     return counts
 
 

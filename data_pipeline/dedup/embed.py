@@ -20,6 +20,7 @@ from numba import types
 
 from data_pipeline.compiled import kernel
 from data_pipeline.dedup.coverage import STEM
+from data_pipeline.packed.files import atomic_file
 from data_pipeline.wordhash import words
 
 FEATURES = 1 << 18
@@ -43,10 +44,8 @@ class Projection:
 
     def save(self, path: Path) -> None:
         """Write to a `.npz` file, by atomic rename."""
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, inverse=self.inverse, row=self.row, directions=self.directions)
-        temporary.replace(path)
 
     @staticmethod
     def load(path: Path) -> Projection:

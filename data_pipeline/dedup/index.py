@@ -20,7 +20,7 @@ from data_pipeline import fingerprint
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup import stored
 from data_pipeline.dedup.arrays import Arrays
-from data_pipeline.stage import write_atomically
+from data_pipeline.packed.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup.line_hashes import TEXT, Units, units
 from data_pipeline.dedup.shingles import mix
 from data_pipeline.document import DECISION_SCHEMA, shard_path, write_table
+from data_pipeline.packed.files import write_atomically
 
 STEP = "lines"
 EDITS = "lines"
@@ -118,7 +119,7 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
         waiting = 0
 
     if shard in chosen:
-        for batch in _batches(run_dir, shard, _buckets(run_dir, shard, chosen, config), config):
+        for batch in _batches(run_dir, shard, _buckets(run_dir, chosen, config), config):
             counted = np.arange(len(batch.keys)) if config.line_within or ccnet else _once(batch)
             for low in range(0, len(counted), limit):
                 part = counted[low : low + limit]
@@ -134,8 +135,8 @@ def hashes(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConf
     return counts
 
 
-def _buckets(run_dir: Path, shard: int, chosen: Collection[int], config: DedupConfig) -> int:
-    """How many buckets the kept documents fill; counted by the first tasks, and read by those after them."""
+def _buckets(run_dir: Path, chosen: Collection[int], config: DedupConfig) -> int:
+    """How many buckets the kept documents fill; counted by each of the first tasks, and read by those after them."""
     noted = run_dir / "lines" / "runs" / "buckets.json"
     if noted.is_file():
         return int(orjson.loads(noted.read_bytes()))
@@ -149,10 +150,7 @@ def _buckets(run_dir: Path, shard: int, chosen: Collection[int], config: DedupCo
             for s in sorted(chosen)
         )
     found = max(1, -(-total // config.line_bucket_documents))
-    noted.parent.mkdir(parents=True, exist_ok=True)
-    temporary = noted.with_name(f".buckets-{shard:05d}.tmp")  # several tasks may write it, the same
-    temporary.write_bytes(orjson.dumps(found))
-    temporary.replace(noted)
+    write_atomically(noted, orjson.dumps(found))  # several tasks may write it, the same
     return found
 
 
@@ -331,7 +329,7 @@ def decide(
     details: list[str | None] = [None] * n
     if shard in chosen:
         repeated = _Repeated(run_dir, shards, config)
-        for batch in _batches(run_dir, shard, _buckets(run_dir, shard, chosen, config), config):
+        for batch in _batches(run_dir, shard, _buckets(run_dir, chosen, config), config):
             goes = np.zeros(len(batch.units), bool)
             goes[batch.which] = repeated.find(batch)
             u, d = batch.units, len(batch.rows)

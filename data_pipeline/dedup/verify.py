@@ -9,6 +9,7 @@ Shapes: m candidates of a task, b bands, p permutations, s shingles of all their
 from __future__ import annotations
 
 import mmap
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,10 +45,10 @@ def verify(run_dir: Path, shards: int, task: int, config: DedupConfig) -> dict[s
     fixed = found.document >= own
     order = np.lexsort((found.id[:, 1], found.id[:, 0], -found.length, found.rank, ~fixed, found.root))
     found, start, fixed = found.take(order), start[order], fixed[order]
-    spill = path(run_dir, task).with_suffix(".sets")
-    spill.parent.mkdir(parents=True, exist_ok=True)
+    folder = path(run_dir, task).parent
+    folder.mkdir(parents=True, exist_ok=True)
     in_memory = config.memory_mb * 2**20 // _BYTES
-    shingles, release = _sets(files, spill, in_memory)
+    shingles, release = _sets(files, folder, in_memory)
     try:
         representative, similarity, verified = choose(
             found, start, fixed, shingles, config, in_memory, release
@@ -55,7 +56,6 @@ def verify(run_dir: Path, shards: int, task: int, config: DedupConfig) -> dict[s
     finally:
         del shingles
         release()
-        spill.unlink(missing_ok=True)
     members = np.bincount(representative, minlength=len(representative))[representative]
     ours = np.flatnonzero(~fixed)
     ours = ours[np.argsort(found.document[ours])]
@@ -107,17 +107,17 @@ def _open(run_dir: Path, task: int) -> tuple[Candidates, np.ndarray, list[tuple[
 
 
 def _sets(
-    files: list[tuple[Arrays, int, int]], spill: Path, in_memory: int
+    files: list[tuple[Arrays, int, int]], folder: Path, in_memory: int
 ) -> tuple[np.ndarray, Callable[[], None]]:
     """Sets of all pieces, one after the other, uint64 [s], and a function that takes their pages out of memory.
 
-    Where there are more than `in_memory` hashes, the sets lie in a file.
+    Where there are more than `in_memory` hashes, the sets lie in a file without a name in `folder`.
     """
     total = sum(last - first for _, first, last in files)
     if total <= in_memory:
         found = [np.zeros(0, np.uint64), *(file.read("sets", first, last) for file, first, last in files)]
         return np.concatenate(found), lambda: None
-    with spill.open("w+b") as out:
+    with tempfile.TemporaryFile(dir=folder) as out:
         for file, first, last in files:
             for low in range(first, last, max(in_memory // 4, 1)):
                 file.read("sets", low, min(low + max(in_memory // 4, 1), last)).tofile(out)

@@ -12,6 +12,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from configs.schema.pipeline import ExecutorConfig
 from data_pipeline.executors.task import Task
+from data_pipeline.packed.files import write_atomically
 from data_pipeline.stage import Stage, StageStep
 
 
@@ -57,7 +58,7 @@ def run(run_dir: Path, stage: Stage, step: StageStep, settings: ExecutorConfig, 
     executor.run()
     job = str(executor.job_id)
     if job != "-1":  # everything was done already
-        record.write_text(job)
+        write_atomically(record, job, durable=True)  # a job whose id is lost would go on beside the next one
         try:
             _wait(job, settings.poll_seconds)
         except KeyboardInterrupt:

@@ -149,8 +149,8 @@ def _lines(text: str) -> str:
     out: list[str] = []
     skip_above = 0  # level of the heading whose section is left out; 0: none
     pending: list[tuple[int, str]] = []  # headings whose section has shown no text yet
-    for line in text.split("\n"):
-        heading = _HEADING.match(line.strip())
+    for source in text.split("\n"):
+        heading = _HEADING.match(source.strip())
         if heading:
             level, title = len(heading.group(1)), heading.group(2).strip()
             if skip_above and level > skip_above:
@@ -162,8 +162,8 @@ def _lines(text: str) -> str:
             continue
         if skip_above:
             continue
-        line = _LIST.sub("", line.strip())
-        line = _BLANKS.sub(" ", _EMPTY_PARENTHESES.sub("", line)).strip()
+        line = _EMPTY_PARENTHESES.sub("", _LIST.sub("", source.strip()))
+        line = _BLANKS.sub(" ", line).strip()
         if not line or line[0] in "|!" or line in ("{|", "|}", "}}", "----"):
             if out and out[-1]:
                 out.append("")

@@ -14,7 +14,8 @@ from configs.schema.pipeline import DataRun
 from data_pipeline import edits, fingerprint
 from data_pipeline.document import read_shard, shard_count, shard_path, write_table
 from data_pipeline.flow.context import Context
-from data_pipeline.stage import Stage, write_atomically
+from data_pipeline.packed.files import write_atomically
+from data_pipeline.stage import Stage
 
 if TYPE_CHECKING:
     from data_pipeline.annotate.evalsets import Index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data_pipeline.packed.files import atomic_folder
 from data_pipeline.packed.format import (
     DOCUMENT_DTYPE,
     PADDING,
@@ -138,7 +138,6 @@ class StreamWriter:
             )
         self._documents_file.seek(0)
         _npy_header(self._documents_file, DOCUMENT_DTYPE, self._documents)
-        _sync(self._documents_file)
         self._documents_file.close()
         return StreamInfo(
             split=self.split,
@@ -163,7 +162,6 @@ class StreamWriter:
 
     def _close_shard(self) -> None:
         assert self._tokens_file is not None
-        _sync(self._tokens_file)
         self._tokens_file.close()
         self._tokens_file = None
         counts = np.array([len(s) for s in self._segments], np.int64)
@@ -178,7 +176,6 @@ class StreamWriter:
             paths.append(self._path(kind, "npy"))
             with paths[-1].open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-                _sync(file)
         self._shards.append(
             ShardInfo(len(counts), int(counts.sum()), {path.name: file_digest(path) for path in paths})
         )
@@ -188,8 +185,8 @@ class StreamWriter:
 class PackedWriter:
     """Writes a packed dataset into `directory`, atomically.
 
-    Everything goes to `<directory>.partial` and is renamed at the end of the `with` block, after `finish` gave the
-    manifest's remaining fields; an error or a killed process leaves no `directory` that looks whole. Memory: one
+    It takes the place of an earlier one at the end of the `with` block, after `finish` gave the manifest's remaining
+    fields and everything is on disk; an error or a killed process leaves `directory` as it was. Memory: one
     sequence of tokens and the boundaries of one shard for each open stream.
     """
 
@@ -210,14 +207,13 @@ class PackedWriter:
         self.sequence_length = sequence_length
         self._method = method
         self._shard_sequences = shard_sequences
-        self._partial = self.directory.with_name(self.directory.name + ".partial")
+        self._folder = atomic_folder(self.directory, durable=True, replace=True)
+        self._partial = Path()
         self._streams: dict[str, StreamWriter] = {}
         self._manifest: Manifest | None = None
 
     def __enter__(self) -> PackedWriter:
-        if self._partial.exists():
-            shutil.rmtree(self._partial)
-        self._partial.mkdir(parents=True)
+        self._partial = self._folder.__enter__()
         return self
 
     def stream(self, split: str, source: str, language: str | None = None) -> StreamWriter:
@@ -279,22 +275,22 @@ class PackedWriter:
             seed=seed,
             removals=removals,
         )
-        with (self._partial / "manifest.json").open("wb") as file:
-            file.write(self._manifest.to_json())
-            _sync(file)
+        (self._partial / "manifest.json").write_bytes(self._manifest.to_json())
         return self._manifest
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None or self._manifest is None:
+        if kind is None and self._manifest is None:
+            error = PackedError(f"{self.directory} was not finished: PackedWriter.finish was not called")
+        if error is not None:
             for stream in self._streams.values():
                 # Closing flushes, which fails again on a full disk.
                 with contextlib.suppress(OSError):
                     stream.close()
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._folder.__exit__(type(error), error, trace)
             if kind is None:
-                raise PackedError(f"{self.directory} was not finished: PackedWriter.finish was not called")
+                raise error
             if isinstance(error, OSError) and error.filename is None:
                 # A failed write knows its reason (disk full, quota) but not its file.
                 raise PackedError(
@@ -302,42 +298,10 @@ class PackedWriter:
                     "Make room, then run the same command again"
                 ) from error
             return
-        for path in sorted(self._partial.rglob("*")):
-            if path.is_dir():
-                sync_directory(path)
-        sync_directory(self._partial)
-        _replace_directory(self._partial, self.directory)
-        sync_directory(self.directory.parent)
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    old = target.with_name(target.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    if old.exists():
-        shutil.rmtree(old)
+        self._folder.__exit__(None, None, None)
 
 
 def _npy_header(file: BinaryIO, dtype: np.dtype, rows: int) -> None:
     # NumPy pads the header for a growing first axis, so the header of 0 rows can be replaced in place later.
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Have what was renamed within a folder on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # Some network file systems refuse fsync on directories; the rename is atomic there all the same.
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ import xxhash
 from configs.schema.pipeline import LabelConfig, QualityConfig
 from data_pipeline.annotate.quality import GOOD, POOR
 from data_pipeline.classify import fasttext
+from data_pipeline.packed.files import write_atomically
 from data_pipeline.quality import prompt, server
 
 _RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -108,10 +109,11 @@ def label(
         for i, _ in chosen
         if i in labels
     ]
-    _write_atomically(output, rows)
+    write_atomically(output, _lines(rows), durable=True)  # the answers of a server cost money
     order = {i: n for n, (i, _) in enumerate(chosen)}
     failures.sort(key=lambda failure: order[failure["id"]])
-    _write_atomically(output.with_name(output.name + ".failed.jsonl"), [orjson.dumps(f) for f in failures])
+    failed = output.with_name(output.name + ".failed.jsonl")
+    write_atomically(failed, _lines([orjson.dumps(f) for f in failures]))
     partial.unlink(missing_ok=True)
     return {"chosen": len(chosen), "labelled": len(rows), "reused": reused, "failed": len(failures)}
 
@@ -288,7 +290,5 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _write_atomically(path: Path, lines: list[bytes]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(b"".join(line + b"\n" for line in lines))
-    temporary.replace(path)
+def _lines(rows: list[bytes]) -> bytes:
+    return b"".join(row + b"\n" for row in rows)

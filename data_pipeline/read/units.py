@@ -14,6 +14,7 @@ import orjson
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import fingerprint
+from data_pipeline.packed.files import write_atomically
 from data_pipeline.read import Kind, Unit, excerpt, parquet, python, storage, warc
 from data_pipeline.read.members import has_members, starts_record
 from data_pipeline.read.streams import codec_of, expand
@@ -249,10 +250,7 @@ def _python_units(source: Source, unit_bytes: int, first: int) -> list[Unit]:
 
 def save(units: tuple[Unit, ...], path: Path) -> None:
     """Write units.json, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(orjson.dumps([dataclasses.asdict(u) for u in units], option=orjson.OPT_INDENT_2))
-    temporary.replace(path)
+    write_atomically(path, orjson.dumps([dataclasses.asdict(u) for u in units], option=orjson.OPT_INDENT_2))
 
 
 def load(path: Path) -> list[Unit]:

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.keyed import rank
 from data_pipeline.packed import TokenizerInfo
+from data_pipeline.packed.files import atomic_file
 from data_pipeline.tokenize.folder import (
     BEGIN,
     END,
@@ -146,6 +147,5 @@ def _save(tokenizer: Tokenizer, output: Path) -> None:
     (output / "tokenizer_config.json").write_bytes(
         orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     )
-    temporary = output / ".tokenizer.json.tmp"
-    tokenizer.save(str(temporary), pretty=True)
-    temporary.replace(output / "tokenizer.json")
+    with atomic_file(output / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary), pretty=True)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import xxhash
 
 from data_pipeline.packed import token_dtype
+from data_pipeline.packed.files import atomic_file
 from data_pipeline.tokenize.folder import LoadedTokenizer, load_tokenizer
 
 BATCH_BYTES = 1 << 20
@@ -44,10 +45,12 @@ def encode_shard(documents: pa.Table, tokenizer_dir: Path, output: Path) -> dict
     metadata = {"tokenizer": loaded.info.hash, "vocab_size": str(loaded.info.vocab_size)}
     shard = pa.table(columns).combine_chunks().replace_schema_metadata(metadata)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, shard.schema) as writer:
+    with (
+        atomic_file(output) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, shard.schema) as writer,
+    ):
         writer.write_table(shard)
-    temporary.replace(output)
     return {"documents": len(texts), "tokens": len(values), "bytes": int(sizes.sum())}
 
 

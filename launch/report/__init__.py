@@ -13,12 +13,12 @@ Examples:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs import edge
 from configs.schema.train import ReportRun
+from data_pipeline.packed.files import write_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,10 +35,7 @@ def run(config: ReportRun) -> int:
         data if data is not None and (data / "funnel.json").exists() else (data or Path()).parent
     )
     path = Path(config.output) if config.output else home / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8", errors="replace")
-    temporary.replace(path)
+    write_atomically(path, page.encode("utf-8", "replace"))
     print(f"{path} ({path.stat().st_size / 2**20:.1f} MB)")
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 FORMAT = 1
@@ -26,18 +25,3 @@ def step_of(path: Path) -> int:
 def committed(run_dir: Path) -> list[Path]:
     """Committed checkpoints of a run directory, the newest first; whether they verify is another question."""
     return sorted((p.parent for p in (run_dir / "checkpoints").glob("step-*/COMMITTED")), key=step_of)[::-1]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all, also after a power loss."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -38,8 +38,9 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
+from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint.chunks import Chunk, local_chunks
-from pretrain.checkpoint.files import FORMAT, committed, step_path, write_atomically
+from pretrain.checkpoint.files import FORMAT, committed, step_path
 from pretrain.distributed import agreed, on_rank0, together
 from pretrain.ledger import Ledger
 
@@ -295,10 +296,10 @@ def _seal(path: Path, state: dict[str, Any], parts: list[list[Stored]]) -> None:
     stored = [s for part in parts for s in part]
     manifest = orjson.dumps({"format": FORMAT, "state": state, "chunks": [asdict(s) for s in stored]})
     metadata = pickle.dumps(_dcp_metadata(stored))
-    write_atomically(path / "manifest.json", manifest)
-    write_atomically(path / ".metadata", metadata)
+    write_atomically(path / "manifest.json", manifest, durable=True)
+    write_atomically(path / ".metadata", metadata, durable=True)
     sums = {"manifest.json": zlib.crc32(manifest), ".metadata": zlib.crc32(metadata), "time": time.time()}
-    write_atomically(path / "COMMITTED", orjson.dumps(sums))
+    write_atomically(path / "COMMITTED", orjson.dumps(sums), durable=True)
 
 
 def _dcp_metadata(stored: list[Stored]) -> Metadata:

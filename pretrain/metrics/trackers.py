@@ -21,6 +21,7 @@ import orjson
 
 from configs import edge
 from configs.schema.train import TrainRun
+from data_pipeline.packed.files import write_atomically
 
 INSTALL = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}
 GIVE_UP_AFTER = 20
@@ -110,9 +111,7 @@ def run_id(run_dir: Path) -> str:
     if path.exists():
         return str(orjson.loads(path.read_bytes())["run_id"])
     made = uuid.uuid4().hex[:12]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(orjson.dumps({"run_id": made}))
-    temporary.replace(path)
+    write_atomically(path, orjson.dumps({"run_id": made}))
     return made
 
 

@@ -86,8 +86,8 @@ class Muon(torch.optim.Optimizer):
             whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
             directions.append(whole.to(self.ns_dtype))
         updates = _orthogonalise_shared(directions, params[0])
-        for p, update in zip(params, updates, strict=True):
-            update = update.to(p.dtype)
+        for p, whole in zip(params, updates, strict=True):
+            update = whole.to(p.dtype)
             if isinstance(p, DTensor):
                 update = distribute_tensor(update, p.device_mesh, p.placements, src_data_rank=None)
             self._take(p, (p * (1 - lr * group["weight_decay"])).add_(update, alpha=-lr * scale))

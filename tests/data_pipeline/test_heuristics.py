@@ -251,12 +251,11 @@ def test_c4_rules_by_hand() -> None:
 
 def c4_lines(text: str, demand_end: bool) -> list[str]:
     kept = []
-    for line in text.splitlines():
-        line = line.strip()
-        found = line.split()
+    for whole in text.splitlines():
+        found = whole.split()
         if any(len(w) > 1000 for w in found):
             continue
-        line = re.sub(r"\[\d*]|\[edit]|\[citation needed]", "", line)
+        line = re.sub(r"\[\d*]|\[edit]|\[citation needed]", "", whole.strip())
         if demand_end and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")):
             continue
         lower = line.lower()

@@ -35,12 +35,10 @@ def run(folder: Path, documents: list[tuple[str, str]], shards: int) -> dict[str
     (folder / "units.json").write_bytes(orjson.dumps([{}] * shards))
     for shard in range(shards):
         rows = documents[shard::shards]
-        writer = ShardWriter(shard_path(folder, "documents", shard))
-        for i, (language, text) in enumerate(rows):
-            writer.add(
-                Document(document_id("s", f"{shard}/{i}/{text[:9]}", b""), "s", text, language=language)
-            )
-        writer.close()
+        with ShardWriter(shard_path(folder, "documents", shard)) as writer:
+            for i, (language, text) in enumerate(rows):
+                identifier = document_id("s", f"{shard}/{i}/{text[:9]}", b"")
+                writer.add(Document(identifier, "s", text, language=language))
         heuristics.annotate(folder, shard, [language for language, _ in rows])
     outliers.merge(folder, shards)
     found = {}

@@ -60,12 +60,10 @@ def test_unclosed_wikitext_ends() -> None:
 
 
 def shard(run_dir: Path, texts: list[str], language: str | None = None) -> None:
-    writer = ShardWriter(shard_path(run_dir, "documents", 0))
-    for i, text in enumerate(texts):
-        writer.add(
-            Document(id=document_id("s", str(i), text.encode()), source="s", text=text, language=language)
-        )
-    writer.close()
+    with ShardWriter(shard_path(run_dir, "documents", 0)) as writer:
+        for i, text in enumerate(texts):
+            identifier = document_id("s", str(i), text.encode())
+            writer.add(Document(identifier, "s", text, language=language))
     heuristics.annotate(run_dir, 0)
     policy.copies(run_dir, 1)
     ids = read_table(shard_path(run_dir, "documents", 0))["id"]
@@ -123,9 +121,8 @@ def test_recipes_of_the_package_are_valid(name: str) -> None:
 
 
 def test_equal_records_become_copies(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path / "0.parquet")
-    for text in ("a", "b", "a", "a"):
-        writer.add(Document(id=document_id("s", "", text.encode()), source="s", text=text))
-    assert writer.copies == 2
-    writer.close()
+    with ShardWriter(tmp_path / "0.parquet") as writer:
+        for text in ("a", "b", "a", "a"):
+            writer.add(Document(id=document_id("s", "", text.encode()), source="s", text=text))
+        assert writer.copies == 2
     assert read_table(tmp_path / "0.parquet")["metadata"].to_pylist() == ['{"copies":3}', "{}"]

@@ -47,7 +47,9 @@ def run_dir(tmp_path: Path) -> Path:
         table = pa.table({"id": documents["id"], **{k: pa.array(v) for k, v in values.items()}})
         write_table(table, tmp_path / f"signals/{name}/00000.parquet")
     recipe = RecipeConfig(name="web", filter=POLICY)
-    edge.save(DataRun(output=str(tmp_path), input="x", recipe=recipe), tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(
+        edge.to_yaml(DataRun(output=str(tmp_path), input="x", recipe=recipe))
+    )
     unit = Unit(0, "web", "jsonl", ("x",), "x", 0, 1, 0, None, 1)
     planning.save((unit,), tmp_path / "units.json")
     return tmp_path

@@ -19,6 +19,7 @@ from configs.schema.train import PhaseConfig, TrainRun
 from data_pipeline import lineage, remove
 from data_pipeline.pack import pack
 from data_pipeline.packed import PADDING, PackedDataset, Sequence
+from data_pipeline.packed import files as packed_files
 from launch.cli import main as arriero
 from launch.remove import _ranges, run
 from pretrain.data.batch import IGNORE, collate
@@ -241,8 +242,8 @@ def _die_at(point: int) -> None:
     for module, name in (
         (os, "fsync"),
         (os, "link"),
-        (remove, "exchange"),
-        (remove, "sync_directory"),
+        (packed_files, "exchange"),
+        (packed_files, "sync_directory"),
         (shutil, "rmtree"),
     ):
         setattr(module, name, dying(getattr(module, name)))

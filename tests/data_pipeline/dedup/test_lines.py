@@ -46,9 +46,9 @@ def deduplicate(
 def normal(line: str) -> str:
     """The normal form, in plain Python."""
     letters = []
-    for c in line.lower():
-        base = unicodedata.normalize("NFD", c)
-        c = base[0] if len(base) > 1 and all("\u0300" <= x < "\u0370" for x in base[1:]) else c
+    for letter in line.lower():
+        base = unicodedata.normalize("NFD", letter)
+        c = base[0] if len(base) > 1 and all("\u0300" <= x < "\u0370" for x in base[1:]) else letter
         category = unicodedata.category(c)
         if "\u0300" <= c < "\u0370" or (category[0] in "PSC" and c not in "\t\r\v\f\x85"):
             continue

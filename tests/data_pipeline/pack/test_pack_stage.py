@@ -13,6 +13,7 @@ from packing_example import Example, make_config, write_run
 from data_pipeline.mixture import token_table
 from data_pipeline.pack import heldout_groups, pack
 from data_pipeline.packed import PADDING, MixtureError, PackedDataset
+from data_pipeline.packed.files import is_temporary
 from data_pipeline.tokenize import load_tokenizer
 
 
@@ -131,7 +132,7 @@ def test_mixture_of_an_unknown_source_leaves_nothing_half_written(example: Examp
     with pytest.raises(MixtureError, match="did you mean `guide`"):
         pack(example.run_dir, replace(example.config, mixture=mixture))
     assert not (example.run_dir / "packed").exists()
-    assert not (example.run_dir / "packed.partial").exists()
+    assert not [path for path in example.run_dir.iterdir() if is_temporary(path)]
 
 
 def test_token_shards_of_another_tokenizer_are_refused(example: Example) -> None:

@@ -127,8 +127,8 @@ def test_new_documents_compile_nothing_anew() -> None:
     def block(q: Tensor, k: Tensor, v: Tensor, documents: Documents) -> Tensor:
         return attention(q * 2, k, v, documents) + 1
 
-    for bounds in BOUNDS:
-        bounds = [bounds[0], bounds[-1]]
+    for several in BOUNDS:
+        bounds = [several[0], several[-1]]
         qkv = inputs(bounds, torch.float32, 4, 2)
         documents = Documents.of(cu_seqlens(bounds), 96)
         expected = attention(qkv[0] * 2, *qkv[1:], documents) + 1

@@ -49,8 +49,8 @@ def train(
     for step in range(3):
         gradients = values(100 + step).items()
         for factor in (math.nan, math.inf, 1.0) if strikes else (1.0,):
-            for key, gradient in gradients:
-                gradient = (gradient * factor).to(parameters[key].dtype)
+            for key, value in gradients:
+                gradient = (value * factor).to(parameters[key].dtype)
                 parameters[key].grad = place(gradient) if callable(place) else gradient
             optimizer.step(0.5, torch.tensor(factor != 1.0) if strikes else None)
             optimizer.zero_grad()

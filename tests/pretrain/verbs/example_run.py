@@ -72,15 +72,13 @@ def write_run(
     """A run directory with one committed checkpoint; returns it."""
     if not (run_dir / "tokenizer").exists():
         write_tokenizer(run_dir / "tokenizer")
-    edge.save(
-        TrainRun(
-            data=DataConfig(path=str(packed or "")),
-            model=model,
-            train=TrainConfig(steps=10, global_batch_size=2, micro_batch_size=2, dtype="fp32"),
-            run=RunConfig(dir=str(run_dir)),
-        ),
-        run_dir / "config.yaml",
+    config = TrainRun(
+        data=DataConfig(path=str(packed or "")),
+        model=model,
+        train=TrainConfig(steps=10, global_batch_size=2, micro_batch_size=2, dtype="fp32"),
+        run=RunConfig(dir=str(run_dir)),
     )
+    (run_dir / "config.yaml").write_text(edge.to_yaml(config))
     setup("cpu", timeout=60.0)
     checkpointer = Checkpointer(run_dir, keep=0, asynchronous=False, ledger=None)
     tensors = weights or random_weights(model)
