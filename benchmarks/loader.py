@@ -22,7 +22,8 @@ import torch
 from configs.schema.train import PhaseConfig
 from data_pipeline.pack import concat
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedDataset, PackedWriter, TokenizerInfo
-from pretrain.data import DataPlan, Loader, Span
+from pretrain.data import DataPlan, Span
+from pretrain.data.loader import Loader
 
 VOCAB_SIZE = 128_256
 TOKENS = 2**25

@@ -15,22 +15,9 @@ import pyarrow.compute as pc
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
-from data_pipeline.annotate import codes, language, nsfw, outliers, privacy, privacy_domains, url
-from data_pipeline.annotate.heuristics import SIDECARS
+from data_pipeline.annotate import codes
 from data_pipeline.document import DECISION_SCHEMA, read_shard, read_table, shard_path, write_table
 
-COLUMNS: dict[str, tuple[str, ...]] = {
-    **{name: columns for name, (_, columns) in SIDECARS.items()},
-    "language": language.COLUMNS,
-    "url": url.COLUMNS,
-    "nsfw": nsfw.COLUMNS,
-    "privacy": privacy.COLUMNS,
-    "privacy_domain": privacy_domains.COLUMNS,
-    "quality": ("score",),
-    "outliers": outliers.COLUMNS,
-    "contamination": ("matches", "overlap", "context", "run"),
-}
-"""Signals that policies may look at, by sidecar."""
 NOT_RUN, ASKED = "not run: ", "asked: "
 """Beginnings of the names of counts: documents without a value for a rule, and documents that reached the rule."""
 COPY_RULE = "identity.copy"
@@ -48,13 +35,32 @@ TEXT_SIGNALS = (
 """Signals that are strings."""
 
 
+def columns() -> dict[str, tuple[str, ...]]:
+    """Signals that policies may look at, by sidecar."""
+    # Imported here because the annotators load compiled kernels, and looking at decisions (`whatif`) needs none.
+    from data_pipeline.annotate import language, nsfw, outliers, privacy, privacy_domains, url
+    from data_pipeline.annotate.heuristics import SIDECARS
+
+    return {
+        **{name: columns for name, (_, columns) in SIDECARS.items()},
+        "language": language.COLUMNS,
+        "url": url.COLUMNS,
+        "nsfw": nsfw.COLUMNS,
+        "privacy": privacy.COLUMNS,
+        "privacy_domain": privacy_domains.COLUMNS,
+        "quality": ("score",),
+        "outliers": outliers.COLUMNS,
+        "contamination": ("matches", "overlap", "context", "run"),
+    }
+
+
 def check(config: FilterConfig) -> None:
     """Refuse rules that could never work.
 
     Raises:
         ConfigError: a signal that does not exist (with the nearest), a rule without a bound, or the wrong kind of bound.
     """
-    known = [f"{sidecar}.{column}" for sidecar, columns in COLUMNS.items() for column in columns]
+    known = [f"{sidecar}.{column}" for sidecar, names in columns().items() for column in names]
     for name, rule in config.rules.items():
         if rule is None:
             continue
@@ -92,7 +98,7 @@ def check(config: FilterConfig) -> None:
 def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray:
     """Language of each document: the one its source states, or else the detected one; null where neither is known.
 
-    A detected language that is less likely than not (score below `language.SURE`) is `und`: stop words and bounds of a
+    A detected language that is less likely than not (score below `codes.SURE`) is `und`: stop words and bounds of a
     wrong language would drop what is only rare.
     """
     path = shard_path(run_dir, "signals/language", shard)
@@ -100,7 +106,7 @@ def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray
     if not path.is_file():
         return stated
     found = read_table(path, ["language", "score"])
-    unsure = pc.fill_null(pc.less(found["score"], language.SURE), False)
+    unsure = pc.fill_null(pc.less(found["score"], codes.SURE), False)
     return pc.coalesce(stated, pc.if_else(unsure, codes.UNKNOWN, found["language"]))
 
 

@@ -47,10 +47,11 @@ def run(config: PlanRun) -> int:
     total = parameters(config.model, vocab_size)
     tokens = config.train.global_batch_size * length
     print(
-        f"{config.model.name}: {format_size(total)} parameters ({total:,}), {vocab_size:,} words; "
+        f"{config.model.name}: {format_size(total)} parameters ({total:,}), {vocab_size:,} tokens in the vocabulary; "
         f"{world_size:,} ranks = pp {layout.pp} × dp_replicate {layout.dp_replicate} × dp_shard {layout.dp_shard} × cp "
         f"{layout.cp} × tp {layout.tp}; {layout.micro_batches} micro-batches of {config.train.micro_batch_size} × "
-        f"{length:,} tokens a step, {tokens / 1e6:.3g}M tokens in all\n"
+        f"{length:,} tokens a step, {tokens / 1e6:.3g}M tokens in all\n",
+        flush=True,  # the probe below takes seconds
     )
     print(table(taken, accelerator.memory))
     steps, per_token = config.train.steps, flops_per_token(config.model, vocab_size, length)

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
-from pretrain.data import Batch
+from pretrain.data.batch import Batch
 from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, is_agreed, is_told_here, leave_alone, setup, teardown, together
 from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops

@@ -33,7 +33,8 @@ from configs.schema.train import EvaluateRun, ParallelConfig, TrainConfig, Train
 from data_pipeline.packed import PADDING, PackedDataset
 from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import restore_model
-from pretrain.data import IGNORE, heldout_batches
+from pretrain.data.batch import IGNORE
+from pretrain.data.loader import heldout_batches
 from pretrain.distributed import Process, setup, teardown
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout

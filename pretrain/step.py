@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from configs.schema.train import TrainRun
-from pretrain.data import Batch
+from pretrain.data.batch import Batch
 from pretrain.optim.optimizer import Optimizer
 from pretrain.parallel.engine import Engine
 

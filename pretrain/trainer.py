@@ -17,8 +17,9 @@ from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.state import random_states, run_state
-from pretrain.data import Batch, Loader, PlanError, Span
-from pretrain.data.loader import Prefetcher
+from pretrain.data import PlanError, Span
+from pretrain.data.batch import Batch
+from pretrain.data.loader import Loader, Prefetcher
 from pretrain.distributed import Process, agreed, raise_together
 from pretrain.metrics.flops import attention_pairs, full_flops, peak_flops, step_flops
 from pretrain.metrics.heldout import heldout_loss

@@ -10,6 +10,8 @@ import functools
 import re
 
 UNKNOWN, NONE = "und", "zxx"
+SURE = 0.5
+"""Score of an identified language from which rules take a document for one in that language."""
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -45,8 +45,6 @@ SCHEMA = pa.schema(
 )
 LEAST_SHARE = 0.2
 """Share of a text's letters that must be of a language's scripts for the language to be thought of."""
-SURE = 0.5
-"""Score from which rules take a document for one in its language."""
 _BATCH = 1024
 
 

@@ -10,13 +10,15 @@ import dataclasses
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline.flow import annotating, decontaminating, deduplicating, finishing, privacy, reading
 from data_pipeline.flow.context import Context, sources
 from data_pipeline.read import units as planning
-from data_pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from data_pipeline.stage import Stage
 
 __all__ = ["build", "owned", "sources"]
 
@@ -30,6 +32,9 @@ def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Sta
     Raises:
         ConfigError: `stop_after` names no stage.
     """
+    # Imported here because they load datatrove and compiled kernels, and verbs that look at a run need neither.
+    from data_pipeline.flow import annotating, decontaminating, deduplicating, finishing, privacy, reading
+
     context = Context(run_dir, config, plan, sources(config))
     stages: list[Stage] = []
     for part in (reading, annotating, privacy, decontaminating, deduplicating, finishing):

@@ -1,19 +1,14 @@
-"""From a packed dataset to batches: the plan (which sequence), the batch (its tensors), the loader (when)."""
+"""From a packed dataset to batches: the plan (which sequence), the batch (its tensors), the loader (when).
 
-from pretrain.data.batch import IGNORE, Batch, collate
-from pretrain.data.loader import Loader, Prefetcher, heldout_batches
+Exported here is what needs no torch, so that reports and plans of runs do not import it; `batch` and `loader` are modules.
+"""
+
 from pretrain.data.plan import DataPlan, PlanError
 from pretrain.data.ramp import Ramp, Span
 
 __all__ = [
-    "IGNORE",
-    "Batch",
     "DataPlan",
-    "Loader",
     "PlanError",
-    "Prefetcher",
     "Ramp",
     "Span",
-    "collate",
-    "heldout_batches",
 ]

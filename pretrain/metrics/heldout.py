@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data_pipeline.packed import PackedDataset
-from pretrain.data import Batch, heldout_batches
+from pretrain.data.batch import Batch
+from pretrain.data.loader import heldout_batches
 
 
 class Scorer(Protocol):

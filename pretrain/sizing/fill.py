@@ -26,6 +26,11 @@ from pretrain.sizing.footprint import ACCELERATORS, Accelerator
 
 # What a run keeps when it goes on, on however many ranks; layout and micro-batches fit the ranks that there are.
 KEPT = ("model.", "optim.", "schedule.", "train.steps", "train.global_batch_size")
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Device files of NVIDIA's driver, of GPUs under WSL, and of AMD's driver.
+
+Without one there is no GPU, and torch, which takes seconds to import, is not asked.
+"""
 
 
 def fill(
@@ -142,6 +147,8 @@ def accelerator_of(data: dict[str, Any], here: str) -> Accelerator:
 
 def this_accelerator() -> str:
     """Name of this machine's device in the table: the one that its GPU's name holds, or else has as much memory."""
+    if not any(Path(device).exists() for device in GPU_DEVICES):
+        return "cpu"
     import torch
 
     if not torch.cuda.is_available():

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toyrun import documents
 
 from configs.edge import ConfigError
 from launch import cli
@@ -173,3 +176,29 @@ def test_a_value_error_of_our_own_code_is_for_the_user(capsys: pytest.CaptureFix
 
     assert cli.guarded(lambda: slurm("sbatch-that-is-nowhere")) == 1  # type: ignore[arg-type, return-value]
     assert capsys.readouterr().err.startswith("error: `sbatch-that-is-nowhere` is not on this machine")
+
+
+def test_verbs_that_look_at_a_run_load_neither_torch_nor_compiled_kernels(
+    toy_packed: Path, tmp_path: Path
+) -> None:
+    code = """
+from launch import cli
+import json
+for words in json.loads(sys.argv[1]):
+    status = cli.main(words)
+    print("did", words[0], status, *loaded(), flush=True)
+"""
+    first = hashlib.md5(documents()[0].encode()).hexdigest()
+    run = [f"data.path={toy_packed}", "model=debug", f"run.dir={tmp_path}/run"]
+    verbs = [
+        ["trace", f"data.path={toy_packed}", f"id={first}"],
+        ["report", f"data.path={toy_packed}", f"output={tmp_path}/report.html"],
+        ["launch", "cluster=local", "cluster.nproc=2", "dry_run=true", *run],
+        ["plan", "model=debug", "probe=false", "cluster.nproc=2"],
+        ["size", "model.size=160m"],
+        ["whatif", f"output={tmp_path}"],  # no data run: an error, by the modules that would look at one
+    ]
+    shown = [line.split() for line in loaded_by(code, json.dumps(verbs)) if line.startswith("did ")]
+    assert [line[1:3] for line in shown] == [[v[0], "2" if v[0] == "whatif" else "0"] for v in verbs]
+    slow = {"torch", "numba", "scipy", "pandas", "datatrove", "faiss", "lxml", "httpx", "transformers"}
+    assert [line for line in shown if slow.intersection(line)] == []

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedDataset, PackedError, Sequence
-from pretrain.data import IGNORE, collate, heldout_batches
+from pretrain.data.batch import IGNORE, collate
+from pretrain.data.loader import heldout_batches
 
 
 def test_labels_positions_and_boundaries_at_segment_edges() -> None:

@@ -12,7 +12,9 @@ import torch
 
 from configs.schema.train import PhaseConfig
 from data_pipeline.packed import PackedDataset, PackedError
-from pretrain.data import IGNORE, Batch, DataPlan, Loader, PlanError, Span
+from pretrain.data import DataPlan, PlanError, Span
+from pretrain.data.batch import IGNORE, Batch
+from pretrain.data.loader import Loader
 
 LENGTH = 32
 """Of the packed sequences that `write_packed` makes."""
