@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -23,7 +23,9 @@ from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import write_atomically
 from data_pipeline.policy import ASKED, COPY_RULE, NOT_RUN
 from data_pipeline.read.units import Plan
-from data_pipeline.stage import State
+
+if TYPE_CHECKING:
+    from data_pipeline.stage import State
 
 FORMAT, FORMAT_VERSION = "arriero-funnel", 2
 """Version 2: names of fields carry their units, and numbers are numbers."""

@@ -132,8 +132,8 @@ def pipelined(
     """What a schedule makes of a pipeline, by carrying it out.
 
     Returns:
-        (bubble: share of the ranks' time in which they wait, 0 to 1; for each rank the micro-batches whose activations it holds at the most, as multiples
-        of one through all its layers).
+        (bubble: share of the ranks' time in which they wait, 0 to 1; for each rank the micro-batches whose activations
+        it holds at the most, as multiples of one through all its layers).
     """
     # More micro-batches than that change neither the seconds of idling nor, but for GPipe, what is held.
     few = min(micro_batches, 4 * stages)
