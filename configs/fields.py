@@ -82,6 +82,8 @@ class Location:
     kind: Literal["any", "packed", "data"] = "any"
     """`packed`: a packed dataset. `data`: the folder of a data run. For both, any of that folder, its `packed` and the
     manifest in it is understood."""
+    may_be_empty: bool = False
+    """Whether a saved configuration may hold an empty path; a person who types one is told in any case."""
 
     def resolve(self, text: str) -> str:
         """The path with everything replaced.
@@ -90,6 +92,8 @@ class Location:
             ValueError: what is wrong with it, as the end of a sentence that begins with its key.
         """
         if not text.strip():
+            if self.may_be_empty:
+                return ""
             raise ValueError("is empty; name a folder or a file")
         # Not `Path.expanduser`, which would make one slash of the two of an address.
         path = os.path.expanduser(_with_environment(text))  # noqa: PTH111

@@ -10,6 +10,7 @@ from configs.fields import (
     AnyPath,
     Bounds,
     Count,
+    Location,
     Momentum,
     NonEmpty,
     NotNegative,
@@ -47,8 +48,8 @@ class PhaseConfig:
 class DataConfig:
     """The packed dataset and the plan over it."""
 
-    path: PackedFolder
-    """Packed dataset (the folder that holds `manifest.json`)."""
+    path: Annotated[str, Location("packed", may_be_empty=True)]
+    """Packed dataset: the folder that holds `manifest.json`, or the one above; empty in a run that was imported."""
     phases: Annotated[tuple[PhaseConfig, ...], Bounds(min=1, unit="phases")] = (PhaseConfig(),)
     """Phases of the data plan, in order."""
     verify: bool = True
