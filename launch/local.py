@@ -31,7 +31,7 @@ def torchrun(nproc: int, nodes: int, endpoint: str, rendezvous: str, run_dir: Pa
         "--rdzv-backend=c10d",
         f"--rdzv-endpoint={endpoint}",
         f"--rdzv-id={rendezvous}",
-        "--monitor-interval=0.1",
+        "--monitor-interval=0.5",
         # All other signals are for the agent, which passes them on instead of killing the workers.
         "--signals-to-handle=SIGQUIT",
         "-m",

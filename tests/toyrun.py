@@ -18,6 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedWriter, TokenizerInfo
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 600.0
+"""Seconds that tests wait for what takes a few seconds when nothing else runs on the machine."""
 SPECIAL = {"<|begin_of_text|>": "bos", "<|end_of_text|>": "eos", "<|pad|>": "pad"}
 
 

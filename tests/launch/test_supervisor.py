@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 import pytest
-from toyrun import ROOT, overrides
+from toyrun import PATIENCE, ROOT, overrides
 
 from pretrain.ledger import read_ledger
 from pretrain.rundir import read_metrics
 
-pytestmark = [pytest.mark.xdist_group("launch"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.xdist_group("launch")
 
 LONG = ("train.steps=100000", "checkpoint.every=20")
 
@@ -61,7 +61,7 @@ def events(run_dir: Path, name: str) -> list[dict[str, Any]]:
 
 
 def wait_for(
-    condition: Callable[[], Any], process: subprocess.Popen[str], run_dir: Path, patience: float = 60
+    condition: Callable[[], Any], process: subprocess.Popen[str], run_dir: Path, patience: float = PATIENCE
 ) -> Any:
     end = time.monotonic() + patience
     while not (value := condition()):
@@ -78,19 +78,35 @@ def worker(run_dir: Path, rank: int) -> int:
     return json.loads((run_dir / "heartbeats" / f"rank-{rank}.json").read_text())["pid"]
 
 
-def test_a_killed_worker_is_trained_on_within_20_seconds(toy_packed: Path, tmp_path: Path) -> None:
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def agent_seconds(supervisor: subprocess.Popen[str]) -> float:
+    """Processor time that torchrun and what watches over its workers have used so far."""
+    (agent,) = psutil.Process(supervisor.pid).children()
+    assert "launch.agent" in agent.cmdline()
+    times = agent.cpu_times()
+    return times.user + times.system
+
+
+def test_a_killed_worker_is_replaced_at_once_and_the_run_goes_on_from_its_checkpoint(
+    toy_packed: Path, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "run"
     with launched(toy_packed, run_dir, "train.steps=120", "checkpoint.every=20") as process:
         wait_for(lambda: committed(run_dir), process, run_dir)
-        killed = time.time()
         os.kill(worker(run_dir, 1), signal.SIGKILL)
-        assert process.wait(90) == 0, told(run_dir)
+        assert process.wait(PATIENCE) == 0, told(run_dir)
     (failed,) = [e for e in events(run_dir, "failed") if "kind" in e]
     assert (failed["signal"], failed["rank"], failed["exit_code"]) == ("SIGKILL", 1, -9)
     restored = events(run_dir, "restored")[-1]
     again = next(e for e in events(run_dir, "step_range") if e["time"] > restored["time"])
-    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # other tests take their share of the cores
-    assert again["time"] - again["seconds"] - killed < 20 * busy
+    assert [e["wait"] for e in events(run_dir, "restarting")] == [0]
+    assert not events(run_dir, "hung")
     assert again["first_step"] == restored["step"] + 1 and restored["step"] >= 20
     assert failed["step"] - restored["step"] <= 20 + 1
     assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, 121))
@@ -107,7 +123,7 @@ def test_a_hang_is_found_by_heartbeat_and_its_stacks_are_kept(toy_packed: Path, 
         wait_for(lambda: events(run_dir, "restored"), process, run_dir)
         # Interrupted, it checkpoints and says how to go on.
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, told(run_dir)
+        assert process.wait(PATIENCE) == 130, told(run_dir)
     assert events(run_dir, "hung")[0]["seconds"] > 10
     assert "pretrain/train.py" in (run_dir / "logs" / "stacks-rank-0.txt").read_text()
     assert read_ledger(run_dir)[-1]["event"] == "stopped"
@@ -119,21 +135,27 @@ def test_one_supervisor_a_run_and_nothing_outlives_it(toy_packed: Path, tmp_path
     with launched(toy_packed, run_dir, *LONG) as process:
         wait_for(lambda: (run_dir / "heartbeats" / "rank-1.json").exists(), process, run_dir)
         before = (run_dir / "launch.yaml").read_bytes()
+        began, spent = time.monotonic(), agent_seconds(process)
         with launched(toy_packed, run_dir, *LONG, "seed=1") as second:
-            assert second.wait(30) == 1
+            assert second.wait(PATIENCE) == 1
+        # 0.1% of a core, and below 1% also with many processes on the machine.
+        assert agent_seconds(process) - spent < 0.03 * (time.monotonic() - began)
         assert f"error: {run_dir} is in use by process {process.pid}" in told(run_dir)
         assert (run_dir / "launch.yaml").read_bytes() == before
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 3  # torchrun and two ranks
         process.kill()
-        _, alive = psutil.wait_procs(family, timeout=5)
-        assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+        process.wait()
+        end = time.monotonic() + PATIENCE
+        while any(map(runs, family)):  # where no init reaps them, zombies stay
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_a_wrong_configuration_is_told_once_and_never_tried_again(toy_packed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with launched(toy_packed, run_dir, "parallel.tp=3") as process:
-        assert process.wait(60) == 2, told(run_dir)
+        assert process.wait(PATIENCE) == 2, told(run_dir)
     assert len(events(run_dir, "launched")) == 1
     assert len(re.findall("^error: .*tp", told(run_dir), re.MULTILINE)) == 1
 
@@ -145,7 +167,7 @@ def test_restarts_without_progress_are_bounded(toy_packed: Path, tmp_path: Path)
         shard.write_bytes(bytes(b ^ 1 for b in shard.read_bytes()))
     run_dir = tmp_path / "run"
     with launched(packed, run_dir, *LONG, "resilience.max_restarts=1") as process:
-        assert process.wait(90) == 1
+        assert process.wait(PATIENCE) == 1
     assert len(events(run_dir, "launched")) == 2
     assert len(events(run_dir, "restarting")) == 1
     assert "gave up after 1 restarts without a new checkpoint" in told(run_dir)
@@ -156,7 +178,7 @@ def test_a_finished_run_is_left_alone_until_it_is_made_longer(toy_packed: Path, 
     run_dir = tmp_path / "run"
     for steps, launches in ((4, 1), (4, 1), (6, 2)):
         with launched(toy_packed, run_dir, f"train.steps={steps}", "checkpoint.every=2") as process:
-            assert process.wait(timeout=120) == 0, told(run_dir)
+            assert process.wait(PATIENCE) == 0, told(run_dir)
         assert len(events(run_dir, "launched")) == launches
         assert events(run_dir, "finished")[-1]["step"] == committed(run_dir) == steps
     assert "nothing to do" in told(run_dir)
