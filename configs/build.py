@@ -58,6 +58,8 @@ def _part_default(usual: Any) -> Any:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if origin is Annotated:
         return _checked(args[1:], _convert(args[0], value, where), kind, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):

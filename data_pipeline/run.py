@@ -55,6 +55,7 @@ def _run(config: DataRun) -> int:
     run_dir = Path(config.output).expanduser().absolute()
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
+    executors.check(config.executor)
     if not config.dry_run:
         executors.warm_up(config.executor)
     plan = planning.plan(sources, config.unit_bytes)

@@ -20,42 +20,43 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.train import LaunchRun
+from configs.schema.train import ClusterConfig, LaunchRun
+from launch.cli import EXIT_CONFIG
+from pretrain.advice import block
+
+if TYPE_CHECKING:
+    from launch.preflight import Preflight
 
 
 def run(config: LaunchRun) -> int:
     """Launch, show (`dry_run`) or cancel (`cancel`) a run; returns the exit status."""
     check(config)
     run_dir = Path(config.run.dir).absolute()
+    if config.cancel:
+        return cancel(config, run_dir)
+    print(f"launch: checking {config.model.name} on {config.data.path} for {run_dir}", flush=True)
+    from launch.preflight import preflight
+
+    found = preflight(config, run_dir)
+    if config.dry_run:
+        return show(config, run_dir, found)
+    if found.errors:
+        raise ConfigError("\n  ".join(found.errors))
+    for text in (found.plan, block(found.warnings)):
+        if text and config.cluster.kind == "slurm":  # on this machine the ranks show them
+            print(text, flush=True)
     if config.cluster.kind == "slurm":
         from launch import slurm
 
-        if config.cancel:
-            return slurm.cancel(run_dir)
-        if config.dry_run:
-            print(slurm.show(config, run_dir))
-            return 0
-        # On this machine the ranks say it within seconds; a job may wait for days to say it.
-        from launch.worker import train_config
-        from pretrain.resume import check as check_run
-
-        check_run(train_config(config), config.cluster.nodes * config.cluster.nproc)
         return slurm.launch(config, run_dir)
 
     from launch import local
-
-    if config.cancel:
-        raise ConfigError(
-            "`cancel` is for cluster=slurm; a local run is stopped with Ctrl-C, or SIGTERM to its supervisor"
-        )
-    if config.dry_run:
-        print(shlex.join(local.command(config.cluster, run_dir, run_dir / "logs" / "exits")))
-        return 0
     from launch.supervisor import Place, Supervisor
 
     place = Place(
@@ -66,11 +67,45 @@ def run(config: LaunchRun) -> int:
     return Supervisor(config, run_dir, place).run()
 
 
+def cancel(config: LaunchRun, run_dir: Path) -> int:
+    """Cancel the submitted job of a run."""
+    if config.cluster.kind != "slurm":
+        raise ConfigError(
+            "`cancel` is for cluster=slurm; a local run is stopped with Ctrl-C, or SIGTERM to its supervisor"
+        )
+    from launch import slurm
+
+    return slurm.cancel(run_dir)
+
+
+def show(config: LaunchRun, run_dir: Path, found: Preflight) -> int:
+    """Print what would be run or submitted, and everything that is known to be wrong with it; returns the exit status."""
+    errors = list(found.errors)
+    if config.cluster.kind == "slurm":
+        from launch import slurm
+
+        try:
+            print(slurm.show(config, run_dir))
+            refused, start = slurm.refusal(config, run_dir)
+            errors += [f"Slurm refuses the job: {refused}"] if refused else []
+            print(f"\nSlurm: {start}" if start else "")
+        except ConfigError as error:  # no node has what the job needs; `preflight` found it too
+            errors = list(dict.fromkeys([*errors, str(error)]))
+    else:
+        from launch import local
+
+        print(shlex.join(local.command(config.cluster, run_dir, run_dir / "logs" / "exits")))
+    print("\n".join(text for text in (found.plan, block(found.warnings)) if text), flush=True)
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return EXIT_CONFIG if errors else 0
+
+
 def check(config: LaunchRun) -> None:
-    """Refuse what cannot work before anything starts.
+    """Refuse what makes no launch at all.
 
     Raises:
-        ConfigError: no packed dataset at `data.path`, a batch or a cluster that is no number of processes.
+        ConfigError: a cluster that is no number of processes, or steps on trial.
     """
     if config.train.dry_run:
         raise ConfigError(
@@ -85,17 +120,38 @@ def check(config: LaunchRun) -> None:
         raise ConfigError(
             f"`cluster.nodes` is {cluster.nodes}, but cluster=local is one machine; use cluster=slurm"
         )
-    if not config.cancel and not config.dry_run and not (Path(config.data.path) / "manifest.json").is_file():
-        raise ConfigError(
-            f"`data.path={config.data.path}` holds no manifest.json, so it is no packed dataset; "
-            "expected the folder `packed` of an `arriero data` run"
-        )
+
+
+def derive(data: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The dial; without one, on Slurm, batch and layout for the ranks of `cluster` where they were not set."""
+    from pretrain.sizing import fill
+
+    world_size, accelerator = fill.cluster_of(data)
+    if data["cluster"]["kind"] != "slurm" or data.get("cancel"):
+        return fill.for_cluster(data, chosen)
+    from launch import slurm_request
+
+    cluster = edge.build(ClusterConfig, data["cluster"], "cluster")
+    if data.get("accelerator", "auto") == "auto" and accelerator() != "cpu":
+        known = slurm_request.accelerator(slurm_request.nodes_of(cluster) or [])
+        data = {**data, "accelerator": known or accelerator()}
+    if data["model"].get("size") is not None or data.get("budget") is not None:
+        return fill.for_cluster(data, chosen)
+    try:
+        fill.dataset(data)
+    except ConfigError:
+        return data  # the checks say so, together with what else is wrong
+    try:
+        return fill.fill_open(data, chosen, world_size, accelerator(), lambda text: print(text, flush=True))
+    except ConfigError:
+        if data.get("accelerator", "auto") != "auto" or accelerator() != "cpu":
+            raise
+        return data  # how much memory the nodes have is known to the checks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from pretrain.sizing.fill import for_cluster
-
-    return edge.main("launch", LaunchRun, run, __doc__, argv, derive=for_cluster)
+    """`arriero launch`."""
+    return edge.main("launch", LaunchRun, run, __doc__, argv, derive=derive)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shlex
-import string
+import shutil
 import subprocess
 import sys
 import time
@@ -20,15 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import edge
-from configs.schema.train import ClusterConfig, LaunchRun
+from configs.schema.train import LaunchRun
 from data_pipeline.packed.files import write_atomically
 from launch import local
 from launch.processes import free_port
+from launch.slurm_request import Request, cpus_of_job, nodes_of, render, request, step_command
 from launch.supervisor import Place, Supervisor, Tail, newest_committed, say
 from pretrain.ledger import Ledger, read_ledger
 from pretrain.rundir import RunLock
 
-TEMPLATE = Path(__file__).parent / "templates" / "job.sbatch"
 POLL = 2.0  # seconds between looks at the queue
 QUEUE_PATIENCE = 300.0  # seconds that the controller may not answer before following ends
 ENDED = (
@@ -45,68 +45,45 @@ ENDED = (
 )
 
 
-def render(config: LaunchRun, run_dir: Path) -> str:
-    """The batch script of a run."""
-    cluster = config.cluster
-    options = {
-        "job-name": f"arriero-{config.run.name or run_dir.name}",
-        "nodes": str(cluster.nodes),
-        "ntasks-per-node": "1",
-        "cpus-per-task": str(cluster.cpus_per_task),
-        "time": cluster.time,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "mem": cluster.mem,
-        "gpus-per-node": str(cluster.gpus_per_node) if cluster.gpus_per_node else None,
-        "exclude": ",".join(cluster.exclude) or None,
-        "chdir": str(Path.cwd()),
-        "output": f"{run_dir}/logs/slurm.log",
-        "open-mode": "append",
-        "requeue": "",
-        "signal": f"B:USR1@{cluster.signal_before}" if cluster.signal_before else None,
-    }
-    lines = [
-        f"#SBATCH --{k}" + (f"={shlex.quote(v)}" if v else "") for k, v in options.items() if v is not None
-    ]
-    template = string.Template(TEMPLATE.read_text())
-    return template.substitute(
-        options="\n".join(lines),
-        prolog=cluster.prolog,
-        python=shlex.quote(sys.executable),
-        run_dir=shlex.quote(str(run_dir)),
-    )
+def wanted(config: LaunchRun) -> Request:
+    """What the job asks for on each node, after a look at the cluster where it is here.
 
-
-def step_command(
-    cluster: ClusterConfig, run_dir: Path, exits: Path, endpoint: str, rendezvous: str
-) -> list[str]:
-    """The command of one attempt inside the job: `srun` of one torchrun a node."""
-    return [
-        "srun",
-        f"--nodes={cluster.nodes}",
-        f"--ntasks={cluster.nodes}",
-        "--ntasks-per-node=1",
-        f"--cpus-per-task={cluster.cpus_per_task}",
-        # The supervisor ends a step whose worker failed, after every node has reported.
-        "--kill-on-bad-exit=0",
-        "--wait=0",
-        *local.agent(exits),
-        *local.torchrun(cluster.nproc, cluster.nodes, endpoint, rendezvous, run_dir),
-    ]
+    Raises:
+        ConfigError: no node has that much.
+    """
+    return request(config.cluster, config.device, nodes_of(config.cluster))
 
 
 def show(config: LaunchRun, run_dir: Path) -> str:
-    """What `dry_run=true` prints: the script, and the command of an attempt."""
+    """What is submitted: the script, and the command of an attempt."""
     port = str(config.cluster.port or "FREE_PORT")
     exits = run_dir / "logs" / "exits" / "ATTEMPT"
+    asks = wanted(config)
     command = step_command(
         config.cluster,
         run_dir,
         exits,
         f"FIRST_NODE:{port}",
         "${SLURM_JOB_ID}-${SLURM_RESTART_COUNT:-0}-ATTEMPT",
+        str(asks.cpus or "ALL_OF_THE_NODE"),
     )
-    return f"{render(config, run_dir)}\n# each attempt of the supervisor:\n# {' '.join(command)}"
+    return f"{render(config, run_dir, asks)}\n# each attempt of the supervisor:\n# {' '.join(command)}"
+
+
+def refusal(config: LaunchRun, run_dir: Path) -> tuple[str | None, str]:
+    """Whether Slurm would refuse the job, without submitting it.
+
+    Returns:
+        (its message; None: it takes the job, or there is no Slurm here), and what it says of the start.
+    """
+    if shutil.which("sbatch") is None or nodes_of(config.cluster) is None:
+        return None, "there is no Slurm on this machine, so nobody was asked whether the job could start"
+    script = render(config, run_dir, wanted(config))
+    done = subprocess.run(
+        ["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False, timeout=60
+    )
+    said = (done.stderr.strip() or done.stdout.strip()).removeprefix("sbatch: ")
+    return (said, "") if done.returncode else (None, said)
 
 
 def launch(config: LaunchRun, run_dir: Path) -> int:
@@ -131,7 +108,7 @@ def submit(config: LaunchRun, run_dir: Path) -> str:
     """Write the configuration and the batch script, submit it, and store the job's id in `job.json`."""
     write_atomically(run_dir / "launch.yaml", edge.to_yaml(config))
     script = run_dir / "job.sbatch"
-    write_atomically(script, render(config, run_dir))
+    write_atomically(script, render(config, run_dir, wanted(config)))
     job = slurm("sbatch", "--parsable", str(script)).split(";")[0].strip()
     # A job whose id is lost would be submitted twice.
     record = json.dumps({"job_id": job, "submitted": time.time()})
@@ -252,13 +229,13 @@ def supervise(run_dir: Path) -> int:
     config = edge.read(run_dir / "launch.yaml", LaunchRun)
     job, restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     node = os.environ["SLURMD_NODENAME"]  # the batch host is the first node of the allocation
+    cpus = cpus_of_job(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
     say(f"job {job}, restart {restarts}, on {os.environ['SLURM_JOB_NODELIST']}")
 
     def command(exits: Path) -> list[str]:
         port = config.cluster.port or free_port()
-        return step_command(
-            config.cluster, run_dir, exits, f"{node}:{port}", f"{job}-{restarts}-{exits.name}"
-        )
+        rendezvous = f"{job}-{restarts}-{exits.name}"
+        return step_command(config.cluster, run_dir, exits, f"{node}:{port}", rendezvous, cpus)
 
     def kill(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:

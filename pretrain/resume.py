@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -14,10 +14,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedDataset, PackedError
+from pretrain.advice import Facts, identity, tokenizer_of
 from pretrain.checkpoint import (
     Checkpoint,
     CheckpointError,
     newest,
+    open_checkpoint,
     remove_leftovers,
     restore,
     restore_model,
@@ -207,12 +209,6 @@ def resume(
         CheckpointError: there are checkpoints, but none verifies; the weights are then spoilt.
     """
     run_dir, packed, plan = Path(config.run.dir), checked.packed, checked.plan
-    if not config.checkpoint.resume and on_rank0(lambda: bool(newest(run_dir))):
-        raise agreed(
-            ConfigError(
-                f"checkpoint.resume=false, but {run_dir} has checkpoints; give this run another run.dir, or resume"
-            )
-        )
     on_rank0(lambda: remove_leftovers(run_dir))
     own = random_states(process.rank, process.device)
 
@@ -230,20 +226,10 @@ def resume(
         start_from(config, engine)
         return Progress(), plan, ()
     state = restored.state
-    if state["step"] > config.train.steps:
-        raise agreed(
-            ConfigError(
-                f"{restored.path} is at step {state['step']}, past `train.steps` = {config.train.steps}; raise it"
-            )
-        )
-    if state["n"] != checked.ramp.used(state["step"]):
-        raise agreed(
-            ConfigError(
-                f"{restored.path} is at step {state['step']} and sequence {state['n']:,}, but this configuration's "
-                f"first {state['step']} steps consume {checked.ramp.used(state['step']):,}; batch sizes cannot change "
-                "on resume"
-            )
-        )
+    try:
+        _check_position(restored.path, state, config, checked)
+    except ConfigError as error:
+        raise agreed(error) from None
     set_random_states(own, process.device)
     if ledger is not None:
         passed_over = list(restored.passed_over)
@@ -260,6 +246,56 @@ def resume(
     if followed != config.data.phases and ledger is not None:
         ledger.event("amended", restored.step, n=state["n"], phases=[asdict(p) for p in config.data.phases])
     return progress, plan.with_state(state["data"], state["n"], followed), restored.passed_over
+
+
+def before(config: TrainRun, run_dir: Path, checked: Checked) -> Facts:
+    """What the warnings look at: what the run would consume, and what it would continue from. Reads no weights.
+
+    Raises:
+        ConfigError: a checkpoint that this run must not continue from.
+    """
+    used, streams = checked.ramp.used(config.train.steps), checked.packed.manifest.of_split("train")
+    held: dict[str, int] = {}
+    for info in streams.values():
+        held[info.source] = held.get(info.source, 0) + info.sequences
+    facts = Facts({source: n for source, n in held.items() if n}, checked.plan.consumed(used), used)
+    if config.model.init_from is not None:
+        own = identity(checked.packed.tokenizer_path / "tokenizer.json")
+        given = tokenizer_of(Path(config.model.init_from))
+        facts = replace(facts, data_tokenizer=own, model_tokenizer=given)
+    for path in newest(run_dir):
+        if not config.checkpoint.resume:
+            raise ConfigError(
+                f"checkpoint.resume=false, but {run_dir} has checkpoints; give this run another run.dir, or resume"
+            )
+        try:
+            checkpoint = open_checkpoint(path)
+        except CheckpointError:
+            continue  # the ranks pass it over, and say why
+        check_same_run(checkpoint, config, checked.plan, checked.packed.tokenizer_hash)
+        _check_position(path, checkpoint.state, config, checked)
+        old = config_of(checkpoint.state, path)
+        return replace(
+            facts,
+            steps_done=checkpoint.state["step"],
+            schedule_before=old.schedule,
+            steps_before=old.train.steps,
+        )
+    return facts
+
+
+def _check_position(path: Path, state: dict[str, Any], config: TrainRun, checked: Checked) -> None:
+    """Raise ConfigError where a checkpoint lies past the end of the run, or on another way through the data."""
+    if state["step"] > config.train.steps:
+        raise ConfigError(
+            f"{path} is at step {state['step']}, past `train.steps` = {config.train.steps}; raise it"
+        )
+    if state["n"] != checked.ramp.used(state["step"]):
+        raise ConfigError(
+            f"{path} is at step {state['step']} and sequence {state['n']:,}, but this configuration's "
+            f"first {state['step']} steps consume {checked.ramp.used(state['step']):,}; batch sizes cannot change "
+            "on resume"
+        )
 
 
 def start_from(config: TrainRun, engine: HasWeights) -> None:

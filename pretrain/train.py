@@ -26,6 +26,7 @@ from configs.edge import ConfigError
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
 from pretrain import dry_run
+from pretrain.advice import block, warnings
 from pretrain.data import PlanError
 from pretrain.distributed import (
     Process,
@@ -42,7 +43,7 @@ from pretrain.garbage import GarbageCollection
 from pretrain.metrics.records import Records
 from pretrain.optim.schedule import lr_factor
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
-from pretrain.resume import begin, check, forget_heartbeats
+from pretrain.resume import before, begin, check, forget_heartbeats
 from pretrain.rundir import RunLock, prepare
 from pretrain.sizing.fill import in_process
 from pretrain.step import train_step
@@ -96,6 +97,8 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
     # The checks that need no weights, and the plan, before anything is built.
     checked = together(lambda: check(config, process.world_size))
     say(f"{checked.table(steps)}\n")
+    if found := warnings(config, on_rank0(lambda: before(config, run_dir, checked))):
+        say(f"{block(found)}\n")
     if (layout := checked.layout).pp > 1:
         say(layout.describe_pipeline(config.parallel))
     begun = begin(config, process, checked, records, heartbeat)

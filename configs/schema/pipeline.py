@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from configs.fields import (
     AboveZero,
@@ -365,12 +365,21 @@ class ExecutorConfig:
     """datatrove's executor."""
     workers: Count = 0
     """Processes at a time; 0: the number of cores. Never changes the output."""
-    partition: str = "main"
-    """Slurm partition."""
+    partition: str | None = None
+    """Slurm partition; null: the cluster's default."""
+    account: str | None = None
+    """Slurm account."""
     time: str = "24:00:00"
     """Slurm time limit of a task."""
     mem_gb: Annotated[int, Bounds(min=1, unit="GB")] = 4
     """Memory of a task on Slurm, and on a Ray cluster, GB."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More options of sbatch by their long names, such as `{qos: high, constraint: milan}`. They win over what arriero asks
+    for; true: an option without a value, null: leave it out."""
+    srun_options: dict[str, Any] = field(default_factory=dict)
+    """More options of the srun that starts a task."""
+    prolog: Text = ""
+    """Shell lines put before a task's command (modules, environment); several lines as a YAML block (`prolog: |`)."""
     poll_seconds: Seconds = 2.0
     """Seconds between looks at the job queue."""
     address: str | None = None

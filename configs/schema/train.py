@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from configs.fields import (
     AboveZero,
@@ -350,21 +350,26 @@ class ClusterConfig:
     time: str = "24:00:00"
     """Slurm time limit."""
     mem: str | None = None
-    """Slurm memory a node, such as `64G`; null: the cluster's default."""
-    cpus_per_task: Positive = 1
-    """Slurm CPUs a node's task."""
-    gpus_per_node: Count = 0
-    """Slurm GPUs a node."""
+    """Slurm memory a node, such as `64G`; null: the share of the node that goes with its GPUs or CPUs."""
+    cpus_per_task: Positive | None = None
+    """Slurm CPUs of a node's task; null: the share of the node that goes with its GPUs, without GPUs nproc × threads."""
+    gpus_per_node: Count | None = None
+    """Slurm GPUs a node; null: one a process, none with device=cpu."""
     account: str | None = None
     """Slurm account."""
     exclude: tuple[str, ...] = ()
     """Nodes that must not be used."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More options of sbatch by their long names, such as `{qos: high, constraint: h100, reservation: llama}`. They win over
+    what arriero asks for; true: an option without a value, null: leave it out."""
+    srun_options: dict[str, Any] = field(default_factory=dict)
+    """More options of the srun that starts the processes, such as `{container-image: "arriero.sqsh"}`."""
     signal_before: Annotated[int, Bounds(min=0, unit="seconds")] = 120
     """Seconds before the time limit at which the job checkpoints and requeues."""
     follow: bool = True
     """Follow the submitted job's log and state until it ends."""
     prolog: Text = ""
-    """Shell lines put before the job's command (modules, environment)."""
+    """Shell lines put before the job's command (modules, environment); several lines as a YAML block (`prolog: |`)."""
     port: Annotated[int, Bounds(min=0, max=65535)] = 0
     """Rendezvous port on the first node; 0: a free one, chosen for each attempt."""
 

@@ -40,6 +40,14 @@ def run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
         ) from error
 
 
+def check(config: ExecutorConfig) -> None:
+    """Raise ConfigError or ValueError where tasks cannot be started with this configuration."""
+    if config.kind == "slurm":
+        from data_pipeline.executors import slurm
+
+        slurm.check(config)
+
+
 def warm_up(config: ExecutorConfig) -> None:
     """Begin what workers need to start, while the driver plans."""
     if config.kind == "local" and (config.workers or os.cpu_count() or 1) > 1:

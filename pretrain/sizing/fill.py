@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from configs import edge
+from configs import edge, slurm
 from configs.edge import ConfigError
 from configs.schema.train import (
     ClusterConfig,
@@ -31,6 +31,17 @@ GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 Without one there is no GPU, and torch, which takes seconds to import, is not asked.
 """
+
+OPEN = (
+    "train.global_batch_size",
+    "train.micro_batch_size",
+    "train.activation_checkpointing",
+    "parallel.tp",
+    "parallel.pp",
+    "parallel.cp",
+    "parallel.reshard_after_forward",
+)
+"""What `fill_open` fills in."""
 
 
 def fill(
@@ -90,9 +101,50 @@ def cluster_of(data: dict[str, Any]) -> tuple[int, Callable[[], str]]:
     """Ranks of `cluster`, and what `accelerator=auto` stands for there: the H100 where Slurm gives GPUs of no known name."""
     cluster = edge.build(ClusterConfig, data["cluster"], "cluster")
     if cluster.kind == "slurm":
-        name = "h100" if cluster.gpus_per_node else "cpu"
+        name = "h100" if slurm.gpus_per_node(cluster, data.get("device", "auto")) else "cpu"
         return cluster.nodes * cluster.nproc, lambda: name
     return cluster.nodes * cluster.nproc, this_accelerator
+
+
+def fill_open(
+    data: dict[str, Any],
+    chosen: Mapping[str, str],
+    world_size: int,
+    accelerator: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Batch, micro-batch, recomputation and layout of a run on `world_size` ranks, where they were not set.
+
+    For runs without a dial, whose defaults are those of one small machine. A batch follows from `train.steps`; one that the
+    run directory was begun with stays.
+
+    Raises:
+        ConfigError: nothing fits; names the nearest that does.
+    """
+    own = ("train.steps", "optim.lr", "optim.weight_decay", "schedule.warmup_steps")
+    fixed = {**chosen, "model": "the configuration", **{key: key for key in own}}
+    filled = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    begun = (_recorded(data) or {}).get("train.global_batch_size")
+    if begun is not None and "train.global_batch_size" not in chosen:
+        filled["train"]["global_batch_size"] = begun
+        fixed["train.global_batch_size"] = "the run directory"
+    if not any(key not in fixed for key in OPEN):
+        return filled
+    sized = size(filled, fixed, world_size, accelerator)
+    rows = []
+    for reason in sized.reasons:
+        if reason.key in OPEN and reason.key in sized.values:
+            section, name = reason.key.split(".", 1)
+            filled[section][name] = reason.value
+            rows.append(
+                f"  {reason.key}={reason.value}  {reason.why}".replace("=True ", "=true ").replace(
+                    "=False ", "=false "
+                )
+            )
+    if rows:
+        lines = "\n".join(rows)
+        say(f"Filled in for {world_size} ranks, with what one would set to override it:\n{lines}\n")
+    return filled
 
 
 def _show(text: str) -> None:

@@ -1,0 +1,116 @@
+"""What is found out about a launch before anything starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from toyrun import overrides
+
+from configs import edge
+from configs.edge import ConfigError
+from configs.schema.train import LaunchRun
+from launch import launch
+from launch.preflight import _bytes, _limit, preflight
+
+CLUSTERS = ("cluster=local", "cluster=slurm")
+
+
+def config(packed: Path, run_dir: Path, *more: str) -> LaunchRun:
+    return edge.load("launch", LaunchRun, [*overrides(packed, run_dir), *more])
+
+
+def broken(packed: Path, tmp_path: Path, what: str) -> list[str]:
+    """Overrides of a launch that cannot be."""
+    if what == "tokenizer":
+        copy = shutil.copytree(packed, tmp_path / "copy")
+        (copy / "tokenizer" / "tokenizer.json").write_text("{}")
+        return [f"data.path={copy}"]
+    (tmp_path / "file").write_text("")
+    return {
+        "data": [f"data.path={tmp_path / 'nowhere'}"],
+        "layout": ["parallel.tp=3"],
+        "batch": ["cluster.nproc=3"],
+        "phase": ["data.phases=[{weights: {books: 1}}]"],
+        "weights": [f"model.init_from={tmp_path / 'nowhere'}"],
+        "location": [f"run.dir={tmp_path / 'file' / 'run'}"],
+        # 12 bytes a parameter, of 40 TB of parameters.
+        "disk": ["model.dim=1048576", "model.ffn_dim=1048576", "model.n_layers=4"],
+        "memory": ["model.dim=1048576", "model.ffn_dim=1048576", "model.n_layers=4"],
+    }[what]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("data", "manifest"),
+        ("tokenizer", "tokenizer.json is missing or not the tokenizer"),
+        ("layout", "parallel.tp"),
+        ("batch", "train.global_batch_size"),
+        ("phase", "data.phases"),
+        ("weights", "model.init_from"),
+        ("location", "run.dir"),
+        ("disk", "the disk is too small"),
+        ("memory", "it does not fit"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_a_dry_run_and_before_submission(
+    cluster: str, what: str, says: str, toy_packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    words = [cluster, *broken(toy_packed, tmp_path, what)]
+    made = sorted(tmp_path.iterdir())
+    read = config(toy_packed, tmp_path / "run", *words)
+    with pytest.raises(ConfigError, match=says):
+        launch.run(read)
+    assert launch.main([*overrides(toy_packed, tmp_path / "run"), *words, "dry_run=true"]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.startswith("error: ")
+    assert sorted(tmp_path.iterdir()) == made >= before  # nothing was started, nothing written
+
+
+def test_several_mistakes_are_found_at_once(toy_packed: Path, tmp_path: Path) -> None:
+    words = [f"model.init_from={tmp_path / 'nowhere'}", "data.path=nowhere"]
+    found = preflight(config(toy_packed, tmp_path / "run", *words), tmp_path / "run")
+    assert len(found.errors) == 2
+
+
+def test_a_run_whose_checkpoint_it_cannot_continue_from_is_not_submitted(
+    toy_packed: Path, tmp_path: Path
+) -> None:
+    from toyrun import train
+
+    run_dir = tmp_path / "run"
+    status, output = train(overrides(toy_packed, run_dir, "train.steps=3"))
+    assert status == 0, output
+    for word, says in (
+        ("seed=5", "`seed`"),
+        ("train.steps=2", "train.steps"),
+        ("checkpoint.resume=false", "resume"),
+    ):
+        found = preflight(config(toy_packed, run_dir, "train.steps=3", word), run_dir)
+        assert len(found.errors) == 1 and says in found.errors[0]
+    assert not preflight(config(toy_packed, run_dir, "train.steps=3"), run_dir).errors
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 5400), ("90:30", 5430), ("1:00:00", 3600), ("2-0", 172_800), ("1-12:30", 131_400), ("1-0:0:5", 86_405),
+        ("UNLIMITED", None),
+    ],
+)  # fmt: skip
+def test_time_limits_are_read_as_slurm_reads_them(text: str, seconds: float | None) -> None:
+    assert _limit(text) == seconds
+
+
+def test_memory_is_read_as_slurm_reads_it() -> None:
+    assert [_bytes(text) for text in ("64G", "512", "1T", "2048K", "?")] == [
+        64 * 2**30,
+        2**29,
+        2**40,
+        2**21,
+        0,
+    ]
