@@ -89,8 +89,8 @@ def show(config: LaunchRun, run_dir: Path, found: Preflight) -> int:
             refused, start = slurm.refusal(config, run_dir)
             errors += [f"Slurm refuses the job: {refused}"] if refused else []
             print(f"\nSlurm: {start}" if start else "")
-        except ConfigError as error:  # no node has what the job needs; `preflight` found it too
-            errors = list(dict.fromkeys([*errors, str(error)]))
+        except ConfigError as refusal:  # no node has what the job needs; `preflight` found it too
+            errors = list(dict.fromkeys([*errors, str(refusal)]))
     else:
         from launch import local
 

@@ -115,11 +115,10 @@ def _bytes(text: str) -> float:
 
 def _device(config: LaunchRun, node_memory: float) -> Accelerator:
     """The device that the estimate reckons with; a CPU's memory is the process's share of its node."""
-    if config.accelerator != "auto":
-        name = config.accelerator
-    elif config.cluster.kind == "slurm":
+    name: str = config.accelerator
+    if name == "auto" and config.cluster.kind == "slurm":
         name = "h100" if on_gpus(config) else "cpu"
-    else:
+    elif name == "auto":
         name = "cpu" if config.device == "cpu" else fill.this_accelerator()
     device = ACCELERATORS[name]
     if name == "cpu" and node_memory:

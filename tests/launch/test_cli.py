@@ -189,11 +189,9 @@ for words in json.loads(sys.argv[1]):
     print("did", words[0], status, *loaded(), flush=True)
 """
     first = hashlib.md5(documents()[0].encode()).hexdigest()
-    run = [f"data.path={toy_packed}", "model=debug", f"run.dir={tmp_path}/run"]
     verbs = [
         ["trace", f"data.path={toy_packed}", f"id={first}"],
         ["report", f"data.path={toy_packed}", f"output={tmp_path}/report.html"],
-        ["launch", "cluster=local", "cluster.nproc=2", "dry_run=true", *run],
         ["plan", "model=debug", "probe=false", "cluster.nproc=2"],
         ["size", "model.size=160m"],
         ["whatif", f"output={tmp_path}"],  # no data run: an error, by the modules that would look at one
@@ -202,3 +200,29 @@ for words in json.loads(sys.argv[1]):
     assert [line[1:3] for line in shown] == [[v[0], "2" if v[0] == "whatif" else "0"] for v in verbs]
     slow = {"torch", "numba", "scipy", "pandas", "datatrove", "faiss", "lxml", "httpx", "transformers"}
     assert [line for line in shown if slow.intersection(line)] == []
+
+
+def test_a_launch_says_what_it_does_before_it_loads_torch(toy_packed: Path, tmp_path: Path) -> None:
+    """Its checks are the trainer's own, which need torch; a person must not wait in silence meanwhile."""
+    code = """
+import io, json
+from launch import cli
+class Console(io.StringIO):
+    first = None
+    def write(self, text):
+        if Console.first is None and text.strip():
+            Console.first = text, *loaded()
+        return len(text)
+console, sys.stdout = sys.stdout, Console()
+status = cli.main(json.loads(sys.argv[1]))
+sys.stdout = console
+print(status, json.dumps(Console.first))
+"""
+    run = [f"data.path={toy_packed}", "model=debug", f"run.dir={tmp_path}/run", "device=cpu"]
+    for cluster in ("cluster=local", "cluster=slurm"):
+        shown = loaded_by(code, json.dumps(["launch", cluster, "dry_run=true", *run]))[-1]
+        status, first = shown.split(" ", 1)
+        assert status == "0"
+        text, *names = json.loads(first)
+        assert str(tmp_path) in text or "Filled in" in text
+        assert not {"torch", "numba", "datatrove"} & set(names)
