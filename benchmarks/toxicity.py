@@ -3,7 +3,7 @@
     ARRIERO_TEST_DATA=DATA python benchmarks/toxicity.py
 
 Reads `nsfw/toxicity_labelled.jsonl.zst` and the word lists beside it. The classifier is trained and calibrated as
-`arriero classify` does it, with the settings of `configs/data.yaml`; F1 is taken at the threshold chosen on its calibration
+`arriero classify` does it, with the settings of `arriero data`; F1 is taken at the threshold chosen on its calibration
 rows. Two splits: a fifth of the rows by hash; and each source of rows in turn, none of it seen in training. The labels
 are of offensive speech in short posts, much of it meant and not said.
 """

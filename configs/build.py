@@ -19,12 +19,13 @@ from configs.fields import LARGEST, Bounds, ConfigError, Day, Location, Name, is
 T = TypeVar("T")
 
 
-def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
+def build(cls: type[T], data: Any, where: str = "", default: Any = None, complete: bool = True) -> T:
     """A frozen dataclass from plain data.
 
     Args:
         where: dotted key of the part that is built.
         default: what the part is by default, where its owner says; values equal to it are not checked again.
+        complete: false: only check the values that are there, and return nothing of use.
 
     Raises:
         ConfigError: unknown and missing keys, wrong types, values out of bounds.
@@ -40,28 +41,29 @@ def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
             raise ConfigError(f"unknown key `{path}`{_nearest_field(str(key), cls, where)}")
         usual = default_of(fields[key]) if default is None else getattr(default, key)
         if is_part(kinds[key]) and isinstance(value, dict):
-            values[key] = build(dataclass_of(kinds[key]), value, path, _part_default(usual))
+            values[key] = build(dataclass_of(kinds[key]), value, path, _part_default(usual), complete)
         elif usual is not dataclasses.MISSING and value == usual and type(value) is type(usual):
             values[key] = usual
         else:
             values[key] = _convert(kinds[key], value, path)
     for name, f in fields.items():
-        if name not in values and default_of(f) is dataclasses.MISSING:
+        if name not in values and default_of(f) is dataclasses.MISSING and complete:
             key = f"{where}.{name}" if where else name
             raise ConfigError(f"`{key}` is required: {field_docs(cls).get(name, '')}")
-    return cls(**values)
+    return cls(**values) if complete else typing.cast(T, values)
 
 
 def _part_default(usual: Any) -> Any:
     return usual if dataclasses.is_dataclass(usual) else None
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, where: str, told: Any = None) -> Any:
+    """`told`: the type as it is told in an error, where `kind` is what is left of it."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
     if origin is Annotated:
-        return _checked(args[1:], _convert(args[0], value, where), kind, where)
+        return _checked(args[1:], _convert(args[0], value, where, told or kind), kind, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return build(kind, value, where)
     if origin in (typing.Union, types.UnionType):
@@ -69,7 +71,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return None
         rest = [a for a in args if a is not type(None)]
         if len(rest) == 1:
-            return _convert(rest[0], value, where)
+            return _convert(rest[0], value, where, told or kind)
     if origin is Literal:
         return _choice(args, value, where)
     if origin is tuple and isinstance(value, str) and _is_text(args[0]):
@@ -93,7 +95,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if (kind is str and isinstance(value, str)) or (kind is bool and isinstance(value, bool)):
         return value
     finite = kind in (int, float) and isinstance(value, (int, float)) and not abs(value) <= LARGEST
-    said = {int: "an integer of 64 bits", float: "a finite number"}[kind] if finite else describe(kind)
+    said = (
+        {int: "an integer of 64 bits", float: "a finite number"}[kind] if finite else describe(told or kind)
+    )
     raise ConfigError(f"`{where}` must be {said}, but it is {value!r}")
 
 
@@ -202,11 +206,33 @@ def kind_of(cls: type, key: str) -> Any:
             kind = hints(owner).get(part)
             if kind is None:
                 return None
-        elif typing.get_origin(kind) is dict:
-            kind = typing.get_args(kind)[1]
+            continue
+        kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+        if typing.get_origin(kind) is dict or (typing.get_origin(kind) is tuple and part.isdigit()):
+            kind = typing.get_args(kind)[-1 if typing.get_origin(kind) is dict else 0]
         else:
             return None
     return kind
+
+
+def groups_of(cls: type) -> dict[str, str | None]:
+    """Hydra groups of a schema and the option that each has by default: its sections, and files of their own (`GROUPS`)."""
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    sections = {f.name: f.metadata["option"] for f in fields if "option" in f.metadata}
+    return sections | getattr(cls, "GROUPS", {})
+
+
+def defaults(cls: type, instance: Any = None) -> dict[str, Any]:
+    """The defaults of a schema as plain data, `???` where a value is required; `instance`: what stands in for it."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        usual = default_of(f) if instance is None else getattr(instance, f.name)
+        part = dataclass_of(hints(cls)[f.name])
+        if part is not None and usual is not None:
+            values[f.name] = defaults(part, _part_default(usual))
+        else:
+            values[f.name] = "???" if usual is dataclasses.MISSING else to_dict(usual)
+    return values
 
 
 @functools.cache
@@ -249,35 +275,38 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 def nearest_key(key: str, cls: type, extra: Sequence[str] = ()) -> str:
     """The end of an error about an unknown key: the one that was probably meant, with its group.
 
-    Tried in order: the whole key is nearly one; its last name is that of a key, or nearly (`lr`: `optim.lr`); all words of
-    its last name are in what a key is said to be (`learning_rate`: `optim.lr`).
+    Tried in order: its last name is that of a key (`lr`: `optim.lr`) or part of one (`batch_size`), the whole key or its last
+    name is nearly one, what a key is said to be holds its words (`learning_rate`: `optim.lr`).
     """
     valid = [*known_keys(cls), *extra]
     tails = {k: k.rsplit(".", 1)[-1] for k in valid}
     tail = key.rsplit(".", 1)[-1]
-    same = [k for k in valid if tails[k] == tail]
-    whole = difflib.get_close_matches(key, valid, n=1, cutoff=0.75)
-    near = difflib.get_close_matches(tail, list(tails.values()), n=1, cutoff=0.75)
     words = set(tail.lower().split("_"))
-    told = [k for k, text in _texts(cls).items() if words <= set(text.lower().replace(",", " ").split())]
-    loose = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(tail, list(tails.values()), n=1, cutoff=0.75)
     found = (
-        _in_group(same, key)
-        or whole
+        _in_group([k for k in valid if tails[k] == tail], key)
+        or difflib.get_close_matches(key, valid, n=1, cutoff=0.8)
+        or _in_group([k for k in valid if words <= set(tails[k].split("_"))], key)
         or _in_group([k for k in valid if near and tails[k] == near[0]], key)
-        or told
-        or loose
+        or _in_group(_said_to_be(tail, cls), key)
+        or difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     )
     return f"; did you mean `{found[0]}`?" if found else "; --help lists every key"
 
 
 def _in_group(keys: list[str], key: str) -> list[str]:
-    """Of keys with one last name, first the one whose group is most like that of `key`, then in the order of the schema."""
+    """Of several keys, first the one whose group is most like that of `key`, then in the given order."""
     group = key.rpartition(".")[0]
-    return sorted(
-        keys,
-        key=lambda k: -difflib.SequenceMatcher(None, group, k.rpartition(".")[0]).ratio() if group else 0,
-    )
+    if not group:
+        return keys
+    return sorted(keys, key=lambda k: -difflib.SequenceMatcher(None, group, k.rpartition(".")[0]).ratio())
+
+
+def _said_to_be(name: str, cls: type) -> list[str]:
+    """Keys whose documentation holds the words of a name, those first that begin with them."""
+    phrase = name.replace("_", " ").lower()
+    held = {key: text.lower().find(phrase) for key, text in _texts(cls).items()} if len(phrase) > 3 else {}
+    return sorted((key for key, place in held.items() if place >= 0), key=lambda key: held[key])
 
 
 def _texts(cls: type, prefix: str = "") -> dict[str, str]:
@@ -298,7 +327,7 @@ def _nearest_field(name: str, cls: type, where: str) -> str:
     return near or nearest_key(name, cls)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> Any:
     """A dataclass as plain data that YAML and JSON can hold."""
 
     def plain(value: Any) -> Any:

@@ -53,6 +53,8 @@ class Bounds:
         )
 
     def __str__(self) -> str:
+        if self.min is not None and self.max is not None:
+            return f"from {_number(self.min)} to {_number(self.max)}"
         lower = "" if self.min is None else f"at least {_number(self.min)}"
         lower = lower if self.above is None else f"above {_number(self.above)}"
         upper = "" if self.max is None else f"at most {_number(self.max)}"
@@ -144,12 +146,12 @@ def is_day(text: str) -> bool:
     return True
 
 
-def section(option: str | None = "default", kind: type | None = None, **values: Any) -> Any:
-    """A part of a schema that is a Hydra group too; `option` is the one that is chosen unless another is named.
+def section(kind: type | None = None, option: str | None = None, **values: Any) -> Any:
+    """A part of a schema that is a Hydra group too.
 
     Args:
-        option: `default`: only the defaults of the dataclass; null: none, for a part that may be absent.
-        kind: dataclass of the part; without it the field has no default in Python, because only the option's file gives one.
+        kind: dataclass of the part; without it the part is required, because only an option's file can give it.
+        option: the option of the group that is chosen unless another is named; null: none.
         values: defaults of the part here that differ from those of its dataclass.
     """
     metadata = {"option": option}

@@ -137,6 +137,8 @@ def _run(words: Sequence[str]) -> int:
         print(f"arriero {version('arriero')}")
         return 0
     verb, *rest = words
+    if verb in ("-sc", "--shell-completion"):
+        return _complete(rest)
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.4)
         hint = f"did you mean `{near[0]}`?" if near else f"verbs: {', '.join(VERBS)}"
@@ -145,7 +147,35 @@ def _run(words: Sequence[str]) -> int:
     if "--help" in rest or "-h" in rest:
         print(verb_help(verb))
         return 0
+    from configs import edge
+
+    if edge.shows_only(rest):
+        return edge.main(verb, _schema(verb), lambda config: 0, "", rest)
+    # A mistake is told before the verb's packages are imported.
+    edge.check(verb, _schema(verb), rest)
     return importlib.import_module(VERBS[verb].module).main(rest) or 0
+
+
+def _schema(name: str) -> type:
+    module, _, schema = VERBS[name].schema.rpartition(".")
+    return getattr(importlib.import_module(module), schema)
+
+
+def _complete(rest: Sequence[str]) -> int:
+    """Shell completion (`eval "$(arriero -sc install=bash)"`): of the verb's name by us, of its keys by Hydra."""
+    from configs import edge
+
+    line = os.environ.get("COMP_LINE", "")
+    program, *words = line.split() or [""]
+    if rest and rest[0].startswith("query="):
+        if not words or (len(words) == 1 and not line.endswith(" ")):
+            print(" ".join(name for name in VERBS if not words or name.startswith(words[0])))
+            return 0
+        if words[0] not in VERBS:
+            return 0
+        os.environ["COMP_LINE"] = f"{program} {line.partition(words[0])[2].lstrip()}"
+    verb = words[0] if words and words[0] in VERBS else "train"
+    return edge.main(verb, _schema(verb), lambda config: 0, "", ["-sc", *rest])
 
 
 def usage() -> str:
@@ -157,6 +187,7 @@ def usage() -> str:
         f"{verbs}\n\n"
         "arriero VERB --help     what it does, examples, and every key\n"
         "arriero VERB --cfg job  the configuration that the overrides make\n"
+        "arriero -sc install=bash, zsh or fish  what makes the shell complete verbs and keys: eval it\n"
         "arriero --version"
     )
 
@@ -168,9 +199,8 @@ def verb_help(name: str) -> str:
     verb = VERBS[name]
     path = ROOT / verb.module.replace(".", "/")
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    module, _, schema = verb.schema.rpartition(".")
     doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")), clean=False) or ""
-    return edge.help_text(name, getattr(importlib.import_module(module), schema), doc)
+    return edge.help_text(name, _schema(name), doc)
 
 
 def guarded(call: Callable[[], int | None]) -> int:

@@ -8,7 +8,7 @@ from pydoc_data.topics import topics
 
 import pyarrow as pa
 
-from configs.schema.pipeline import DataRun, PackConfig, TokenizerConfig
+from configs.schema.pipeline import DataRun, PackConfig, RecipeConfig, TokenizerConfig
 from data_pipeline.document import (
     DECISION_SCHEMA,
     Document,
@@ -83,6 +83,7 @@ def make_config(run_dir: Path, **pack: object) -> DataRun:
     base = PackConfig(sequence_length=128, shard_sequences=64, heldout_fraction=0.1)
     return DataRun(
         output=str(run_dir),
+        recipe=RecipeConfig(name="text"),
         tokenizer=TokenizerConfig(vocab_size=512, n_special=16),
         pack=replace(base, **pack),  # type: ignore[arg-type]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from configs.fields import (
     AboveZero,
@@ -25,6 +25,7 @@ from configs.fields import (
     Steps,
     Text,
     Tokens,
+    section,
 )
 
 
@@ -110,11 +111,11 @@ class ModelConfig:
 class TrainConfig:
     """Length, batch and precision."""
 
-    steps: Steps
+    steps: Steps = 1000
     """Optimizer steps of the whole run."""
-    global_batch_size: Sequences
+    global_batch_size: Sequences = 4
     """Sequences of one step, over all ranks."""
-    micro_batch_size: Sequences
+    micro_batch_size: Sequences = 1
     """Sequences of one forward pass on one rank."""
     sequence_length: Tokens | None = None
     """Tokens of a sequence; null: the packed dataset's; if given it must equal it."""
@@ -301,27 +302,27 @@ class RunConfig:
 class TrainRun:
     """`arriero train`: one training run in this process group."""
 
-    data: DataConfig
+    data: DataConfig = section()
     """Packed dataset and plan."""
-    model: ModelConfig
+    model: ModelConfig = section(option="debug")
     """Model."""
-    train: TrainConfig
-    """Length, batch, precision."""
-    run: RunConfig
+    run: RunConfig = section()
     """Run directory."""
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    train: TrainConfig = section(TrainConfig)
+    """Length, batch, precision."""
+    parallel: ParallelConfig = section(ParallelConfig)
     """Mesh."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig = section(OptimConfig)
     """Optimizer."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = section(ScheduleConfig)
     """Learning-rate schedule."""
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    checkpoint: CheckpointConfig = section(CheckpointConfig)
     """Checkpoints."""
-    resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
+    resilience: ResilienceConfig = section(ResilienceConfig)
     """Limits of failure."""
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    tracker: TrackerConfig = section(TrackerConfig)
     """Trackers."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    profile: ProfileConfig = section(ProfileConfig)
     """Traces of chosen steps."""
     seed: Seed = 0
     """Seed of init and data order."""
@@ -331,6 +332,8 @@ class TrainRun:
     """Compute of the run, from which the rest is derived: FLOPs (1e19), or hours on its devices (24h); null: none."""
     accelerator: Literal["auto", "cpu", "a100", "h100", "h200", "b200"] = "auto"
     """Device that `model.size`, `budget` and `arriero plan` reckon with; auto: the one that is here."""
+    GROUPS: ClassVar[dict[str, str | None]] = {"experiment": None}
+    """Groups whose files set keys of any section."""
 
 
 @dataclass(frozen=True)
@@ -378,7 +381,7 @@ class ClusterConfig:
 class LaunchRun(TrainRun):
     """`arriero launch`: a training run under the supervisor."""
 
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = section(ClusterConfig)
     """Cluster."""
     dry_run: bool = False
     """Print what would be run or submitted, and stop."""
@@ -390,11 +393,11 @@ class LaunchRun(TrainRun):
 class PlanRun(TrainRun):
     """`arriero size` and `arriero plan`: a training run on paper; `data.path` and `run.dir` may be left out."""
 
-    data: DataConfig = field(default_factory=lambda: DataConfig(path=""))
+    data: DataConfig = section(DataConfig, path="")
     """Packed dataset and plan; without a path, of `vocab_size` tokens."""
-    run: RunConfig = field(default_factory=lambda: RunConfig(dir=""))
+    run: RunConfig = section(RunConfig, dir="")
     """Run directory; nothing is written to it."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = section(ClusterConfig)
     """Cluster; the world is nodes × nproc."""
     vocab_size: Tokens = 128_256
     """Words of the vocabulary where no packed dataset is given."""

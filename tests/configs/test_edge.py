@@ -165,16 +165,19 @@ def test_hydras_own_flags_work(tmp_path: Path) -> None:
 
     shown = call("--cfg", "job", "train.compile=true")
     assert shown.returncode == 0 and "compile: true" in shown.stdout, shown.stderr
-    swept = call("--multirun", "train.steps=3,5")
+    swept = call("--multirun", "train.steps=3,5", "run.dir=r/${train.steps}")
     assert swept.returncode == 0 and "steps 3" in swept.stdout and "steps 5" in swept.stdout, swept.stderr
     for words, message in (
         (("--cfg", "job", "model=debgu"), "`model=debgu` is unknown; did you mean `debug`?"),
-        (("--multirun", "seed=a,b"), "`seed` must be an integer, but it is 'a'"),
+        (
+            ("--multirun", "seed=a,b", "run.dir=r/${seed}"),
+            "`seed` must be an integer of at least 0, but it is 'a'",
+        ),
         (("--cgf", "job"), "unknown flag `--cgf`; did you mean `--cfg`?"),
     ):
         refused = call(*words)
         assert refused.returncode == 2 and "Traceback" not in refused.stderr
-        assert refused.stderr.splitlines()[-1].startswith(f"error: {message}"), refused.stderr
+        assert refused.stderr.splitlines()[0].startswith(f"error: {message}"), refused.stderr
     helped = call("--help")
     assert helped.returncode == 0 and "train.micro_batch_size" in helped.stdout
     wrong = call("train.stepz=1")

@@ -119,7 +119,5 @@ def test_a_dataset_is_named_by_its_folder_its_packed_dataset_or_its_manifest(tmp
         assert edge.build(pipeline.PackedPath, data).path == str(packed)
         assert edge.build(train.OtherData, data).path == str(packed)
         assert edge.build(pipeline.WhatifRun, {"output": str(spelling)}).output == str(tmp_path)
-        assert edge.build(pipeline.DataRun, {"output": str(spelling)}).output == str(tmp_path)
-    assert edge.build(pipeline.DataRun, {"output": str(tmp_path / "new" / "packed")}).output.endswith(
-        "packed"
-    )
+        assert edge.load("data", pipeline.DataRun, [f"output={spelling}"]).output == str(tmp_path)
+    assert edge.load("data", pipeline.DataRun, [f"output={tmp_path}/new/packed"]).output.endswith("packed")
