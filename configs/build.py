@@ -275,8 +275,8 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 def nearest_key(key: str, cls: type, extra: Sequence[str] = ()) -> str:
     """The end of an error about an unknown key: the one that was probably meant, with its group.
 
-    Tried in order: its last name is that of a key (`lr`: `optim.lr`) or part of one (`batch_size`), the whole key or its last
-    name is nearly one, what a key is said to be holds its words (`learning_rate`: `optim.lr`).
+    Tried in order: its last name is that of a key (`lr`: `optim.lr`) or part of one (`batch_size`), the whole key or its
+    last name is nearly one, what a key is said to be holds its words (`learning_rate`: `optim.lr`).
     """
     valid = [*known_keys(cls), *extra]
     tails = {k: k.rsplit(".", 1)[-1] for k in valid}
