@@ -25,6 +25,7 @@ from data_pipeline.packed.files import write_atomically
 from launch import goodput
 from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_PREEMPTED
 from launch.processes import adopt_orphans
+from pretrain.checkpoint_folders import committed, step_of
 from pretrain.ledger import Ledger, read_ledger
 from pretrain.rundir import RunLock
 
@@ -125,8 +126,7 @@ def _signal_name(number: int) -> str:
 
 def newest_committed(run_dir: Path) -> int:
     """Step of the newest committed checkpoint; 0: none."""
-    names = (p.parent.name for p in run_dir.glob("checkpoints/step-*/COMMITTED"))
-    return max((int(name.removeprefix("step-")) for name in names), default=0)
+    return max(map(step_of, committed(run_dir)), default=0)
 
 
 def restarts_without_progress(events: Sequence[Mapping[str, Any]], committed: int) -> int:

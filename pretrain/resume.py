@@ -20,11 +20,11 @@ from pretrain.checkpoint import (
     CheckpointError,
     newest,
     open_checkpoint,
-    remove_leftovers,
     restore,
     restore_model,
 )
 from pretrain.checkpoint.state import Progress, check_same_run, config_of, random_states, set_random_states
+from pretrain.checkpoint_folders import parse_step, remove_surplus, remove_uncommitted, step_path
 from pretrain.data import DataPlan, PlanError, Ramp
 from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, agreed, device_type, on_rank0, together
@@ -177,6 +177,9 @@ def begin(
     mesh, plan = build_mesh(checked.layout, process.device.type), checked.plan
     engine, optimizer = build(config, process, checked.packed.vocab_size, mesh)
     heartbeat.beat(0, "restoring")
+    run_dir = Path(config.run.dir)
+    for problem in on_rank0(lambda: remove_uncommitted(run_dir)):
+        records.console.warn(problem)
     try:
         progress, plan, passed_over = resume(config, process, engine, optimizer, checked, records.ledger)
         for reason in passed_over:
@@ -188,6 +191,10 @@ def begin(
         engine, optimizer = build(config, process, checked.packed.vocab_size, mesh)
         progress = Progress()
         start_from(config, engine)
+    # Older checkpoints make room only now, when it is known which one verified.
+    used = step_path(run_dir, progress.step)
+    for problem in on_rank0(lambda: remove_surplus(run_dir, config.checkpoint.keep, spare=used)):
+        records.console.warn(problem)
     return Begun(engine, optimizer, plan, progress)
 
 
@@ -209,7 +216,6 @@ def resume(
         CheckpointError: there are checkpoints, but none verifies; the weights are then spoilt.
     """
     run_dir, packed, plan = Path(config.run.dir), checked.packed, checked.plan
-    on_rank0(lambda: remove_leftovers(run_dir))
     own = random_states(process.rank, process.device)
 
     def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -307,7 +313,7 @@ def start_from(config: TrainRun, engine: HasWeights) -> None:
     if config.model.init_from is None:
         return
     source = Path(config.model.init_from)
-    if source.name.startswith("step-") or (source / "checkpoints").is_dir():
+    if parse_step(source.name) is not None or (source / "checkpoints").is_dir():
         restore_model(engine, source)
     elif (source / "config.json").is_file():
         from pretrain.import_hf import HfWeights

@@ -75,8 +75,9 @@ class Trainer:
         self.first_step = begun.progress.step
         self.given_up: str | None = None
         """Why the run should stop itself; ranks learn it at different times, and stop at the same step."""
+        checkpoint, warn = config.checkpoint, records.console.warn
         self.checkpointer = Checkpointer(
-            Path(config.run.dir), config.checkpoint.keep, config.checkpoint.asynchronous, records.ledger
+            Path(config.run.dir), checkpoint.keep, checkpoint.asynchronous, records.ledger, warn
         )
         peak = peak_flops(process.device, config.train.dtype)
         self.meter = Meter(process.device, peak, process.world_size)

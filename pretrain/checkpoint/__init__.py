@@ -11,7 +11,7 @@ checkpoints/step-00000050/
 Tensors are named `model.PARAMETER`, `optim.PARAMETER.STATE` and `rng.RANK.DEVICE`.
 """
 
-from pretrain.checkpoint.files import CheckpointError, committed, step_of, step_path
+from pretrain.checkpoint.files import CheckpointError
 from pretrain.checkpoint.restore import (
     Checkpoint,
     Restored,
@@ -22,7 +22,8 @@ from pretrain.checkpoint.restore import (
     restore,
     restore_model,
 )
-from pretrain.checkpoint.save import Checkpointer, remove_leftovers, write_checkpoint
+from pretrain.checkpoint.save import Checkpointer, write_checkpoint
+from pretrain.checkpoint_folders import committed, step_of, step_path
 
 __all__ = [
     "Checkpoint",
@@ -34,7 +35,6 @@ __all__ = [
     "load_into",
     "newest",
     "open_checkpoint",
-    "remove_leftovers",
     "restore",
     "restore_model",
     "step_of",

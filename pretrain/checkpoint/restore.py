@@ -18,7 +18,8 @@ from torch import Tensor
 
 from configs.edge import ConfigError
 from pretrain.checkpoint.chunks import Chunk, local_chunks
-from pretrain.checkpoint.files import FORMAT, CheckpointError, committed, step_of, step_path
+from pretrain.checkpoint.files import FORMAT, CheckpointError
+from pretrain.checkpoint_folders import committed, parse_step, step_of, step_path
 from pretrain.distributed import agreed
 
 
@@ -218,7 +219,7 @@ def restore_model(engine: HasWeights, run_dir: Path, step: int | None = None) ->
         CheckpointError: there are checkpoints, but none verifies.
     """
     run_dir = Path(run_dir)
-    if run_dir.name.startswith("step-") and run_dir.parent.name == "checkpoints":
+    if parse_step(run_dir.name) is not None and run_dir.parent.name == "checkpoints":
         run_dir, step = run_dir.parent.parent, step_of(run_dir)
     weights = engine.state_dict()
     # A checkpoint names weights `model.NAME`.

@@ -15,10 +15,10 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import shutil
+import sys
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +40,15 @@ from torch.distributed.checkpoint.metadata import (
 
 from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint.chunks import Chunk, local_chunks
-from pretrain.checkpoint.files import FORMAT, committed, step_path
+from pretrain.checkpoint.files import FORMAT
+from pretrain.checkpoint_folders import (
+    committed,
+    discard,
+    make_empty,
+    remove_surplus,
+    remove_uncommitted,
+    step_path,
+)
 from pretrain.distributed import agreed, on_rank0, together
 from pretrain.ledger import Ledger
 
@@ -72,13 +80,27 @@ class _Pending:
 
 
 class Checkpointer:
-    """Saves the state of all ranks; every method but `busy` is collective."""
+    """Saves the state of all ranks; every method but `busy` is collective.
 
-    def __init__(self, run_dir: Path, keep: int, asynchronous: bool, ledger: Ledger | None):
+    Args:
+        keep: committed checkpoints that stay; 0: all.
+        asynchronous: write while training goes on.
+        warn: takes, on rank 0, what is wrong but need not end the run: an old checkpoint that cannot be removed.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        keep: int,
+        asynchronous: bool,
+        ledger: Ledger | None,
+        warn: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr, flush=True),
+    ):
         self.run_dir = run_dir
         self.keep = keep
         self.asynchronous = asynchronous
         self.ledger = ledger
+        self.warn = warn
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._plan_key: list[tuple[Chunk, ...]] | None = None
@@ -110,7 +132,7 @@ class Checkpointer:
         chunks = list(local_chunks(tensors))
         self._assign([chunk for chunk, _ in chunks])
         try:
-            on_rank0(lambda: _make_empty(path))
+            on_rank0(lambda: self._make_room(path))
             stage, stored = together(lambda: self._stage(chunks))
         except OSError as error:
             raise self._failed(path, error) from error
@@ -150,7 +172,8 @@ class Checkpointer:
         except OSError as error:
             raise self._failed(pending.path, error) from error
         if rank == 0:
-            remove_old(self.run_dir, self.keep)
+            for problem in remove_surplus(self.run_dir, self.keep):
+                self.warn(problem)
             if self.ledger is not None:
                 self.ledger.event(
                     "saved",
@@ -165,10 +188,16 @@ class Checkpointer:
         """Stop the thread; not collective."""
         self._thread.shutdown()
 
+    def _make_room(self, path: Path) -> None:
+        """Make the folder, after what may go has made room: on a full disk that decides whether the next one fits."""
+        for problem in remove_uncommitted(self.run_dir) + remove_surplus(self.run_dir, self.keep, spare=path):
+            self.warn(problem)
+        make_empty(path)
+
     def _failed(self, path: Path, error: OSError) -> OSError:
         """Remove what there is of a checkpoint; the error that says so."""
         if dist.get_rank() == 0:
-            shutil.rmtree(path, ignore_errors=True)
+            discard(path)
         whole = committed(self.run_dir)
         newest = f"the newest whole checkpoint is {whole[0]}" if whole else "there is no earlier checkpoint"
         return agreed(
@@ -231,27 +260,6 @@ def write_checkpoint(path: Path, chunks: Iterable[tuple[Chunk, Tensor]], state: 
     _seal(path, state, [stored])
 
 
-def remove_old(run_dir: Path, keep: int) -> None:
-    """Remove all but the `keep` newest committed checkpoints; 0 keeps all."""
-    for path in committed(run_dir)[keep:] if keep else []:
-        remove(path)
-
-
-def remove_leftovers(run_dir: Path) -> list[Path]:
-    """Remove checkpoints that were never committed, which a killed run leaves behind; returns what was removed."""
-    whole = set(committed(run_dir))
-    left = [p for p in sorted((run_dir / "checkpoints").glob("step-*")) if p not in whole]
-    for path in left:
-        remove(path)
-    return left
-
-
-def remove(path: Path) -> None:
-    """Remove a checkpoint so that it stops being one before its files go."""
-    (path / "COMMITTED").unlink(missing_ok=True)
-    shutil.rmtree(path)
-
-
 def _serialise(chunk: Chunk, local: Tensor, file: str, at: int) -> tuple[memoryview, Stored]:
     """The bytes of a chunk, and what the manifest says of them at byte `at` of `file`."""
     buffer = io.BytesIO()
@@ -261,13 +269,6 @@ def _serialise(chunk: Chunk, local: Tensor, file: str, at: int) -> tuple[memoryv
     dtype = str(local.dtype).removeprefix("torch.")
     where = (chunk.shape, chunk.offsets, chunk.sizes, file, at, len(data), zlib.crc32(data))
     return data, Stored(chunk.name, dtype, *where)
-
-
-def _make_empty(path: Path) -> None:
-    """Make the folder; a checkpoint of the same step that was passed over when the run was restored gives way."""
-    if path.exists():
-        remove(path)
-    path.mkdir(parents=True)
 
 
 def _write_all(fd: int, data: memoryview) -> None:

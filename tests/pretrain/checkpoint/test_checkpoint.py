@@ -24,10 +24,10 @@ from pretrain.checkpoint import (
     committed,
     newest,
     open_checkpoint,
-    remove_leftovers,
     restore,
     restore_model,
 )
+from pretrain.checkpoint_folders import remove_surplus, remove_uncommitted
 from pretrain.distributed import setup, teardown
 from pretrain.ledger import Ledger, read_ledger
 
@@ -148,8 +148,84 @@ def test_retention_counts_committed_checkpoints_only(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-00000003").mkdir()
     save(tmp_path, 4, tensors(4), keep=2)
     assert [p.name for p in committed(tmp_path)] == ["step-00000004", "step-00000002"]
-    remove_leftovers(tmp_path)
+    remove_uncommitted(tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def foreign(run_dir: Path) -> dict[str, bytes]:
+    """What a user may keep beside checkpoints, made; returns its files by path."""
+    folder = run_dir / "checkpoints"
+    for name in ("step-00000002.bak", "step-00000004-hf", "step-4", "step-000000009", "best"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").write_bytes(name.encode())
+        (folder / name / "COMMITTED").write_bytes(b"{}")
+    (folder / "step-00000099").mkdir()  # our form, a user's content
+    (folder / "step-00000099" / "notes.txt").write_text("mine")
+    (folder / "step-4.pt").write_bytes(b"a file")
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_only_our_folders_are_read_counted_or_removed(tmp_path: Path) -> None:
+    theirs = foreign(tmp_path)
+    for step in (1, 2, 3):
+        save(tmp_path, step, tensors(step), keep=1)
+    assert [p.name for p in committed(tmp_path)] == ["step-00000003"]
+    assert load(tmp_path)[0] == 3
+    assert remove_uncommitted(tmp_path) == []
+    left = {str(p): p.read_bytes() for p in (tmp_path / "checkpoints").rglob("*") if p.is_file()}
+    assert theirs.items() <= left.items()
+    with pytest.raises(OSError, match=r"step-00000099 holds files that are not a checkpoint's"):
+        save(tmp_path, 99, tensors(1))
+    assert (tmp_path / "checkpoints" / "step-00000099" / "notes.txt").read_text() == "mine"
+
+
+def test_of_a_checkpoint_that_was_linked_back_only_the_link_is_removed(tmp_path: Path) -> None:
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "archive"
+    save(run_dir, 1, tensors(1))
+    newest(run_dir)[0].rename(elsewhere)
+    (run_dir / "checkpoints" / "step-00000001").symlink_to(elsewhere)
+    save(run_dir, 2, tensors(2), keep=1)
+    assert [p.name for p in (run_dir / "checkpoints").iterdir()] == ["step-00000002"]
+    assert (elsewhere / "COMMITTED").is_file() and (elsewhere / "__0_0.distcp").is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_checkpoint_that_cannot_be_removed_stays_whole_and_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, 1, tensors(1))
+    first = newest(tmp_path)[0]
+    # A mount point can be neither renamed nor removed, whatever a user's rights.
+    mounted = subprocess.run(["mount", "--bind", str(first), str(first)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting failed: {mounted.stderr.strip()}")
+    try:
+        save(tmp_path, 2, tensors(2), keep=1)
+        assert "step-00000001 could not be removed (Device or resource busy)" in capsys.readouterr().err
+        assert [p.name for p in committed(tmp_path)] == ["step-00000002", "step-00000001"]
+    finally:
+        subprocess.run(["umount", str(first)], check=True)
+    assert remove_surplus(tmp_path, 1) == []
+    assert [p.name for p in committed(tmp_path)] == ["step-00000002"]
+
+
+def test_a_removal_that_was_killed_is_finished_later(tmp_path: Path) -> None:
+    save(tmp_path, 1, tensors(1))
+    first = newest(tmp_path)[0]
+    first.rename(first.with_name(f".{first.name}.removing"))
+    assert remove_uncommitted(tmp_path) == []
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_surplus_makes_room_before_the_next_checkpoint_is_written(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, tensors(step), keep=0)
+    checkpointer = Checkpointer(tmp_path, 1, asynchronous=True, ledger=None)
+    checkpointer.start(4, tensors(4), {})
+    assert [p.name for p in committed(tmp_path)] == ["step-00000003"]
+    checkpointer.finish()
+    checkpointer.close()
+    assert [p.name for p in committed(tmp_path)] == ["step-00000004"]
 
 
 def test_a_step_that_was_passed_over_can_be_saved_again(tmp_path: Path) -> None:
@@ -189,6 +265,7 @@ FULL_DISK = """
 import resource, sys, torch
 from pathlib import Path
 from pretrain.checkpoint import Checkpointer
+from pretrain.checkpoint_folders import remove_surplus, remove_uncommitted
 from pretrain.distributed import setup
 setup("cpu", timeout=30)
 run_dir = Path(sys.argv[1])
