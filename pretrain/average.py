@@ -102,7 +102,11 @@ def average(run_dir: Path, steps: Sequence[int], output: Path) -> None:
         shutil.copytree(tokenizer.path, partial / "tokenizer")
         saved = replace(config, run=RunConfig(dir=str(output)))
         write_atomically(partial / "config.yaml", edge.to_yaml(saved))
-        state = {"step": steps[-1], "averaged": {"run": str(run_dir.resolve()), "steps": list(steps)}}
+        state = {
+            "step": steps[-1],
+            "averaged": {"run": str(run_dir.resolve()), "steps": list(steps)},
+            "sequence_length": checkpoints[-1].state.get("sequence_length"),
+        }
         write_checkpoint(step_path(partial, steps[-1]), mean_chunks(checkpoints), state)
 
 

@@ -6,7 +6,6 @@ A user may keep other files in `checkpoints/` (`step-00000004-hf`, `step-0000000
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -46,7 +45,10 @@ def uncommitted(run_dir: Path) -> list[Path]:
     whole = set(committed(run_dir))
     partial = [p for p in _named(run_dir) if p not in whole and not p.is_symlink() and _is_ours(p)]
     removing = (run_dir / "checkpoints").glob(f".step-*{_REMOVING}")
-    return [*sorted(partial), *sorted(p for p in removing if parse_step(p.name[1 : -len(_REMOVING)]) is not None)]
+    return [
+        *sorted(partial),
+        *sorted(p for p in removing if parse_step(p.name[1 : -len(_REMOVING)]) is not None),
+    ]
 
 
 def make_empty(path: Path) -> None:
@@ -78,7 +80,7 @@ def remove(path: Path) -> None:
         hidden = path.with_name(f".{path.name}{_REMOVING}")
         if hidden.exists():
             shutil.rmtree(hidden)
-        os.rename(path, hidden)
+        path.rename(hidden)
     shutil.rmtree(hidden)
 
 
@@ -113,7 +115,9 @@ def _remove_all(paths: list[Path]) -> list[str]:
         try:
             remove(path)
         except OSError as error:
-            problems.append(f"{path} could not be removed ({error.strerror or error}); remove it by hand to free its space")
+            problems.append(
+                f"{path} could not be removed ({error.strerror or error}); remove it by hand to free its space"
+            )
     return problems
 
 

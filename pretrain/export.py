@@ -88,7 +88,8 @@ def export(
             for left in partial.iterdir():  # of a checkpoint that turned out damaged
                 left.unlink()
             size = _write_weights(checkpoint, partial, model, dtype, max_shard_bytes)
-            _write_settings(partial, model, stored_vocab_size(checkpoint), tokenizer, dtype)
+            length = checkpoint.state.get("sequence_length")
+            _write_settings(partial, model, stored_vocab_size(checkpoint), tokenizer, dtype, length)
             return step_of(checkpoint.path), size
 
         return from_newest(run_dir, step, write)
@@ -156,12 +157,23 @@ def _write_safetensors(
 
 
 def _write_settings(
-    folder: Path, model: ModelConfig, vocab_size: int, tokenizer: RunTokenizer, dtype: str
+    folder: Path,
+    model: ModelConfig,
+    vocab_size: int,
+    tokenizer: RunTokenizer,
+    dtype: str,
+    trained_length: int | None,
 ) -> None:
     for file in sorted(tokenizer.path.iterdir()):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
-    config = to_hf_config(model, vocab_size, tokenizer.bos, list(tokenizer.stop), dtype)
+    config = to_hf_config(model, vocab_size, tokenizer.bos, list(tokenizer.stop), dtype, trained_length)
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        own = json.loads(settings.read_text(encoding="utf-8"))
+        # Longer inputs would be positions that the model never saw.
+        own["model_max_length"] = config["max_position_embeddings"]
+        _write_json(settings, own)
     _write_json(folder / "config.json", config)
     generation = {
         "bos_token_id": config["bos_token_id"],
@@ -172,7 +184,7 @@ def _write_settings(
 
 
 def _write_json(path: Path, data: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

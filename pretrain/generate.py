@@ -30,7 +30,7 @@ from configs.edge import ConfigError
 from configs.schema.train import GenerateRun, ModelConfig
 from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import Checkpoint, load_into, step_of
-from pretrain.hf import parameter_shapes
+from pretrain.hf import padded_vocab_size, parameter_shapes
 from pretrain.model.decode import Cache, decode
 from pretrain.model.llama import Llama
 from pretrain.rundir import JsonlLog
@@ -82,7 +82,9 @@ def run(config: GenerateRun) -> int:
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     device = torch.device("cuda" if cuda else "cpu")
     model, step = from_newest(
-        run_dir, config.step, lambda c: (load(c, model_config, config.dtype, device), step_of(c.path))
+        run_dir,
+        config.step,
+        lambda c: (load(c, model_config, config.dtype, device, tokenizer.size), step_of(c.path)),
     )
     rows = []
     for index, sample in generate(model, encoded, tokenizer.stop, config.max_tokens, sampling, config.n):
@@ -134,18 +136,20 @@ def read_prompts(config: GenerateRun) -> list[str]:
         raise ConfigError("`prompt` and `prompts` are both given; give one of them")
     path = Path(config.prompts)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"`prompts={path}` does not exist; give a file of prompts") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    # Lines end at "\n" alone: `splitlines` would also cut at U+2028 and others, which JSON strings may hold.
+    lines = content.replace("\r\n", "\n").split("\n")
     if path.suffix == ".jsonl":
         prompts = []
-        for number, line in enumerate(content.splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 prompts.append(_prompt_of(line, f"{path}, line {number}"))
     else:
-        parts = "\n".join("" if not line.strip() else line for line in content.splitlines()).split("\n\n")
+        parts = "\n".join("" if not line.strip() else line for line in lines).split("\n\n")
         prompts = [part.strip("\n") for part in parts if part.strip()]
     if not prompts:
         raise ConfigError(f"{path} holds no prompt")
@@ -162,14 +166,27 @@ def _prompt_of(line: str, where: str) -> str:
     return row["prompt"]
 
 
-def load(checkpoint: Checkpoint, config: ModelConfig, dtype: str, device: torch.device) -> Llama:
-    """The whole model of a checkpoint on one device, every tensor verified."""
-    vocab_size = stored_vocab_size(checkpoint)
+def load(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    dtype: str,
+    device: torch.device,
+    n_tokens: int | None = None,
+) -> Llama:
+    """The whole model of a checkpoint on one device, every tensor verified.
+
+    Args:
+        n_tokens: tokens of the tokenizer; where the embedding is these padded, padding is never sampled. None: every row
+            is a token.
+    """
+    vocab_size = rows = stored_vocab_size(checkpoint)
+    if n_tokens is not None and padded_vocab_size(config, n_tokens) == rows:
+        vocab_size = n_tokens
     with torch.device("meta"):
         model = Llama(config, vocab_size)
     model = model.to(DTYPES[dtype]).to_empty(device=device).eval()
     parameters = dict(model.named_parameters())
-    assert parameters.keys() == parameter_shapes(config, vocab_size).keys()
+    assert parameters.keys() == parameter_shapes(config, rows).keys()
     load_into(checkpoint, {f"model.{name}": parameter for name, parameter in parameters.items()})
     return model
 

@@ -29,6 +29,18 @@ _BLOCK = {
     "attention_norm.weight": "input_layernorm.weight",
     "ffn_norm.weight": "post_attention_layernorm.weight",
 }
+FUNCTION_KEYS = (
+    "dim",
+    "n_layers",
+    "n_heads",
+    "n_kv_heads",
+    "ffn_dim",
+    "rope_theta",
+    "rope_scaling",
+    "norm_eps",
+    "tied",
+)
+"""Keys of ModelConfig that change what a model computes with the same weights."""
 TORCH_DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 
 
@@ -42,8 +54,25 @@ def hf_name(name: str) -> str:
     return f"model.layers.{match[1]}.{_BLOCK[match[2]]}"
 
 
+def padded_vocab_size(model: ModelConfig, vocab_size: int) -> int:
+    """Rows of embedding and head: the vocabulary size, rounded up to a multiple of `model.vocab_multiple`."""
+    return -(-vocab_size // model.vocab_multiple) * model.vocab_multiple
+
+
+def vocab_multiple(rows: int, vocab_size: int) -> int:
+    """The smallest power of two, or `rows` itself, whose multiple a vocabulary is rounded up to with that many rows."""
+    if rows == vocab_size:
+        return 1
+    powers = (2**k for k in range(1, rows.bit_length()))
+    return next((m for m in powers if -(-vocab_size // m) * m == rows), rows)
+
+
 def parameter_shapes(model: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every stored parameter by our name, in the order of the forward pass; a tied head is not stored."""
+    """Shape of every stored parameter by our name, in the order of the forward pass; a tied head is not stored.
+
+    Args:
+        vocab_size: rows of the embedding, padding included.
+    """
     d, head_dim = model.dim, model.dim // model.n_heads
     block: dict[str, tuple[int, ...]] = {
         "attention_norm.weight": (d,),
@@ -66,7 +95,12 @@ def parameter_shapes(model: ModelConfig, vocab_size: int) -> dict[str, tuple[int
 
 
 def to_hf_config(
-    model: ModelConfig, vocab_size: int, bos: int | None, eos: list[int], dtype: str
+    model: ModelConfig,
+    vocab_size: int,
+    bos: int | None,
+    eos: list[int],
+    dtype: str,
+    trained_length: int | None = None,
 ) -> dict[str, Any]:
     """`config.json` of a model.
 
@@ -77,6 +111,7 @@ def to_hf_config(
         bos: id of `<|begin_of_text|>`.
         eos: ids that end a text; the first is the one that training saw.
         dtype: stored precision, `bf16`, `fp32` or `fp64`.
+        trained_length: tokens of the longest sequence that the model was trained on; None: `model.max_sequence_length`.
     """
     scaling: dict[str, Any] = {}
     if model.rope_scaling is not None:
@@ -98,7 +133,7 @@ def to_hf_config(
         "num_key_value_heads": model.n_kv_heads,
         "head_dim": model.dim // model.n_heads,
         "hidden_act": "silu",
-        "max_position_embeddings": model.max_sequence_length,
+        "max_position_embeddings": trained_length or model.max_sequence_length,
         "initializer_range": model.init_std,
         "rms_norm_eps": model.norm_eps,
         "rope_theta": model.rope_theta,
@@ -134,17 +169,24 @@ def from_hf_config(config: Mapping[str, Any], name: str, where: str) -> tuple[Mo
             "(LlamaForCausalLM) can be imported"
         )
     required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    if missing := [key for key in required if not isinstance(config.get(key), int)]:
-        raise ConfigError(
-            f"{where}: {', '.join(missing)} must be integers of a Llama's shape, but are missing"
-        )
+    optional = [key for key in ("num_key_value_heads",) if config.get(key) is not None]
+    for key in (*required, *optional):
+        if type(config.get(key)) is not int or config[key] < 1:
+            raise ConfigError(
+                f"{where}: {key} must be an integer of at least 1, but it is {config.get(key)!r}"
+            )
     dim, heads = config["hidden_size"], config["num_attention_heads"]
+    if dim % heads:
+        raise ConfigError(
+            f"{where}: hidden_size must be a multiple of num_attention_heads, but {dim} / {heads} is not whole"
+        )
     expected = {
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
         "head_dim": dim // heads,
         "quantization_config": None,
+        "partial_rotary_factor": 1,
     }
     for key, value in expected.items():
         found = config.get(key)
@@ -169,15 +211,37 @@ def from_hf_config(config: Mapping[str, Any], name: str, where: str) -> tuple[Mo
 
 
 def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScalingConfig | None]:
-    parameters = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
-    theta = float(parameters.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    """Base and scaling of the rotary embedding; where a file states them twice, both must say the same."""
+    old, new, theta = config.get("rope_scaling"), config.get("rope_parameters"), config.get("rope_theta")
+    if new and theta is not None and new.get("rope_theta") not in (None, theta):
+        raise ConfigError(
+            f"{where}: rope_theta is {theta} and rope_parameters.rope_theta {new['rope_theta']}; remove the wrong one"
+        )
+    stated = [_rope_of(parameters, theta, where) for parameters in (old, new) if parameters]
+    if not stated:
+        return _rope_of({}, theta, where)
+    if stated[0] != stated[-1]:
+        raise ConfigError(
+            f"{where}: rope_scaling ({old}) and rope_parameters ({new}) contradict each other; remove the wrong one"
+        )
+    return stated[0]
+
+
+def _rope_of(
+    parameters: Mapping[str, Any], theta: float | None, where: str
+) -> tuple[float, RopeScalingConfig | None]:
+    if parameters.get("partial_rotary_factor") not in (None, 1):
+        raise ConfigError(
+            f"{where}: partial_rotary_factor is {parameters['partial_rotary_factor']}, but only whole heads are rotated here"
+        )
+    base = float(parameters.get("rope_theta") or theta or 10_000.0)
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     if kind == "default":
-        return theta, None
+        return base, None
     if kind != "llama3":
         raise ConfigError(f"{where}: rope_type is {kind!r}, but only 'default' and 'llama3' can be imported")
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     if missing := [key for key in keys if key not in parameters]:
         raise ConfigError(f"{where}: rope scaling 'llama3' needs {', '.join(missing)}")
     factor, low, high, original = (parameters[key] for key in keys)
-    return theta, RopeScalingConfig(float(factor), float(low), float(high), int(original))
+    return base, RopeScalingConfig(float(factor), float(low), float(high), int(original))

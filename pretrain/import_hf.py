@@ -15,11 +15,13 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from configs import edge
@@ -29,7 +31,7 @@ from data_pipeline.packed.files import atomic_folder, write_atomically
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.chunks import local_chunks
 from pretrain.distributed import setup, teardown
-from pretrain.hf import from_hf_config, hf_name, parameter_shapes
+from pretrain.hf import from_hf_config, hf_name, parameter_shapes, vocab_multiple
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,6 +39,11 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+FLOATS = ("BF16", "F16", "F32", "F64")
+"""safetensors' names of the number formats that are weights by themselves."""
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+ROWS = 4096
+"""Rows of embedding and head that are compared at a time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,11 +74,19 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise ConfigError(f"`run.dir={run_dir}` exists and is not an empty folder; choose another")
     source = HfWeights(folder)
+    tokenizer_path = folder / "tokenizer.json"
     if not (folder / "tokenizer.json").is_file():
         raise ConfigError(
             f"{folder / 'tokenizer.json'} does not exist; save the tokenizer there with "
             "transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         )
+    n_tokens = Tokenizer.from_file(str(tokenizer_path)).get_vocab_size()
+    if n_tokens > source.vocab_size:
+        raise ConfigError(
+            f"{folder}: the tokenizer has {n_tokens:,} tokens, but config.json an embedding of {source.vocab_size:,} rows; "
+            "they are not of one model"
+        )
+    model = replace(source.model, vocab_multiple=vocab_multiple(source.vocab_size, n_tokens))
     tensors = {name: source.read(name) for name in source.shapes}
     with atomic_folder(run_dir, durable=True) as partial:
         (partial / "tokenizer").mkdir()
@@ -80,7 +95,7 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
                 shutil.copyfile(folder / name, partial / "tokenizer" / name)
         config = TrainRun(
             data=DataConfig(path=""),
-            model=source.model,
+            model=model,
             train=TrainConfig(steps=0, global_batch_size=1, micro_batch_size=1),
             run=RunConfig(dir=str(run_dir)),
         )
@@ -93,7 +108,7 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
             checkpointer.close()
         finally:
             teardown()
-    return source.model, source.vocab_size
+    return model, source.vocab_size
 
 
 class HfWeights:
@@ -162,6 +177,12 @@ class HfWeights:
             raise ConfigError(
                 f"{where} lacks {len(missing)} tensors of the model in config.json, such as `{missing[0]}`"
             )
+        for name in expected:
+            if (dtype := self._where[name].get_slice(name).get_dtype()) not in FLOATS:
+                raise ConfigError(
+                    f"{where}: `{name}` is stored as {dtype}, a quantised number whose scale is lost here; export the "
+                    "model in bf16, fp16 or fp32"
+                )
         for name, shape in expected.items():
             found = tuple(self._where[name].get_slice(name).get_shape())
             if found != shape:
@@ -169,7 +190,7 @@ class HfWeights:
                     f"{where}: `{name}` has the shape {found}, but config.json makes it {shape}"
                 )
         # Older exports carry the rotary frequencies, and some a copy of the tied head: neither is a parameter.
-        known = {"lm_head.weight"} if self.model.tied else set()
+        known = {HEAD} if self.model.tied else set()
         extra = [
             n
             for n in self._where
@@ -179,6 +200,22 @@ class HfWeights:
             raise ConfigError(
                 f"{where} holds {len(extra)} tensors that a Llama has no place for, such as `{extra[0]}`; "
                 "it is a variation that cannot be imported"
+            )
+        if self.model.tied and HEAD in self._where:
+            self._check_tied_head()
+
+    def _check_tied_head(self) -> None:
+        """Raise ConfigError where a folder that calls its head tied holds another one."""
+        embedding = self._where[EMBEDDING].get_slice(EMBEDDING)
+        head = self._where[HEAD].get_slice(HEAD)
+        same = head.get_shape() == embedding.get_shape()
+        for start in range(0, self.vocab_size if same else 0, ROWS):
+            part = slice(start, start + ROWS)
+            same = same and torch.equal(head[part].float(), embedding[part].float())
+        if not same:
+            raise ConfigError(
+                f"{self.folder}: config.json has tie_word_embeddings true, but `{HEAD}` differs from `{EMBEDDING}`; set it "
+                "to false if the head is the model's, or remove the tensor if it is not"
             )
 
 

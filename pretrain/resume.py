@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -21,13 +21,14 @@ from pretrain.checkpoint import (
     newest,
     open_checkpoint,
     restore,
-    restore_model,
 )
+from pretrain.checkpoint.restore import HasWeights
 from pretrain.checkpoint.state import Progress, check_same_run, config_of, random_states, set_random_states
-from pretrain.checkpoint_folders import parse_step, remove_surplus, remove_uncommitted, step_path
+from pretrain.checkpoint_folders import remove_surplus, remove_uncommitted, step_path
 from pretrain.data import DataPlan, PlanError, Ramp
 from pretrain.data.ramp import Stretch
-from pretrain.distributed import Process, agreed, device_type, on_rank0, together
+from pretrain.distributed import Process, agreed, device_type, on_rank0
+from pretrain.init_from import start_from
 from pretrain.ledger import Ledger
 from pretrain.metrics.records import Records
 from pretrain.model.attention import choose as choose_attention
@@ -43,14 +44,6 @@ from pretrain.parallel.precision import COMPUTE_DTYPES
 from pretrain.parallel.precision import check as check_precision
 from pretrain.profiler import check as check_profile
 from pretrain.resilience import Heartbeat
-
-
-class HasWeights(Protocol):
-    """The part of an engine that checkpoints need."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The parameters themselves, by their names in the unsplit model."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -301,30 +294,6 @@ def _check_position(path: Path, state: dict[str, Any], config: TrainRun, checked
             f"{path} is at step {state['step']} and sequence {state['n']:,}, but this configuration's "
             f"first {state['step']} steps consume {checked.ramp.used(state['step']):,}; batch sizes cannot change "
             "on resume"
-        )
-
-
-def start_from(config: TrainRun, engine: HasWeights) -> None:
-    """Fill the weights from `model.init_from`, where it is set: a run, one of its checkpoints, or a Hugging Face model.
-
-    Raises:
-        ConfigError: nothing of these is there, or it is another model.
-    """
-    if config.model.init_from is None:
-        return
-    source = Path(config.model.init_from)
-    if parse_step(source.name) is not None or (source / "checkpoints").is_dir():
-        restore_model(engine, source)
-    elif (source / "config.json").is_file():
-        from pretrain.import_hf import HfWeights
-
-        together(lambda: HfWeights(source).fill(engine.state_dict()))
-    else:
-        raise agreed(
-            ConfigError(
-                f"`model.init_from` is {source}, which is neither a run directory, nor a checkpoint (…/checkpoints/step-N), "
-                "nor a folder with a Hugging Face config.json"
-            )
         )
 
 

@@ -172,7 +172,15 @@ class Trainer:
         rng = random_states(self.process.rank, self.process.device)
         tensors = {**weights_and_moments(self.engine, self.optimizer), **rng}
         position = self.records.ledger_position
-        state = run_state(self.config, self.plan, self.progress, self.packed.tokenizer_hash, position)
+        packed = self.packed
+        state = run_state(
+            self.config,
+            self.plan,
+            self.progress,
+            packed.tokenizer_hash,
+            packed.sequence_length,
+            position,
+        )
         self.checkpointer.start(self.progress.step, tensors, state)
 
     def evaluate(self) -> None:

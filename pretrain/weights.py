@@ -39,6 +39,8 @@ class RunTokenizer:
     tokenizer: Tokenizer
     bos: int | None
     """Id put before every text; None: the tokenizer has none."""
+    size: int
+    """Number of tokens."""
     stop: tuple[int, ...]
     """Ids that end a text: `<|end_of_text|>` (or the tokenizer's EOS) first, then `<|eot_id|>`."""
 
@@ -83,6 +85,7 @@ def read_tokenizer(run_dir: Path) -> RunTokenizer:
         path,
         tokenizer,
         named("bos_token", "<|begin_of_text|>"),
+        tokenizer.get_vocab_size(),
         tuple(dict.fromkeys(i for i in stop if i is not None)),
     )
 

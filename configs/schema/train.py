@@ -101,8 +101,12 @@ class ModelConfig:
     """Share the embedding with the output head."""
     init_std: Annotated[float, Bounds(above=0, max=10)] = 0.02
     """Standard deviation of the normal init; residual outputs are divided by sqrt(2 × n_layers)."""
+    vocab_multiple: Annotated[int, Bounds(min=1, max=1_000_000)] = 1
+    """Rows of embedding and head are a multiple of this; rows without a token are padding that loss and samples ignore."""
     init_from: AnyPath | None = None
     """Run directory, checkpoint or Hugging Face export whose weights start the run (continued pretraining)."""
+    init_allow: tuple[str, ...] = ()
+    """Model keys, such as rope_theta, that may differ from those of `init_from` though the function then changes."""
     size: str | None = None
     """Parameters, such as 160m or 1.3b: shape, learning rate, batch, length and layout are derived; null: a preset."""
 

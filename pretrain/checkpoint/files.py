@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 FORMAT = 1
 """Version of `manifest.json`."""
 

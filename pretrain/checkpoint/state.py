@@ -61,15 +61,26 @@ it computes, and how it is watched. `data.path` may move, because the dataset is
 
 
 def run_state(
-    config: TrainRun, plan: DataPlan, progress: Progress, tokenizer_hash: str, ledger_position: int
+    config: TrainRun,
+    plan: DataPlan,
+    progress: Progress,
+    tokenizer_hash: str,
+    sequence_length: int,
+    ledger_position: int,
 ) -> dict[str, Any]:
-    """The JSON part of a checkpoint."""
+    """The JSON part of a checkpoint.
+
+    Args:
+        sequence_length: tokens of a packed sequence; the longest row of the phases is stored.
+    """
+    lengths = [phase.sequence_length or sequence_length for phase in config.data.phases]
     return {
         "step": progress.step,
         "n": progress.n,
         "skipped_in_a_row": progress.skipped_in_a_row,
         "data": plan.state(),
         "tokenizer_hash": tokenizer_hash,
+        "sequence_length": max(lengths),
         "ledger_position": ledger_position,
         "config": edge.to_dict(config),
     }

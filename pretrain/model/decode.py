@@ -82,4 +82,4 @@ def decode(model: Llama, tokens_bt: Tensor, cache: Cache) -> Tensor:
     cache.lengths.add_(tokens_bt.size(1))
     last_b1d = model.norm(h_btd[:, -1:])
     weight = model.output.weight if model.output.weight is not None else model.tok_embeddings.weight
-    return F.linear(last_b1d, weight)[:, 0]
+    return F.linear(last_b1d, weight)[:, 0, : model.vocab_size]

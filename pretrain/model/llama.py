@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema.train import ModelConfig
+from pretrain.hf import padded_vocab_size
 from pretrain.model import recompute
 from pretrain.model.attention import Documents, attention, choose
 from pretrain.model.context import Context
@@ -147,6 +148,7 @@ class Head(nn.Module):
     """The output projection with the loss behind it; logits of all tokens never exist at a time during training.
 
     Args:
+        vocab_size: tokens; behind their rows there may be rows of padding (`rows` in all).
         tied: hold no weight; the embedding's is given at each call.
         chunk_tokens: tokens whose logits exist at a time; 0: all.
         z_loss: weight of the squared logsumexp of the logits in what gradients are computed of.
@@ -154,10 +156,10 @@ class Head(nn.Module):
 
     weight: nn.Parameter | None
 
-    def __init__(self, dim: int, vocab_size: int, tied: bool, chunk_tokens: int, z_loss: float):
+    def __init__(self, dim: int, vocab_size: int, rows: int, tied: bool, chunk_tokens: int, z_loss: float):
         super().__init__()
-        self.chunk_tokens, self.z_loss = chunk_tokens, z_loss
-        self.register_parameter("weight", None if tied else nn.Parameter(torch.empty(vocab_size, dim)))
+        self.vocab_size, self.chunk_tokens, self.z_loss = vocab_size, chunk_tokens, z_loss
+        self.register_parameter("weight", None if tied else nn.Parameter(torch.empty(rows, dim)))
 
     def forward(
         self, x_bsd: Tensor, labels_bs: Tensor | None, per_token: bool, weight_vd: Tensor | None
@@ -165,17 +167,17 @@ class Head(nn.Module):
         weight = weight_vd if self.weight is None else self.weight
         assert weight is not None
         if labels_bs is None:
-            return linear_logits(x_bsd, weight)
+            return linear_logits(x_bsd, weight, self.vocab_size)
         if per_token:
-            return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens)
-        return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss)
+            return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens, self.vocab_size)
+        return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss, self.vocab_size)
 
 
 class Llama(nn.Module):
     """The model, or the part of it that a pipeline stage holds.
 
     Args:
-        vocab_size: rows of the embedding.
+        vocab_size: tokens; embedding and head are padded to a multiple of `config.vocab_multiple` rows.
         layers: blocks of this part; None: all.
         first: this part holds the embedding.
         last: this part holds the final norm and the head.
@@ -201,15 +203,14 @@ class Llama(nn.Module):
         self.config, self.vocab_size, self.first, self.last = config, vocab_size, first, last
         self.compute_dtype: torch.dtype | None = None
         """Precision of the hidden state; None: that of the embedding."""
-        self.tok_embeddings = (
-            nn.Embedding(vocab_size, config.dim) if first or (last and config.tied) else None
-        )
+        rows = padded_vocab_size(config, vocab_size)
+        self.tok_embeddings = nn.Embedding(rows, config.dim) if first or (last and config.tied) else None
         numbers = range(config.n_layers) if layers is None else layers
         self.layers = nn.ModuleDict(
             {str(n): Block(config, None if kept is None else kept[n], offload) for n in numbers}
         )
         self.norm = RMSNorm(config.dim, eps=config.norm_eps) if last else None
-        self.output = Head(config.dim, vocab_size, config.tied, chunk_tokens, z_loss) if last else None
+        self.output = Head(config.dim, vocab_size, rows, config.tied, chunk_tokens, z_loss) if last else None
 
     def forward(
         self,

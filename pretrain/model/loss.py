@@ -19,7 +19,12 @@ IGNORED = -100
 
 
 def linear_cross_entropy(
-    x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chunk_tokens: int, z_loss: float = 0.0
+    x_bsd: Tensor,
+    weight_vd: Tensor,
+    labels_bs: Tensor,
+    chunk_tokens: int,
+    z_loss: float = 0.0,
+    vocab_size: int | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies of all labels that are not ignored, fp64 scalar; differentiable once.
 
@@ -31,36 +36,46 @@ def linear_cross_entropy(
         chunk_tokens: tokens whose logits exist at a time; 0: all.
         z_loss: weight of logsumexp² of each token's logits (Chowdhery et al. 2022, "PaLM", section 5), which is added to
             what the gradients are those of, but not to the value.
+        vocab_size: rows of the head that are tokens; the rows behind them are padding, without probability. None: all.
     """
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
-    chunk = _chunk_size(chunk_tokens, x, weight)
-    return _LinearCrossEntropy.apply(x, weight, labels, chunk, z_loss, group)  # type: ignore[no-any-return]
+    chunk, padding = _chunk_size(chunk_tokens, x, weight), _padding(weight, group, vocab_size)
+    return _LinearCrossEntropy.apply(x, weight, labels, chunk, z_loss, group, padding)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
-def linear_token_losses(x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chunk_tokens: int) -> Tensor:
+def linear_token_losses(
+    x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chunk_tokens: int, vocab_size: int | None = None
+) -> Tensor:
     """Loss of each token [B, T], fp32 (fp64 for fp64), 0 where ignored; without gradient. Arguments as above."""
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
     weight = weight.to(x.dtype)
     chunk = _chunk_size(chunk_tokens, x, weight)
+    padding = _padding(weight, group, vocab_size)
     logits = x.new_empty(min(chunk, len(x)), len(weight))
     losses = []
     for xc, lc in zip(x.split(chunk), labels.split(chunk), strict=True):
         torch.mm(xc, weight.mT, out=logits[: len(xc)])
-        losses.append(_softmax_in_place(logits[: len(xc)], lc, group).losses)
+        losses.append(_softmax_in_place(logits[: len(xc)], lc, group, padding).losses)
     return torch.cat(losses).view_as(labels_bs)
 
 
-def linear_logits(x_bsd: Tensor, weight_vd: Tensor) -> Tensor:
-    """Logits [B, T, V] in compute precision; whole on every rank where `weight_vd` is split over the vocabulary."""
+def linear_logits(x_bsd: Tensor, weight_vd: Tensor, vocab_size: int | None = None) -> Tensor:
+    """Logits [B, T, V] in compute precision; whole on every rank where `weight_vd` is split over the vocabulary.
+
+    Args:
+        vocab_size: V, where the head has rows of padding behind the tokens; None: all rows.
+    """
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     logits = F.linear(x_bsd, weight.to(x_bsd.dtype))
     if group is None:
-        return logits
+        return logits[..., :vocab_size]
     assert isinstance(weight_vd, DTensor)
-    return DTensor.from_local(logits, weight_vd.device_mesh, [Shard(2)], run_check=False).full_tensor()
+    return DTensor.from_local(logits, weight_vd.device_mesh, [Shard(2)], run_check=False).full_tensor()[
+        ..., :vocab_size
+    ]
 
 
 def gather_sequence(x_bsd: Tensor, mesh: DeviceMesh) -> Tensor:
@@ -89,6 +104,14 @@ def _chunk_size(chunk_tokens: int, x: Tensor, weight: Tensor) -> int:
     return chunk_tokens if x.is_cuda else min(chunk_tokens, max(256, 2**20 // len(weight)))
 
 
+def _padding(weight: Tensor, group: dist.ProcessGroup | None, vocab_size: int | None) -> int:
+    """Rows of padding at the end of this rank's part of the head."""
+    if vocab_size is None:
+        return 0
+    first = 0 if group is None else dist.get_rank(group) * len(weight)
+    return min(len(weight), max(0, first + len(weight) - vocab_size))
+
+
 class _Chunk(NamedTuple):
     losses: Tensor
     """[N], 0 where ignored."""
@@ -102,8 +125,17 @@ class _Chunk(NamedTuple):
     """Whether the label is not ignored and this rank has it, [N]."""
 
 
-def _softmax_in_place(logits: Tensor, labels: Tensor, group: dist.ProcessGroup | None) -> _Chunk:
-    """What a chunk's logits [N, V] give; they are overwritten where their precision is that of the softmax."""
+def _softmax_in_place(
+    logits: Tensor, labels: Tensor, group: dist.ProcessGroup | None, padding: int
+) -> _Chunk:
+    """What a chunk's logits [N, V] give; they are overwritten where their precision is that of the softmax.
+
+    Args:
+        padding: columns at the end that are no tokens.
+    """
+    if padding:
+        # Not -inf: a rank may hold nothing but padding, and the softmax of its columns must be finite.
+        logits[:, -padding:] = torch.finfo(logits.dtype).min
     valid = labels != IGNORED
     here, index = valid, labels.clamp(min=0)
     if group is not None:
@@ -140,6 +172,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk_tokens: int,
         z_loss: float,
         group: dist.ProcessGroup | None,
+        padding: int,
     ) -> Tensor:
         loss = torch.zeros((), dtype=torch.float64, device=x.device)
         master, weight = weight, weight.to(x.dtype)
@@ -152,7 +185,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk_tokens)
             logits = buffer[: len(labels[part])]
             torch.mm(x[part], weight.mT, out=logits)
-            chunk = _softmax_in_place(logits, labels[part], group)
+            chunk = _softmax_in_place(logits, labels[part], group, padding)
             loss += chunk.losses.sum(dtype=torch.float64)
             # Row i of the gradient is factor · softmax - one-hot. The factor is taken out of the rows and put into the
             # narrow sides of the two products.
@@ -182,7 +215,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Scaled where they are, and given away: a copy of the weight's gradient may be larger than the logits.
         x_grad, weight_grad = ctx.grads
         del ctx.grads
-        return x_grad.mul_(grad), weight_grad.mul_(grad), None, None, None, None
+        return x_grad.mul_(grad), weight_grad.mul_(grad), None, None, None, None, None
 
 
 def reference_loss(logits_bsv: Tensor, labels_bs: Tensor) -> Tensor:

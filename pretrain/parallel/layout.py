@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+from pretrain.hf import padded_vocab_size
 from pretrain.parallel.pipeline_schedules import SPLIT, V_SHAPED, describe
 
 
@@ -55,7 +56,12 @@ class Layout:
         _divides("tp", parallel.tp, "model.n_heads", model.n_heads)
         _divides("tp", parallel.tp, "model.n_kv_heads", model.n_kv_heads)
         _divides("tp", parallel.tp, "model.ffn_dim", model.ffn_dim)
-        _divides("tp", parallel.tp, "the vocabulary size", vocab_size)
+        rows = padded_vocab_size(model, vocab_size)
+        if rows % parallel.tp:
+            raise ConfigError(
+                f"`parallel.tp` is {parallel.tp} and must divide the rows of the embedding, which are {rows} for "
+                f"{vocab_size} tokens; set model.vocab_multiple={parallel.tp}, which adds rows of padding"
+            )
         if train.sequence_length is not None:
             whole = sequence_unit(parallel.cp, parallel.tp)
             if train.sequence_length % whole:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, TrainConfig
+from pretrain.hf import padded_vocab_size
 from pretrain.parallel.layout import Layout, stage_layers, virtual_stages
 from pretrain.parallel.pipeline_schedules import Schedule, timeline
 from pretrain.sizing.shape import flops_per_token
@@ -164,6 +165,7 @@ def footprint(
         sequence_length: tokens of a row.
         optim: the optimizer; None: AdamW.
     """
+    vocab_size = padded_vocab_size(model, vocab_size)
     element, master = BYTES[train.dtype]
     pp, cp, tp, shards = layout.pp, layout.cp, layout.tp, layout.dp_shard * layout.cp
     micro_batches, schedule = layout.micro_batches, parallel.pp_schedule

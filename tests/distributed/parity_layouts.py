@@ -45,6 +45,8 @@ FULLY = {"activation_checkpointing": "full"}
 SELECTIVELY = {"activation_checkpointing": "selective"}
 EIGHT = {"micro_batch_size": 1}
 """Micro-batches of a pipeline that is not replicated."""
+PADDED = (("vocab_size", 97), ("vocab_multiple", 256))
+"""The vocabulary does not divide, and half of four ranks hold nothing but its padding."""
 DEEP = (("n_layers", 8),)
 ONE_KV_HEAD = (("n_kv_heads", 1),)
 ALL_KV_HEADS = (("n_kv_heads", 8),)
@@ -60,6 +62,7 @@ CORE = [
     case(cp=2, train=FULLY),
     case(shard=4, tied=True, model=ODD, whole=True),
     case(tp=4, tied=True),
+    case(tp=4, model=PADDED, train={"z_loss": 0.01}),
     case(pp=4, tied=True),
     case(pp=4, schedule="dualpipev", model=DEEP),
     case(cp=4, model=ONE_KV_HEAD),

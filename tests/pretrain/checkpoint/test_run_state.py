@@ -30,7 +30,7 @@ def plan(toy_packed: Path) -> DataPlan:
 
 
 def state_of(plan: DataPlan) -> dict[str, Any]:
-    return run_state(CONFIG, plan, Progress(5, 20), "tokenizer", 0)
+    return run_state(CONFIG, plan, Progress(5, 20), "tokenizer", 64, 0)
 
 
 def check(plan: DataPlan, state: dict[str, Any], config: TrainRun = CONFIG) -> None:

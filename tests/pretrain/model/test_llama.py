@@ -198,3 +198,26 @@ def test_z_loss_is_in_the_gradients_and_not_in_the_value(dtype: torch.dtype) -> 
             1e-4 * (exact[0] @ exact[1].mT).logsumexp(-1)[labels >= 0].square().sum() / 3, exact
         )
         assert (with_z - without).flatten().dot(z_alone[1].flatten()) >= 0.5 * z_alone[1].norm().square()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("tied", [False, True])
+def test_padding_of_the_vocabulary_changes_nothing(tied: bool, dtype: torch.dtype) -> None:
+    plain, padded = (model(replace(MODEL, tied=tied, vocab_multiple=m), dtype) for m in (1, 100))
+    tokens, labels, positions, cu = packed()
+    assert padded.tok_embeddings is not None and len(padded.tok_embeddings.weight) == 200
+    with torch.no_grad():
+        # Rows that are no tokens, and would win every softmax.
+        for name, parameter in padded.named_parameters():
+            if name in ("output.weight", "tok_embeddings.weight"):
+                parameter[VOCAB:] = 100 * parameter[0]
+    assert torch.equal(plain(tokens, positions, cu), padded(tokens, positions, cu))
+    for per_token in (True, False):
+        losses = [m(tokens, positions, cu, labels, per_token) for m in (plain, padded)]
+        assert torch.equal(*losses)
+    losses[0].backward(), losses[1].backward()
+    expected = grads(plain)
+    for name, grad in grads(padded).items():
+        whole = expected[name]
+        torch.testing.assert_close(grad[: len(whole)], whole)
+        assert not grad[len(whole) :].any(), "padding learns nothing"

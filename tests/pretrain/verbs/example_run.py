@@ -68,6 +68,7 @@ def write_run(
     packed: Path | None = None,
     weights: dict[str, torch.Tensor] | None = None,
     step: int = 7,
+    state: dict[str, object] | None = None,
 ) -> Path:
     """A run directory with one committed checkpoint; returns it."""
     if not (run_dir / "tokenizer").exists():
@@ -82,7 +83,7 @@ def write_run(
     setup("cpu", timeout=60.0)
     checkpointer = Checkpointer(run_dir, keep=0, asynchronous=False, ledger=None)
     tensors = weights or random_weights(model)
-    checkpointer.start(step, {f"model.{n}": t for n, t in tensors.items()}, {"step": step})
+    checkpointer.start(step, {f"model.{n}": t for n, t in tensors.items()}, {"step": step, **(state or {})})
     checkpointer.close()
     teardown()
     return run_dir

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,14 @@ from pretrain import import_hf
 from pretrain.checkpoint import open_checkpoint, step_path
 from pretrain.export import export
 from pretrain.generate import Sampling, generate, load
-from pretrain.hf import from_hf_config, hf_name, parameter_shapes, to_hf_config
+from pretrain.hf import (
+    from_hf_config,
+    hf_name,
+    padded_vocab_size,
+    parameter_shapes,
+    to_hf_config,
+    vocab_multiple,
+)
 from pretrain.import_hf import HfWeights, import_model
 from pretrain.model.decode import Cache, decode
 from pretrain.weights import from_newest, read_config, read_tokenizer, read_weights
@@ -187,6 +195,34 @@ def test_config_is_read_by_transformers_4_and_5() -> None:
         ({"intermediate_size": 96}, "shape"),
         ({"num_hidden_layers": 1}, "no place for"),
         ({"hidden_size": None}, "hidden_size"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be an integer of at least 1, but it is 0"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads must be"),
+        ({"num_attention_heads": 5}, "multiple of num_attention_heads"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 500_000.0,
+                    "partial_rotary_factor": 0.25,
+                }
+            },
+            "partial_rotary_factor is 0.25",
+        ),
+        ({"rope_theta": 10_000.0}, "rope_theta is 10000.0 and rope_parameters.rope_theta 500000.0"),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                }
+            },
+            "contradict each other",
+        ),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings true, but `lm_head.weight` differs"),
     ],
 )
 def test_what_cannot_be_imported_is_refused_by_name(
@@ -252,3 +288,49 @@ def test_the_verbs_explain_themselves(tmp_path: Path) -> None:
             [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
         )
         assert text.stdout.count("arriero ") >= 3 and "run.dir" in text.stdout
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_quantised_weights_without_their_scale_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = exported(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"`{name}` is stored as [FI]8.*, a quantised number"):
+        import_model(folder, tmp_path / "again")
+
+
+def test_a_padded_vocabulary_keeps_its_rows(tmp_path: Path) -> None:
+    weights = random_weights(SHAPE)
+    for name in ("tok_embeddings.weight", "output.weight"):
+        weights[name] = torch.cat((weights[name], torch.zeros(64, SHAPE.dim)))
+    run = write_run(tmp_path / "run", replace(SHAPE, vocab_multiple=128), weights=weights)
+    export(run, tmp_path / "hf", SHAPE, read_tokenizer(run), None, "fp32")
+    assert json.loads((tmp_path / "hf/config.json").read_text())["vocab_size"] == 384
+    model, rows = import_model(tmp_path / "hf", tmp_path / "again")
+    assert (model.vocab_multiple, rows) == (128, 384)
+    for rows, tokens in ((4160, 4096), (32_064, 32_000), (4096, 4096), (4097, 4096), (50_304, 50_257)):
+        padded = replace(SHAPE, vocab_multiple=vocab_multiple(rows, tokens))
+        assert padded_vocab_size(padded, tokens) == rows
+
+
+def test_a_tokenizer_of_more_tokens_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    small = replace(SHAPE, vocab_multiple=1)
+    weights = random_weights(small)
+    for name in ("tok_embeddings.weight", "output.weight"):
+        weights[name] = weights[name][:300].clone()
+    run = write_run(tmp_path / "run", small, weights=weights)
+    export(run, tmp_path / "hf", small, read_tokenizer(run), None, "fp32")
+    with pytest.raises(
+        ConfigError, match="the tokenizer has 320 tokens, but config.json an embedding of 300 rows"
+    ):
+        import_model(tmp_path / "hf", tmp_path / "again")
+
+
+def test_an_export_says_the_length_that_was_trained(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", state={"sequence_length": 128})
+    export(run, tmp_path / "hf", SHAPE, read_tokenizer(run), None, "fp32")
+    assert json.loads((tmp_path / "hf/config.json").read_text())["max_position_embeddings"] == 128
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert tokenizer.model_max_length == 128

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from example_run import SHAPE, TEXTS, VARIANTS, write_run
+from example_run import SHAPE, TEXTS, VARIANTS, random_weights, write_run
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.train import GenerateRun
+from configs.schema.train import GenerateRun, RunConfig
 from pretrain import generate as verb
 from pretrain.generate import Sampling, choose, generate, load, read_prompts
 from pretrain.model.decode import Cache, decode
@@ -164,3 +165,28 @@ def test_what_means_nothing_is_refused(run_dir: Path, capsys: pytest.CaptureFixt
         verb.run(config(run_dir, "step=3"))
     with pytest.raises(ConfigError, match="not a directory"):
         verb.run(config(run_dir / "nowhere"))
+
+
+def test_lines_of_prompts_end_at_newlines_alone_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    prompts = ["one\u2028still one", "two\x85\x0b\u2029", "three"]
+    rows = "".join(json.dumps({"prompt": p}, ensure_ascii=False) + "\n" for p in prompts)
+    (tmp_path / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    config = GenerateRun(run=RunConfig(dir="run"), prompts=str(tmp_path / "p.jsonl"))
+    assert read_prompts(config) == prompts
+    (tmp_path / "p.txt").write_bytes("\ufefffirst\u2028line\r\nsecond\r\n\r\nnext".encode())
+    config = GenerateRun(run=RunConfig(dir="run"), prompts=str(tmp_path / "p.txt"))
+    assert read_prompts(config) == ["first\u2028line\nsecond", "next"]
+
+
+def test_padding_of_the_vocabulary_is_never_sampled(tmp_path: Path) -> None:
+    padded = replace(SHAPE, vocab_multiple=100)
+    weights = random_weights(SHAPE)
+    for name in ("tok_embeddings.weight", "output.weight"):
+        # Rows of padding that would win every draw.
+        weights[name] = torch.cat((weights[name], 50 * weights[name][:80]))
+    run = write_run(tmp_path / "run", padded, weights=weights)
+    tokenizer = read_tokenizer(run)
+    model = from_newest(run, None, lambda c: load(c, padded, "fp32", torch.device("cpu"), tokenizer.size))
+    for sampling in (Sampling(0.0, 0, 1.0, 0), Sampling(5.0, 0, 1.0, 1)):
+        [(_, sample)] = generate(model, [tokenizer.encode("The road")], [], 60, sampling)
+        assert len(sample.ids) == 60 and max(sample.ids) < 320
