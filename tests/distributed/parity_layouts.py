@@ -62,7 +62,7 @@ CORE = [
     case(cp=2, train=FULLY),
     case(shard=4, tied=True, model=ODD, whole=True),
     case(tp=4, tied=True),
-    case(tp=4, model=PADDED, train={"z_loss": 0.01}),
+    case(tp=4, model=PADDED),
     case(pp=4, tied=True),
     case(pp=4, schedule="dualpipev", model=DEEP),
     case(cp=4, model=ONE_KV_HEAD),

@@ -323,7 +323,7 @@ def test_a_tokenizer_of_more_tokens_than_the_embedding_is_refused(tmp_path: Path
     run = write_run(tmp_path / "run", small, weights=weights)
     export(run, tmp_path / "hf", small, read_tokenizer(run), None, "fp32")
     with pytest.raises(
-        ConfigError, match="the tokenizer has 320 tokens, but config.json an embedding of 300 rows"
+        ConfigError, match=r"the tokenizer has 320 tokens, but config.json an embedding of 300 rows"
     ):
         import_model(tmp_path / "hf", tmp_path / "again")
 
