@@ -96,7 +96,7 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
         config = TrainRun(
             data=DataConfig(path=""),
             model=model,
-            train=TrainConfig(steps=0, global_batch_size=1, micro_batch_size=1),
+            train=TrainConfig(steps=1, global_batch_size=1, micro_batch_size=1),
             run=RunConfig(dir=str(run_dir)),
         )
         write_atomically(partial / "config.yaml", edge.to_yaml(config))
