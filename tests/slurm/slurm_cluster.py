@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+GresTypes=gpu
 SwitchType=switch/none
 MpiDefault=none
 SlurmdParameters=config_overrides
@@ -89,10 +91,13 @@ def missing() -> str | None:
 
 
 class Cluster:
-    """Nodes `node1` … `nodeN` with 4 CPUs each (as far as Slurm knows), partition `main`."""
+    """Nodes `node1` … `nodeN` with 4 CPUs and 2 GPUs each (as far as Slurm knows), partition `main`.
 
-    def __init__(self, root: Path, nodes: int = 4, cpus: int = 4):
-        self.root, self.cpus = root, cpus
+    The GPUs are character devices that no CUDA looks at: what Slurm hands out is real, what it hands out is not.
+    """
+
+    def __init__(self, root: Path, nodes: int = 4, cpus: int = 4, gpus: int = 2):
+        self.root, self.cpus, self.gpus = root, cpus, gpus
         self.names = [f"node{i}" for i in range(1, nodes + 1)]
         self.config = root / "slurm.conf"
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -183,10 +188,17 @@ class Cluster:
         for name in self.names:
             text += (
                 f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={_free_port()} CPUs={self.cpus} "
-                f"CoresPerSocket={self.cpus} RealMemory=64000 State=UNKNOWN\n"
+                f"CoresPerSocket={self.cpus} RealMemory=64000 Gres=gpu:h100:{self.gpus} State=UNKNOWN\n"
             )
             hosts += f"127.0.0.1 {name}\n"
         self.config.write_text(text)
+        devices = []
+        for number in range(self.gpus):
+            devices.append(self.root / f"gpu{number}")
+            os.mknod(devices[-1], 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null; a plain file is refused
+        (self.root / "gres.conf").write_text(
+            f"Name=gpu Type=h100 File={self.root}/gpu[0-{self.gpus - 1}]\n" if devices else ""
+        )
         (self.root / "hosts").write_text(hosts)
 
     def _daemon(self, *command: str) -> None:

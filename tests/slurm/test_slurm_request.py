@@ -1,0 +1,102 @@
+"""What a job asks for, on a real Slurm whose nodes have GPUs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster
+from toyrun import ROOT, overrides
+
+from launch import slurm
+from pretrain.ledger import read_ledger
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+def readme_row() -> list[str]:
+    """The words of the README's row for a Slurm cluster, after `arriero`."""
+    rows = re.findall(r"`arriero (launch cluster=slurm [^`]*)`", (ROOT / "README.md").read_text())
+    assert len(rows) == 1
+    return shlex.split(rows[0])
+
+
+def arriero(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "launch.cli", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def asked_of(job: str) -> str:
+    return slurm.slurm("scontrol", "show", "job", job)
+
+
+def test_the_row_of_the_readme_is_run_by_a_cluster(cluster: Cluster, toy_packed: Path, tmp_path: Path) -> None:
+    """As it stands but for the size of nodes and model, and its placeholders: no option is added that it does not show."""
+    run_dir = tmp_path / "run"
+    small = {
+        "cluster.nproc": f"cluster.nproc={cluster.gpus}",
+        "model": "model=debug",
+        "data.path": f"data.path={toy_packed}",
+        "run.dir": f"run.dir={run_dir}",
+    }
+    row = [small.get(word.split("=")[0], word) for word in readme_row()]
+    shown = arriero(row)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "start at" in shown.stdout  # Slurm was asked, and would take the job
+    assert not run_dir.exists()
+
+    submitted = [word for word in row if word != "dry_run=true"]
+    short = ["train.steps=3", "tracker=none", "train.dtype=fp32"]  # this machine has no GPU for more
+    done = arriero([*submitted, *short])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_ledger(run_dir)[-1]["event"] == "finished"
+    job = slurm.slurm("squeue", "--noheader", "--states=all", "--format=%i", "--sort=-i").split()[0]
+    told = asked_of(job)
+    assert "NumNodes=2" in told and "CPUs/Task=4" in told and "OverSubscribe=NO" in told
+    assert re.search(r"TRES\S*=\S*gres/gpu[:=]\S*4|TresPerNode=\S*gpu:2", told), told
+    ranks = {e["world_size"] for e in read_ledger(run_dir) if e["event"] == "started"}
+    assert ranks == {2 * cluster.gpus}
+
+
+def test_more_gpus_than_a_node_has_are_refused_before_submission(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path
+) -> None:
+    done = arriero(
+        ["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "device=auto", "cluster.nproc=8"]
+    )
+    assert done.returncode == 2 and "at most 2; lower cluster.nproc" in done.stderr, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [("cluster.partition=nowhere", "invalid partition"), ("cluster.options={constraint: moon}", "Slurm refuses")],
+)
+def test_a_dry_run_asks_slurm(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path, word: str, says: str
+) -> None:
+    done = arriero(["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "dry_run=true", word])
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
+def test_options_reach_the_job_and_the_prolog_its_ranks(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    prolog = f"export SEEN={seen}\nscontrol show job $SLURM_JOB_ID > $SEEN"
+    done = arriero(
+        [
+            "launch",
+            "cluster=slurm",
+            *overrides(toy_packed, tmp_path / "run", "train.steps=2"),
+            "cluster.options={comment: from the test, nice: 7, gres: 'gpu:h100:1'}",
+            "cluster.srun_options={input: none}",
+            f"cluster.prolog='{prolog}'",
+        ]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = seen.read_text()
+    assert "Comment=from the test" in told and "Nice=7" in told and "gpu:h100:1" in told
