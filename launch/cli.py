@@ -12,6 +12,7 @@ import difflib
 import importlib
 import os
 import select
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -246,6 +247,7 @@ def _discard_unread_output() -> bool:
 
 def _explain(error: Exception) -> tuple[str | None, int]:
     from configs.edge import ConfigError
+    from data_pipeline.packed.files import disk_full_message, is_disk_full
 
     if isinstance(error, ConfigError):
         return str(error), EXIT_CONFIG
@@ -255,6 +257,12 @@ def _explain(error: Exception) -> tuple[str | None, int]:
         if extra is not None:
             return f"this needs the package `{package}`: pip install 'arriero[{extra}]'", EXIT_ERROR
         return None, EXIT_ERROR
+    if isinstance(error, OSError) and is_disk_full(error):
+        return disk_full_message(error.filename or Path.cwd()), EXIT_ERROR
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        # A copy of a folder reports every file that failed, as tuples; the first says why.
+        source, target, reason = error.args[0][0]
+        return f"{source} could not be copied to {target}: {reason}", EXIT_ERROR
     if isinstance(error, OSError):
         if error.filename is not None and error.strerror:
             return f"{error.filename}: {error.strerror}", EXIT_ERROR

@@ -30,6 +30,8 @@ from typing import Any
 
 import orjson
 
+from data_pipeline.packed.files import disk_full_message, is_disk_full
+
 
 class Ledger:
     """Appends events to `path`; the file and its folder are made when missing."""
@@ -74,11 +76,10 @@ def write_whole(fd: int, line: bytes, path: Path) -> None:
     try:
         written = os.write(fd, line)
     except OSError as error:
-        raise OSError(
-            f"{path}: {error.strerror}; nothing more can be written down, so the run stops"
-        ) from error
+        reason = disk_full_message(path, len(line)) if is_disk_full(error) else f"{path}: {error.strerror}"
+        raise OSError(f"{reason}; nothing more can be written down, so the run stops") from error
     if written != len(line):
-        raise OSError(f"{path}: only {written} of {len(line)} bytes could be written; is the disk full?")
+        raise OSError(disk_full_message(path, len(line) - written))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

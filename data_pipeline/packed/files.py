@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import re
@@ -42,6 +43,35 @@ def write_atomically(path: Path, data: bytes | str, durable: bool = False) -> No
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or a user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full_message(path: Path | str, needed: int | None = None) -> str:
+    """One sentence about a full disk: which, how much is needed and free, and what to do.
+
+    Args:
+        path: what was being written; it need not exist.
+        needed: its bytes, where they are known.
+    """
+    folder = Path(path).absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    needs = "" if needed is None else f"{needed / 2**20:,.1f} MiB are needed and "
+    return (
+        f"{path}: no space left on the disk, where {needs}{free / 2**20:,.1f} MiB are free; free some or choose another "
+        "folder, then run the same command again"
+    )
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Say in the error of a full disk what was being written: a write to an open file names none."""
+    if isinstance(error, OSError) and is_disk_full(error):
+        error.filename = str(path)
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path, durable: bool = False) -> Iterator[Path]:
     """A name beside `path` to write a file under, which is renamed to `path` at the end of the `with` block.
@@ -58,7 +88,8 @@ def atomic_file(path: Path, durable: bool = False) -> Iterator[Path]:
         if durable:
             _sync(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        _name(error, path)
         with contextlib.suppress(OSError):  # the error that led here is the one to report
             temporary.unlink(missing_ok=True)
         raise
@@ -98,9 +129,12 @@ def atomic_folder(path: Path, durable: bool = False, replace: bool = False) -> I
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, under a temporary name of it, which is removed at the end of the `with` block."""
     temporary = _temporary_name(path)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -12,6 +12,7 @@ The files are those of torch.distributed.checkpoint, so its own tools read them
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -38,7 +39,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from data_pipeline.packed.files import write_atomically
+from data_pipeline.packed.files import disk_full_message, is_disk_full, write_atomically
 from pretrain.checkpoint.chunks import Chunk, local_chunks
 from pretrain.checkpoint.files import FORMAT
 from pretrain.checkpoint_folders import (
@@ -103,6 +104,8 @@ class Checkpointer:
         self.warn = warn
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
+        self._staged_bytes: int | None = None
+        """Bytes of the newest checkpoint on this rank."""
         self._plan_key: list[tuple[Chunk, ...]] | None = None
         self._mine: frozenset[tuple[str, tuple[int, ...]]] = frozenset()
 
@@ -134,6 +137,7 @@ class Checkpointer:
         try:
             on_rank0(lambda: self._make_room(path))
             stage, stored = together(lambda: self._stage(chunks))
+            self._staged_bytes = sum(entry.length for entry in stored)
         except OSError as error:
             raise self._failed(path, error) from error
         target = path / f"__{dist.get_rank()}_0.distcp"
@@ -200,12 +204,13 @@ class Checkpointer:
             discard(path)
         whole = committed(self.run_dir)
         newest = f"the newest whole checkpoint is {whole[0]}" if whole else "there is no earlier checkpoint"
-        return agreed(
-            OSError(
-                f"checkpoint {path} could not be written: {error}; {newest}. "
-                "Free some space (or lower checkpoint.keep) and start the run again"
-            )
-        )
+        reason, advice = f"checkpoint {path} could not be written: {error}", "start the run again"
+        # Errors of other ranks come as text alone.
+        if is_disk_full(error) or os.strerror(errno.ENOSPC) in str(error):
+            needed = None if self._staged_bytes is None else self._staged_bytes * dist.get_world_size()
+            reason = f"checkpoint {path} could not be written: {disk_full_message(path, needed)}"
+            advice = "A lower checkpoint.keep needs less space"
+        return agreed(OSError(f"{reason}; {newest}. {advice}"))
 
     def _assign(self, chunks: list[Chunk]) -> None:
         """Decide which of the chunks this rank writes; asked of the others only when its own have changed."""

@@ -151,7 +151,11 @@ def test_a_data_path_that_is_no_packed_dataset_is_refused_before_anything_starts
     ("error", "status", "line"),
     [
         (ConfigError("`a` is wrong"), 2, "error: `a` is wrong"),
-        (OSError(errno.ENOSPC, "No space left on device", "/d/x"), 1, "error: /d/x: No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/d/x"),
+            1,
+            "error: /d/x: no space left on the disk, where",
+        ),
         (ModuleNotFoundError("x", name="wandb.sdk"), 1, "pip install 'arriero[track]'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from example_run import SHAPE, TEXTS, VARIANTS, random_weights, write_run, write_tokenizer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from toyrun import ROOT
 
 from configs.edge import ConfigError
 from pretrain import export as export_verb
@@ -334,3 +336,30 @@ def test_an_export_says_the_length_that_was_trained(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "hf/config.json").read_text())["max_position_embeddings"] == 128
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert tokenizer.model_max_length == 128
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize("verb", ["export", "average", "import"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, verb: str) -> None:
+    run, disk = write_run(tmp_path / "run", step=7), tmp_path / "disk"
+    write_run(run, weights=random_weights(SHAPE, seed=1), step=9)
+    export(run, tmp_path / "hf", SHAPE, read_tokenizer(run), None, "fp32")
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if (made := subprocess.run(mount, capture_output=True, text=True)).returncode:
+        pytest.skip(f"mounting failed: {made.stderr.strip()}")
+    words = {
+        "export": [f"run.dir={run}", f"output={disk / 'out'}"],
+        "average": [f"run.dir={run}", "last=2", f"output={disk / 'out'}"],
+        "import": [f"input={tmp_path / 'hf'}", f"run.dir={disk / 'out'}"],
+    }[verb]
+    try:
+        command = [sys.executable, "-m", "launch.cli", verb, *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 1, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.strip()]
+        assert line.startswith("error: ") and str(disk) in line
+        assert "no space left on the disk, where" in line and "MiB are free; free some" in line
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
