@@ -26,6 +26,7 @@ from scipy.optimize import minimize
 
 from data_pipeline.extract import html, metadata, model, parse, tags
 from data_pipeline.extract.layout import BEGIN, INNER, PARENT, STOP
+from data_pipeline.extract.mathml import with_tex
 from data_pipeline.read.charset import decode
 
 ROUNDS = (110, 70)
@@ -72,7 +73,7 @@ class Prepared:
 
 def prepare(page: Labelled, distilled: str) -> Prepared | None:
     """Parse a page and label its blocks; null where it has none."""
-    data = decode(page.payload, None, html=True)[0].encode("utf-8", "replace")
+    data = with_tex(decode(page.payload, None, html=True)[0].encode("utf-8", "replace"))
     tree = parse.parse(data)
     if not len(tree.blocks):
         return None

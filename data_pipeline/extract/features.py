@@ -44,6 +44,8 @@ _GROUP_NAMES = (
 for _i, _names in enumerate(_GROUP_NAMES):
     GROUPS[_ids(_names)] |= 1 << _i
 N_GROUPS = len(_GROUP_NAMES)
+IN_NOSCRIPT = 1 << _GROUP_NAMES.index("noscript")
+"""Bit of the paths that lie in `noscript`."""
 IN_COMMENTS = 1 << 40
 """Bit of the paths that lie in the comments of readers."""
 _PATH_GROUPS = 13

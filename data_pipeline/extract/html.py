@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.extract import features, hints, metadata, model, surroundings
-from data_pipeline.extract.layout import NODE
+from data_pipeline.extract.layout import FLAGS, HIDDEN, INNER, NODE
+from data_pipeline.extract.mathml import with_tex
 from data_pipeline.extract.parse import Tree, parse
 from data_pipeline.extract.render import render
+from data_pipeline.extract.tables import Tables
+from data_pipeline.extract.units import judge_whole
 
 MAX_BYTES = 1 << 24
 """Bytes of a page that are read; what follows is left out and the page counted."""
@@ -65,6 +68,7 @@ def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = 
     cut = len(page) > MAX_BYTES
     if cut:
         page = page[:MAX_BYTES]
+    page = with_tex(page)
     tree = parse(page)
     found = metadata.head(page, tree)
     described = metadata.describe(found, url)
@@ -75,8 +79,9 @@ def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = 
     if len(tree.blocks):
         fitted = fitted or model.load()
         judged = judge(page, tree, found, fitted)
-        keep = verdicts(judged, fitted, url)
-        text = render(tree, keep)
+        tables = Tables(tree)
+        keep = verdicts(judged, tables, fitted, url)
+        text = render(tree, keep, tables)
     body = metadata.article_body(found)
     if len(body) > LEAST_CHARS and len(text) < max(LEAST_CHARS, len(body) // 3):
         return Page(body, True, described)
@@ -139,10 +144,24 @@ def add_context(judged: Judged, first: np.ndarray) -> None:
     )
 
 
-def verdicts(judged: Judged, fitted: model.Model, url: str | None = None) -> np.ndarray:
+def verdicts(judged: Judged, tables: Tables, fitted: model.Model, url: str | None = None) -> np.ndarray:
     """Which blocks to keep, boolean [B]."""
     p = second_pass(judged, first_pass(judged, fitted.forests[0]), fitted.forests[1])
-    return model.best_blocks(_without_comments(judged, p, url), judged.text, model.LEAST)
+    words = judged.text[:, features.WORDS]
+    p = judge_whole(judged.tree, tables, words, p)
+    p = _without_hidden(judged, _without_comments(judged, p, url))
+    return model.best_blocks(p, judged.text, model.LEAST)
+
+
+def _without_hidden(judged: Judged, p: np.ndarray) -> np.ndarray:
+    """Probabilities, 0 for blocks that are not shown, unless most of the text is what a script reveals."""
+    nodes, blocks = judged.tree.nodes, judged.tree.blocks
+    hidden = ((nodes[blocks[:, NODE], FLAGS] | nodes[blocks[:, INNER], FLAGS]) & HIDDEN) != 0
+    hidden |= (judged.path_bits[blocks[:, NODE]] & features.IN_NOSCRIPT) != 0
+    if not hidden.any():
+        return p
+    words = p * judged.text[:, features.WORDS]
+    return p if words[hidden].sum() > words[~hidden].sum() else np.where(hidden, 0.0, p)
 
 
 def _without_comments(judged: Judged, p: np.ndarray, url: str | None) -> np.ndarray:

@@ -6,8 +6,14 @@ of (element, hash), marks int32 [M, 3] of (kind, begin, end) in the page.
 
 from __future__ import annotations
 
-TAG, PARENT, END, DEPTH, SIGNATURE, FLAGS, FIRST_TOKEN, N_CHILDREN = range(8)
-NODE_COLUMNS = 8
+TAG, PARENT, END, DEPTH, SIGNATURE, FLAGS, FIRST_TOKEN, N_CHILDREN, NUMBER, EXTENT = range(10)
+NODE_COLUMNS = 10
+"""NUMBER is the `start` of an `ol`, the `value` of an `li`, the `colspan` of a cell; NO_NUMBER where it is not stated.
+EXTENT is the `rowspan` of a cell; of an `ol` the letter of its `type`, negative where it is reversed; of a table 1 where
+its role says that it only lays out; 0 otherwise."""
+NO_NUMBER = -(1 << 30)
+MAX_NUMBER = 1 << 20
+"""Larger numbers in attributes are cut to this."""
 NODE, INNER, BEGIN, STOP, LINK, BOLDED, KIND, BREAKS = range(8)
 BLOCK_COLUMNS = 8
 HIDDEN, HREF, ITEMPROP, ROLE, ARIA, ITEMTYPE, COMMENTS = (1 << i for i in range(7))

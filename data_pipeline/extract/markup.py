@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipeline.compiled import subroutine
+from data_pipeline.extract.layout import MAX_NUMBER
 
 MAX_ATTRIBUTE = 600
 """Bytes of an attribute that are looked at."""
@@ -117,8 +118,40 @@ def reference(data, p, end, names, points, cp1252):
 
 
 @subroutine
+def generated(data, p, end):
+    """Whether letters and digits at p, up to other characters, are a name that a build tool made up: `1x2ab3`, `bdVaJa`.
+
+    People write words: long runs of letters, digits at their ends, humps of three letters and more.
+    """
+    letters = run = longest = humps = entries = 0
+    before = 0  # 1 digit, 2 capital, 3 small letter
+    while p < end:
+        c = data[p]
+        kind = 3 if 97 <= c <= 122 or c >= 128 else (2 if 65 <= c <= 90 else (1 if 48 <= c <= 57 else 0))
+        if kind == 0:
+            break
+        if kind == 1:
+            run = 0
+        else:
+            letters += 1
+            run += 1
+            longest = max(longest, run)
+            if before == 1:
+                entries += 1  # a letter behind a digit
+            if before == 0 or (kind == 2 and before != 2):
+                humps += 1
+        before = kind
+        p += 1
+    if entries and longest <= 3 and (entries >= 2 or letters >= 3):
+        return True
+    return (humps >= 3 or (humps == 2 and letters <= 5)) and letters < 3 * humps
+
+
+@subroutine
 def add_words(data, p, end, seed, node, tokens, t, limit, sought):
     """Words of an attribute as tokens, whole and in parts (camelCase and punctuation part them; digits go).
+
+    Names that are `generated` are no words.
 
     Returns the number of tokens, the hash of all words, and what the table `sought` has for one of them, or -1.
     """
@@ -131,8 +164,16 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
         whole, piece = seed, seed
         letters, in_piece, pieces = 0, 0, 0
         lower = False
+        made_up, in_run = False, False
+        limit_here = limit
         while p < end and data[p] > 32:
             c = data[p]
+            in_name = 97 <= (c | 32) <= 122 or c >= 128 or 48 <= c <= 57
+            if in_name and not in_run:
+                part = generated(data, p, end)
+                made_up = made_up or part
+                limit_here = -1 if part else limit
+            in_run = in_name
             p += 1
             upper = 65 <= c <= 90
             if upper:
@@ -140,7 +181,7 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
             letter = 97 <= c <= 122 or c >= 128
             if letter:
                 if upper and lower and in_piece:
-                    if t < limit and in_piece > 1:
+                    if t < limit_here and in_piece > 1:
                         tokens[t, 0], tokens[t, 1] = node, piece
                         t += 1
                     piece, in_piece = seed, 0
@@ -150,7 +191,7 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
                 in_piece += 1
                 letters += 1
             else:
-                if in_piece > 1 and t < limit:
+                if in_piece > 1 and t < limit_here:
                     tokens[t, 0], tokens[t, 1] = node, piece
                     t += 1
                 if in_piece:
@@ -159,16 +200,33 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
                     whole = ((whole ^ c) * PRIME) & 0xFFFFFFFF
                 piece, in_piece = seed, 0
             lower = letter and not upper
-        if in_piece > 1 and t < limit:
+        if in_piece > 1 and t < limit_here:
             tokens[t, 0], tokens[t, 1] = node, piece
             t += 1
-        if pieces and letters > 1 and t < limit:
+        if pieces and letters > 1 and t < limit and not made_up:
             tokens[t, 0], tokens[t, 1] = node, whole
             t += 1
         every = ((every ^ whole) * PRIME) & 0xFFFFFFFF
         if found < 0:
             found = lookup(sought, whole)
     return t, every, found
+
+
+@subroutine
+def number_at(data, p, end, missing):
+    """The integer that an attribute starts with, within MAX_NUMBER of 0; `missing` where there is none."""
+    while p < end and data[p] <= 32:
+        p += 1
+    sign = 1
+    if p < end and (data[p] == 45 or data[p] == 43):
+        sign = -1 if data[p] == 45 else 1
+        p += 1
+    value, digits = 0, 0
+    while p < end and 48 <= data[p] <= 57:
+        value = min(value * 10 + (data[p] - 48), MAX_NUMBER)
+        digits += 1
+        p += 1
+    return sign * value if digits else missing
 
 
 @subroutine

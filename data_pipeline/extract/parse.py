@@ -5,8 +5,8 @@ character references. The tree is the one browsers build on well-formed pages; i
 formatting is approximated. Nesting beyond MAX_DEPTH becomes siblings, as in browsers.
 
 A block is a run of text between two boundaries of block elements, white space collapsed (kept in `pre`), references
-decoded. Scripts, styles, `svg`, menus of forms (`select`) and rendered copies of formulas are left out; formulas
-become TeX between dollar signs.
+decoded. Scripts, styles, `svg`, menus of forms (`select`), readings of ruby, formatting that is hidden and rendered copies
+of formulas are left out; formulas become TeX between dollar signs (`mathml` puts it into `alttext`).
 
 Shapes: `data` uint8 [n], the page as UTF-8; the others in `layout`.
 """
@@ -28,6 +28,7 @@ from data_pipeline.extract.layout import (
     COMMENTS,
     DEPTH,
     END,
+    EXTENT,
     FIRST_TOKEN,
     FLAGS,
     HIDDEN,
@@ -40,13 +41,25 @@ from data_pipeline.extract.layout import (
     M_TIME,
     M_TITLE,
     N_CHILDREN,
+    NO_NUMBER,
     NODE_COLUMNS,
+    NUMBER,
     PARENT,
     ROLE,
     SIGNATURE,
     TAG,
 )  # fmt: skip
-from data_pipeline.extract.markup import BASIS, PRIME, add_words, find_end_tag, hides, lookup, name_at
+from data_pipeline.extract.markup import (
+    BASIS,
+    PRIME,
+    add_words,
+    find_end_tag,
+    hides,
+    lookup,
+    name_at,
+    number_at,
+)
+from data_pipeline.extract.scripts import APART, BRACKETED, JOINED, NOTE, subscript, superscript
 from data_pipeline.extract.stack import (
     BODY,
     CODE_TAG,
@@ -58,9 +71,15 @@ from data_pipeline.extract.stack import (
     K_NAME,
     K_NODE,
     K_TAG,
+    LI,
     LISTING,
     N_COUNTERS,
     PRE_TAG,
+    RB,
+    RT,
+    RTC,
+    RUBY,
+    S_BEGIN,
     S_BLOCKS,
     S_BODY,
     S_BOLD,
@@ -72,23 +91,22 @@ from data_pipeline.extract.stack import (
     S_KIND,
     S_LINK,
     S_MARKS,
-    S_MATH,
-    S_MATH_BLOCKS,
-    S_MATH_OPEN,
-    S_MATH_OUT,
     S_NODES,
     S_OPEN,
     S_OUT,
     S_PRE,
     S_TITLE,
     S_TOKENS,
+    TABLE,
     TD,
+    TH,
     XMP,
     A,
     add_mark,
     end_tag,
     flush,
     imply_ends,
+    open_depth,
     pop,
     write_formula,
     write_text,
@@ -104,14 +122,15 @@ MAX_TOKENS = 24
 
 N_UNSHOWN = len(tags.UNSHOWN_CLASSES)
 _I = tags.ID
-BR, HR, TITLE, META, SCRIPT, MATH, IMG, TIME, ANNOTATION, FRAMESET = (
-    _I[n] for n in "br hr title meta script math img time annotation frameset".split()
+BR, HR, TITLE, META, SCRIPT, MATH, IMG, TIME, ANNOTATION, FRAMESET, SUP, SUB, OL = (
+    _I[n] for n in "br hr title meta script math img time annotation frameset sup sub ol".split()
 )
 # Attributes by number, as in tags.ATTRIBUTES.
 (
-    CLASS_, ID_, ROLE_, PROP_, TYPE_OF, HREF_, STYLE_, HIDDEN_, ARIA_HIDDEN, ALT, ALTTEXT, TYPE_, DISPLAY_, ENCODING_,
-    LABEL_,
-) = range(1, 16)  # fmt: skip
+    CLASS_, ID_, ROLE_, PROP_, TYPE_OF, HREF_, STYLE_, HIDDEN_, ARIA_HIDDEN, ALT, ALTTEXT, TYPE_, DISPLAY_, LABEL_, START_,
+    VALUE_, COLSPAN_, ROWSPAN_, REVERSED_,
+) = range(1, 20)  # fmt: skip
+N_ATTRIBUTES = 20
 
 
 @subroutine
@@ -192,6 +211,26 @@ def _attributes(data, p, n, known, seen, wanted):
     return p, closed
 
 
+@subroutine
+def _numbers(data, tag, seen, node):
+    """Numbers of lists and spans of cells, from the attributes of an element."""
+    if tag == OL:
+        node[NUMBER] = number_at(data, seen[START_, 0], seen[START_, 1], NO_NUMBER)
+        if seen[TYPE_, 1] == seen[TYPE_, 0] + 1:
+            node[EXTENT] = data[seen[TYPE_, 0]]
+        if seen[REVERSED_, 1]:
+            node[EXTENT] = -max(49, node[EXTENT])
+    elif tag == LI:
+        node[NUMBER] = number_at(data, seen[VALUE_, 0], seen[VALUE_, 1], NO_NUMBER)
+    elif tag == TABLE:
+        if seen[ROLE_, 1] > seen[ROLE_, 0]:
+            c = data[seen[ROLE_, 0]] | 32
+            node[EXTENT] = c == 112 or c == 110  # presentation, none
+    else:
+        node[NUMBER] = number_at(data, seen[COLSPAN_, 0], seen[COLSPAN_, 1], NO_NUMBER)
+        node[EXTENT] = number_at(data, seen[ROWSPAN_, 0], seen[ROWSPAN_, 1], 0)
+
+
 @kernel(
     "Tuple((int64, int64, int64, int64, int64))(uint8[::1], uint32[:,::1], int32[::1], uint32[:,::1], uint32[:,::1], "
     "uint32[:,::1], uint32[:,::1], int32[:,::1], int32[::1], uint8[::1], "
@@ -205,10 +244,12 @@ def scan(
     n = len(data)
     s = np.zeros(N_COUNTERS, np.int64)
     stack = np.zeros((MAX_DEPTH + 2, 6), np.int64)
-    seen = np.zeros((16, 2), np.int64)  # attribute values of the tag at hand
+    seen = np.zeros((N_ATTRIBUTES, 2), np.int64)  # attribute values of the tag at hand
     nodes[0, TAG] = HTML
     nodes[0, PARENT] = -1
     nodes[0, FLAGS] = nodes[0, DEPTH] = nodes[0, SIGNATURE] = nodes[0, FIRST_TOKEN] = nodes[0, N_CHILDREN] = 0
+    nodes[0, NUMBER] = NO_NUMBER
+    nodes[0, EXTENT] = 0
     stack[0, K_TAG] = HTML
     stack[0, K_BITS] = bits_of[HTML]
     s[S_NODES] = 1
@@ -282,7 +323,7 @@ def scan(
                     and (data[a + 5] | 32) == 116
                     and (data[a + 6] | 32) == 101
                 ):
-                    if (data[a] | 32) == 109 and not s[S_MATH]:  # math/te(x)
+                    if (data[a] | 32) == 109:  # math/te(x)
                         write_formula(data, p, end, b - a > 9, s, stack, out, classes, names, points, cp1252)
                 elif (
                     b - a >= 19
@@ -364,6 +405,10 @@ def scan(
         nodes[node, DEPTH] = top
         nodes[node, FIRST_TOKEN] = t
         nodes[node, N_CHILDREN] = 0
+        nodes[node, NUMBER] = NO_NUMBER
+        nodes[node, EXTENT] = 0
+        if tag == OL or tag == LI or tag == TD or tag == TH or tag == TABLE:
+            _numbers(data, tag, seen, nodes[node])
         nodes[parent, N_CHILDREN] += 1
         flags = 0
         signature = np.int64(tag)
@@ -397,10 +442,14 @@ def scan(
             flags |= ARIA
             t, _, _ = add_words(data, seen[LABEL_, 0], seen[LABEL_, 1], 404, node, tokens, t, limit, unshown)
         s[S_TOKENS] = t
-        if seen[HIDDEN_, 1] or (seen[STYLE_, 1] and hides(data, seen[STYLE_, 0], seen[STYLE_, 1])):
+        if (seen[HIDDEN_, 1] and (data[seen[HIDDEN_, 0]] | 32) != 117) or (  # not until-found
+            seen[STYLE_, 1] and hides(data, seen[STYLE_, 0], seen[STYLE_, 1])
+        ):
             flags |= HIDDEN
         if seen[ARIA_HIDDEN, 1] > seen[ARIA_HIDDEN, 0] and (data[seen[ARIA_HIDDEN, 0]] | 32) == 116:
             flags |= HIDDEN
+        # Hidden formatting never shows; a hidden container may be what a script reveals, and is judged later.
+        unshow = unshow or (flags & HIDDEN != 0 and tag != 0 and bits & INLINE != 0)
         if seen[HREF_, 1]:
             flags |= HREF
             if tag == A:
@@ -411,7 +460,10 @@ def scan(
         stack[top, K_NODE] = node
         if bits & BLOCK:
             stack[top, K_BLOCK] = node
-        if tag == MATH:
+        if tag == RUBY or tag == RB:
+            while p < n and data[p] <= 32:  # white space at the beginning of a base is not shown
+                p += 1
+        elif tag == MATH:
             if seen[ALTTEXT, 1] > seen[ALTTEXT, 0]:
                 display = seen[DISPLAY_, 1] > seen[DISPLAY_, 0] and (data[seen[DISPLAY_, 0]] | 32) == 98
                 write_formula(
@@ -428,26 +480,33 @@ def scan(
                     cp1252,
                 )
                 unshow = True
+        elif tag == ANNOTATION or (
+            (tag == RT or tag == RTC) and open_depth(s, stack, RUBY, RUBY, RUBY, TABLE, TABLE, TABLE) > 0
+        ):
+            unshow = True
+        elif (tag == SUP or tag == SUB) and s[S_OPEN] and not s[S_DUE] and not unshow:
+            if tag == SUP:
+                in_link = data[start - 1] == 62 and stack[top - 1, K_TAG] == A
+                form, stop = superscript(
+                    data, start, p, n, s[S_BEGIN], out, s[S_OUT], in_link, names, points, cp1252
+                )
             else:
-                s[S_MATH] = top
-                s[S_MATH_OUT] = s[S_OUT]
-                s[S_MATH_OPEN] = s[S_OPEN]
-                s[S_MATH_BLOCKS] = s[S_BLOCKS]
-        elif tag == ANNOTATION and s[S_MATH]:
-            a, b = seen[ENCODING_, 0], seen[ENCODING_, 1]
-            if b - a >= 3 and ((data[b - 1] | 32) == 120 or (data[b - 1] | 32) == 101):  # …tex, …latex, TeX
-                if s[S_BLOCKS] == s[S_MATH_BLOCKS]:
-                    s[S_OUT] = s[S_MATH_OUT]
-                    s[S_OPEN] = s[S_MATH_OPEN]
-                    s[S_DUE] = 1 if s[S_OPEN] else 0
-                q = p
-                while q < n and data[q] != 60:
-                    q += 1
-                write_formula(data, p, q, False, s, stack, out, classes, names, points, cp1252)
-                p = q
-                s[S_HIDE] = s[S_MATH]
-            else:
+                form, stop = subscript(data, p, n, s[S_BEGIN], out, s[S_OUT], names, points, cp1252)
+            if form == NOTE:
                 unshow = True
+            elif form == APART:
+                s[S_DUE] = 1
+            elif form != JOINED:
+                out[s[S_OUT]] = 94 if tag == SUP else 95
+                s[S_OUT] += 1
+                if form == BRACKETED:
+                    out[s[S_OUT]] = 40
+                    s[S_OUT] += 1
+                    write_text(data, p, stop, True, s, stack, out, classes, names, points, cp1252)
+                    s[S_DUE] = 0
+                    out[s[S_OUT]] = 41
+                    s[S_OUT] += 1
+                    p = stop
         elif tag == TIME:
             add_mark(s, marks, M_TIME, start, p)
         if unshow and not s[S_HIDE]:

@@ -33,18 +33,17 @@ A, P, LI, DT, DD, TR, TD, TH, TABLE, HTML, BODY, HEAD = (
 )
 THEAD, TBODY, TFOOT, UL, OL, DL, CAPTION = (_I[n] for n in "thead tbody tfoot ul ol dl caption".split())
 PRE_TAG, LISTING, XMP, CODE_TAG = (_I[n] for n in "pre listing xmp code".split())
+RUBY, RB, RT, RTC, RP = (_I[n] for n in "ruby rb rt rtc rp".split())
 
 # Counters of the parser, in one array: depth of the stack; links, bold and pre elements open; depth at which hiding
 # began; elements, blocks, tokens, marks so far; end of the text; what white space is due (1 space, 2 new line); whether a
 # block is open, its begin and elements; its characters in links and in bold; line breaks in a row; indentation before a
-# `pre` block; flags of the next block; formula: depth, text before, whether a block was open; body and title seen; `code`
-# elements open; blocks before the formula.
+# `pre` block; flags of the next block; body and title seen; `code` elements open.
 (
     S_DEPTH, S_LINK, S_BOLD, S_PRE, S_HIDE, S_NODES, S_BLOCKS, S_TOKENS, S_MARKS, S_OUT, S_DUE, S_OPEN, S_BEGIN, S_NODE,
-    S_INNER, S_LINKED, S_BOLDED, S_BREAKS, S_LEAD, S_KIND, S_MATH, S_MATH_OUT, S_MATH_OPEN, S_BODY, S_TITLE, S_CODE,
-    S_MATH_BLOCKS,
-) = range(27)  # fmt: skip
-N_COUNTERS = 27
+    S_INNER, S_LINKED, S_BOLDED, S_BREAKS, S_LEAD, S_KIND, S_BODY, S_TITLE, S_CODE,
+) = range(23)  # fmt: skip
+N_COUNTERS = 23
 K_NODE, K_TAG, K_NAME, K_LINK, K_BLOCK, K_BITS = range(6)
 """Columns of the stack: element, its number, hash of its name, whether it counts as link, innermost block element."""
 
@@ -222,8 +221,6 @@ def pop(s, stack, nodes, blocks, out):
         s[S_CODE] -= 1
     if s[S_HIDE] == top:
         s[S_HIDE] = 0
-    if s[S_MATH] == top:
-        s[S_MATH] = 0
     nodes[stack[top, K_NODE], END] = s[S_NODES]
     s[S_DEPTH] -= 1
 
@@ -276,6 +273,14 @@ def imply_ends(tag, bits, s, stack, nodes, blocks, out):
         if d > 0:
             close_link(s, stack, nodes, blocks, out, d)
             d = 0
+    elif tag == RT or tag == RP or tag == RB or tag == RTC:
+        d = open_depth(s, stack, RT, RP, RB, RUBY, RTC, TABLE)
+        if d == 0 and tag != RT and tag != RP:
+            d = open_depth(s, stack, RTC, RTC, RTC, RUBY, TABLE, TABLE)
+        if (
+            s[S_DUE] == 1 and tag != RB and s[S_OPEN]
+        ):  # white space between a base and its reading is not shown
+            s[S_DUE] = 0
     if d > 0:
         pop_to(s, stack, nodes, blocks, out, d)
 
@@ -300,6 +305,8 @@ def end_tag(tag, name, bits, s, stack, nodes, blocks, out):
         flush(s, blocks, out)
     if tag == HTML or tag == BODY or tag == HEAD:
         return
+    if tag == RUBY and s[S_DUE] == 1:  # nor is white space at the end of one
+        s[S_DUE] = 0
     if bits & INLINE:
         while d > 0 and stack[d, K_BITS] & INLINE and stack[d, K_NAME] != name:
             d -= 1

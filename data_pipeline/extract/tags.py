@@ -43,7 +43,8 @@ NAMES: tuple[str, ...] = (
 """Elements by number; 0 is any other, an inline element."""
 ID = {name: number for number, name in enumerate(NAMES)}
 ATTRIBUTES = (
-    "class id role itemprop itemtype href style hidden aria-hidden alt alttext type display encoding aria-label"
+    "class id role itemprop itemtype href style hidden aria-hidden alt alttext type display aria-label start value "
+    "colspan rowspan reversed"
 ).split()
 """Attributes that the parser looks at, numbered from 1."""
 UNSHOWN_CLASSES = (

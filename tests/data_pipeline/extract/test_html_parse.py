@@ -9,12 +9,13 @@ import pytest
 
 from data_pipeline.extract import html, tags
 from data_pipeline.extract.layout import BEGIN, DEPTH, LINK, NODE, PARENT, STOP, TAG
+from data_pipeline.extract.mathml import with_tex
 from data_pipeline.extract.parse import MAX_DEPTH, parse
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """(element, text) of every block."""
-    tree = parse(page.encode())
+    tree = parse(with_tex(page.encode()))
     text = tree.text.tobytes()
     return [(tags.NAMES[tree.nodes[b[NODE], TAG]], text[b[BEGIN] : b[STOP]].decode()) for b in tree.blocks]
 
