@@ -83,7 +83,7 @@ def _before(out, begin, end):
     h = BASIS
     for k in range(q, end):
         c = np.int64(out[k])
-        h = ((h ^ (c + 32 if 65 <= c <= 90 else c)) * PRIME) & 0xFFFFFFFF
+        h = ((h ^ (c + 32 if 65 <= c <= 90 else c)) * PRIME) & 0xFFFFFFFF  # type: ignore[assignment]
     if not letters:
         while q > begin and digits < 24 and 48 <= out[q - 1] <= 57:
             q -= 1
