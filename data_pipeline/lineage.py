@@ -2,12 +2,14 @@
 
 Says whether the document was dropped (and by which rule), set aside, or in which split, stream, sequences and token
 ranges it stands. `id=` and `url=` need the packed dataset alone; `text=`, and everything about documents that were not
-packed, need the data directory it was made in.
+packed, need the data directory it was made in. `near=` asks the MinHash index of that directory which documents are near
+a text, by Jaccard similarity of word shingles: of whole texts, so a passage of a longer document is found by `text=`.
 
 Examples:
   arriero trace url=https://example.org/page data.path=out/packed
   arriero trace id=5f2b0e6c1d7a4e0f9b3c8d2a6e1f4c7b data.path=out/packed
   arriero trace text='It was the best of times' data.path=out/packed limit=5
+  arriero trace near="$(cat page.txt)" data.path=out/packed
 """
 
 from __future__ import annotations
@@ -63,23 +65,27 @@ class Found:
 
 def run(config: TraceRun) -> int:
     """Print where the documents went; exit status 1 where none is found."""
-    given = [name for name in ("id", "url", "text") if getattr(config, name) is not None]
+    given = [name for name in ("id", "url", "text", "near") if getattr(config, name) is not None]
     if len(given) != 1:
-        raise ConfigError(f"give exactly one of id=, url= and text=; given: {', '.join(given) or 'none'}")
+        raise ConfigError(
+            f"give exactly one of id=, url=, text= and near=; given: {', '.join(given) or 'none'}"
+        )
     if config.id is not None and not re.fullmatch(r"[0-9a-fA-F]{32}", config.id):
         raise ConfigError(f"`id` must be 32 hexadecimal digits, but it is {config.id!r}")
     if config.text == "":
         raise ConfigError("`text` is empty; give some words of the document")
     packed = PackedDataset(config.data.path)
-    loaded = load_tokenizer(packed.tokenizer_path)
     run_dir = data_directory(packed)
-    if config.text is not None and run_dir is None:
+    if run_dir is None and (config.text is not None or config.near is not None):
         print(
-            f"error: text= needs the data directory that {packed.path} was packed in, and it is not there "
+            f"error: {given[0]}= needs the data directory that {packed.path} was packed in, and it is not there "
             f"(the manifest says {packed.manifest.data_run!r}); give id= or url=, or put the packed dataset back",
             file=sys.stderr,
         )
         return 1
+    if config.near is not None and run_dir is not None:
+        return _print_near(run_dir, config.near, config)
+    loaded = load_tokenizer(packed.tokenizer_path)
     what = f"{given[0]} {getattr(config, given[0])!r}"
     # A URL may belong to several documents, of which some were dropped: the data directory knows them all.
     if run_dir is not None and _trace_in_run(packed, loaded, run_dir, config):
@@ -99,6 +105,26 @@ def run(config: TraceRun) -> int:
         else "; the data directory, which knows what was dropped, is gone"
     )
     print(f"error: no document with {what} is in {packed.path}{elsewhere}", file=sys.stderr)
+    return 1
+
+
+def _print_near(run_dir: Path, text: str, config: TraceRun) -> int:
+    """Print the documents that are near a text; exit status 1 where there is none."""
+    from data_pipeline.dedup.near import nearest
+
+    found = nearest(run_dir, text, config.limit, config.near_similarity)
+    for near in found:
+        print(
+            f"{near.similarity:.3f}  {_head(near.id, near.source, near.url)}\n"
+            f"       it holds {near.held:.0%} of the text; it begins {_printable(near.text)}"
+        )
+    if found:
+        return 0
+    print(
+        f"error: no document that {run_dir} kept has a Jaccard similarity of {config.near_similarity} or more to this "
+        "text; lower near_similarity=, or find a passage of a longer document with text=",
+        file=sys.stderr,
+    )
     return 1
 
 

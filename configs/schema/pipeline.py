@@ -273,6 +273,8 @@ class DedupConfig:
     """Exact Jaccard similarity of shingle sets from which a candidate pair is a duplicate."""
     index: tuple[DataFolder, ...] = ()
     """Output folders of earlier runs: what duplicates a document that they kept is dropped, with that document's id."""
+    sketches: bool = False
+    """Write the MinHash sketch of every kept document to `sketches/`, for `datasketch.MinHashLSH`."""
     memory_mb: MiB = 1024
     """Memory that one task of MinHash deduplication may use for data that grows with the corpus, MiB; beyond it, it works
     in pieces or from disk. Never changes the output."""
@@ -513,6 +515,10 @@ class TraceRun:
     """URL of the document."""
     text: Text | None = None
     """Text that the document contains."""
+    near: Text | None = None
+    """Text whose nearest documents are shown, with their Jaccard similarity to it."""
+    near_similarity: Share = 0.1
+    """Jaccard similarity of the documents that `near` shows, at least."""
     limit: Positive = 20
     """Matches shown at the most."""
 

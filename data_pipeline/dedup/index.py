@@ -38,10 +38,11 @@ class Part:
 def parts(run_dir: Path, shards: int, config: DedupConfig) -> list[Part]:
     """The shards of this run, then those of its indexes."""
     own = [Part(run_dir, s, stored.path(run_dir, s)) for s in range(shards)]
-    return own + [part for folder in config.index for part in _indexed(Path(folder).expanduser())]
+    return own + [part for folder in config.index for part in indexed(Path(folder).expanduser())]
 
 
-def _indexed(run_dir: Path) -> list[Part]:
+def indexed(run_dir: Path) -> list[Part]:
+    """The shards of the index of a run."""
     shards = _manifest(run_dir)["shards"]
     return [Part(run_dir, s, _path(run_dir, s)) for s in range(shards)]
 
@@ -54,17 +55,32 @@ def _manifest_path(run_dir: Path) -> Path:
     return run_dir / "index" / "manifest.json"
 
 
-def _manifest(run_dir: Path) -> dict[str, int]:
+def _manifest(run_dir: Path, key: str = "dedup.index") -> dict[str, int]:
     file = _manifest_path(run_dir)
     if not file.is_file():
         raise ConfigError(
-            f"`dedup.index`: {run_dir} holds no index ({file} does not exist); name the output folder of a finished "
+            f"`{key}`: {run_dir} holds no index ({file} does not exist); name the output folder of a finished "
             "`arriero data` with `dedup.minhash=true`"
         )
     try:
         return orjson.loads(file.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise ConfigError(f"`dedup.index`: {file} is no JSON ({error}); run that run again") from None
+        raise ConfigError(f"`{key}`: {file} is no JSON ({error}); run that run again") from None
+
+
+def opened(run_dir: Path, key: str) -> dict[str, int]:
+    """Settings of the index of a run, and its number of shards; `key` is the configuration key that asked for it.
+
+    Raises:
+        ConfigError: there is no index, or it has another format.
+    """
+    manifest = _manifest(run_dir, key)
+    if manifest.get("format") != stored.FORMAT:
+        raise ConfigError(
+            f"`{key}`: the index of {run_dir} has format {manifest.get('format')} instead of {stored.FORMAT}; run that "
+            "run again"
+        )
+    return manifest
 
 
 def check(run_dir: Path, config: DedupConfig) -> list[str]:
@@ -93,7 +109,7 @@ def check(run_dir: Path, config: DedupConfig) -> list[str]:
                 f"`dedup.index`: the index of {folder} was made with other parameters ({', '.join(differing)}); use "
                 "the same `dedup` settings, or run that run again with these"
             )
-        for part in _indexed(folder):
+        for part in indexed(folder):
             for needed in (part.path, corpora.shard_path(folder, "documents", part.shard)):
                 if not needed.is_file():
                     raise ConfigError(

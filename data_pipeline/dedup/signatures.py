@@ -1,14 +1,15 @@
 """MinHash signatures and LSH band keys of a shard (stage `sign`).
 
 Broder (1997), "On the resemblance and containment of documents"; Leskovec et al., "Mining of Massive Datasets",
-chapter 3. Parameters mean what they mean in datasketch: `permutations` hash functions, the first bands × rows of
-which form the bands.
+chapter 3. Signatures are those of `datasketch.MinHash`, and parameters mean what they mean there: `permutations` hash
+functions, the first bands × rows of which form the bands.
 
 Shapes: n documents, p permutations, b bands, r rows of a band.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,33 +20,32 @@ from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup import stored
 from data_pipeline.dedup.kernels import band_key_batch, minima_batch
-from data_pipeline.dedup.shingles import mix, shingle_hashes
+from data_pipeline.dedup.shingles import shingle_hashes
 
-# Changing the permutations invalidates stored signatures: they are part of the format.
-_PERMUTATION_SEED = 0x61727269
+SEED = 1
+"""Of the permutations: datasketch's default."""
 
 
-def _permutations(p: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multipliers (odd) and masks, uint32 [p] each, of x → (x ^ mask) · multiplier modulo 2**32."""
-    keys = mix(
-        np.arange(1, 2 * p + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        + np.uint64(_PERMUTATION_SEED)
-    )
-    low = (keys >> np.uint64(32)).astype(np.uint32)
-    return low[0::2] | np.uint32(1), low[1::2].copy()
+@functools.cache
+def permutations(p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multipliers (odd) and addends, uint32 [p] each, of datasketch's scheme `affine32`: x → a · x + b modulo 2**32."""
+    draw = np.random.RandomState(SEED)
+    multiplier = draw.randint(0, 1 << 31, p, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return multiplier, draw.randint(0, 1 << 32, p, dtype=np.uint32)
 
 
 def signatures(texts: Sequence[str | None] | pa.Array, ngram: int, p: int) -> tuple[np.ndarray, np.ndarray]:
     """MinHash signatures uint32 [n, p], and how many shingles (repeated ones counted) each document has, int64 [n].
 
-    The probability that two documents agree in a column is the Jaccard similarity of their shingle sets. Documents
-    without shingles have a row of 0xFFFFFFFF.
+    Each row is what `datasketch.MinHash(p)` computes from the upper 32 bits of the document's shingle hashes
+    (`shingles.shingle_hashes`), bit for bit. The probability that two documents agree in a column is the Jaccard
+    similarity of their shingle sets. Documents without shingles have a row of 0xFFFFFFFF.
     """
-    multiplier, mask = _permutations(p)
+    multiplier, addend = permutations(p)
     minima = np.full((len(texts), p), 0xFFFFFFFF, np.uint32)
     counts = np.zeros(len(texts), np.int64)
     for first, hashes, ends in shingle_hashes(texts, ngram):
-        minima_batch(hashes, ends, multiplier, mask, minima[first : first + len(ends)])
+        minima_batch(hashes, ends, multiplier, addend, minima[first : first + len(ends)])
         counts[first : first + len(ends)] = np.diff(ends, prepend=0)
     return minima, counts
 

@@ -62,3 +62,4 @@ def owned(run_dir: Path) -> Iterator[Path]:
         yield from sorted((run_dir / kind).glob("*"))
     yield run_dir / "signals" / "minhash"
     yield run_dir / "index"
+    yield run_dir / "sketches"

@@ -75,6 +75,13 @@ def index(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     return dedup.write(run_dir, shard_count(run_dir), shard, config.dedup)
 
 
+def sketches(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
+    """MinHash sketches of what was kept, for datasketch."""
+    from data_pipeline.dedup import sketches as dedup
+
+    return dedup.write(run_dir, shard, config.dedup)
+
+
 def steps(config: DataRun) -> list[str]:
     """Decision steps of a run, in order."""
     dedup = config.dedup
@@ -130,6 +137,9 @@ def stages(context: Context) -> Iterator[Stage]:
         yield from embedding.stages(context)
 
 
+SKETCHES_CODE = tuple(
+    f"dedup/{name}.py" for name in ("corpus", "kernels", "shingles", "signatures", "sketches", "stored")
+)
 MINHASH_CODE = tuple(
     f"dedup/{name}.py"
     for name in (

@@ -11,7 +11,7 @@ from data_pipeline import fingerprint, kept
 from data_pipeline.document import read_table, shard_count, shard_path
 from data_pipeline.flow import lines
 from data_pipeline.flow.context import Context, recipe_of
-from data_pipeline.flow.deduplicating import MINHASH_CODE, index, steps
+from data_pipeline.flow.deduplicating import MINHASH_CODE, SKETCHES_CODE, index, sketches, steps
 from data_pipeline.stage import Stage
 
 
@@ -71,6 +71,19 @@ def stages(context: Context) -> Iterator[Stage]:
             outputs=("index",),
             depends=("sign", "final"),
             code=MINHASH_CODE,
+        )
+    if config.dedup.sketches:
+        from data_pipeline.dedup import stored
+
+        stored.check(config.dedup)
+        yield Stage(
+            "sketches",
+            sketches,
+            context.shards,
+            outputs=("sketches",),
+            depends=("final",),
+            code=SKETCHES_CODE,
+            config=stored.parameters(config.dedup),
         )
     yield Stage(
         "tokenizer",
