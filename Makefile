@@ -8,7 +8,7 @@ PIP_FLAGS ?= --disable-pip-version-check --quiet
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-full lint bench clean setup setup-dev system
+.PHONY: help demo test test-full test-python lint bench clean setup setup-dev system
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,6 +22,15 @@ test: .venv/.stamp-dev system  ## all tests but the long campaigns (under 20 min
 test-full: .venv/.stamp-dev system  ## the long campaigns too
 	$(PYTEST) -n 2 --dist loadgroup -rs $(ARGS)
 
+# Hydra's parser is published without a wheel.
+test-python:  ## tests on another Python, in .venv-X.Y: make test-python PYTHON=python3.14 [ARGS=tests/configs]
+	folder=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	$(PYTHON) -m venv $$folder; \
+	$$folder/bin/python -m pip install $(PIP_FLAGS) --only-binary :all: --no-binary antlr4-python3-runtime \
+		-c constraints.txt -e '.[dev]'; \
+	$$folder/bin/python -m data_pipeline.compiled; \
+	$$folder/bin/python -m pytest -n 2 --dist loadgroup -m "not full and not slurm and not browser" -rs $(ARGS)
+
 lint: .venv/.stamp-dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --line-length 110 .
@@ -31,7 +40,7 @@ bench: .venv/.stamp-dev  ## every script of benchmarks/, one after the other
 	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean:  ## remove the environment, caches and build output (run directories stay)
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .cache
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: .venv/.stamp-run  ## only the environment that runs arriero

@@ -10,7 +10,6 @@ named; a decoy is false where anything is.
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import re
@@ -21,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import zstandard
 
 from configs.schema.pipeline import DecontaminateConfig
 from data_pipeline.annotate.contamination import Annotator
 from data_pipeline.annotate.evalsets import load
+from data_pipeline.zstd import zstd
 
 PER_SET = 100
 SETS = ("arc_easy", "boolq", "gsm8k", "hellaswag", "lambada_openai", "piqa")
@@ -37,7 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Rows of a file."""
     data = path.read_bytes()
     if path.suffix == ".zst":
-        data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()
+        data = zstd.decompress(data)
     return [orjson.loads(line) for line in data.splitlines() if line.strip()]
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import orjson
-import zstandard
+
+from data_pipeline.zstd import zstd
 
 PIECE = 6000
 """Characters of the pieces that books are cut into, about those of a web page."""
@@ -19,7 +20,7 @@ PIECE = 6000
 
 def rows(path: Path) -> Iterator[dict[str, object]]:
     """Rows of a JSONL file, compressed or not."""
-    openers = {".zst": zstandard.open, ".gz": gzip.open, ".bz2": bz2.open}
+    openers = {".zst": zstd.open, ".gz": gzip.open, ".bz2": bz2.open}
     file: BinaryIO
     with openers.get(path.suffix, open)(path, "rb") as file:  # type: ignore[operator]
         yield from map(orjson.loads, io.BufferedReader(file))  # type: ignore[arg-type]

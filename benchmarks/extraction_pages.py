@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
-import zstandard
+
+from data_pipeline.zstd import zstd
 
 SETS = {
     "wcxb": "wcxb-dev",
@@ -74,10 +75,8 @@ def labelled(root: Path, sets: Iterable[str] = SETS) -> list[Labelled]:
         with (root / f"{SETS[name]}-00000.warc.gz").open("rb") as file:
             for record in ArchiveIterator(file, record_types=WarcRecordType.response):
                 payloads[record.headers["WARC-Target-URI"]] = record.reader.read()
-        truth = zstandard.ZstdDecompressor().stream_reader(
-            (root / f"{SETS[name]}.ground_truth.jsonl.zst").open("rb")
-        )
-        for line in truth.read().splitlines():
+        truth = zstd.decompress((root / f"{SETS[name]}.ground_truth.jsonl.zst").read_bytes())
+        for line in truth.splitlines():
             row: dict[str, Any] = orjson.loads(line)
             if row["url"] in payloads:
                 pages.append(

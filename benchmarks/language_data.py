@@ -14,7 +14,6 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import zstandard
 
 from configs import edge
 from configs.schema.pipeline import RecipeConfig
@@ -22,15 +21,12 @@ from data_pipeline.annotate import codes, scripts
 from data_pipeline.classify.rows import Row
 from data_pipeline.extract.wikitext import to_text
 from data_pipeline.read import Record, Unit, mediawiki
+from data_pipeline.zstd import zstd
 
 
 def jsonl(path: Path) -> list[dict[str, str]]:
-    """Rows of a zstandard JSONL file."""
-    with (
-        path.open("rb") as file,
-        zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as s,
-    ):
-        return [orjson.loads(line) for line in s.read().split(b"\n") if line]
+    """Rows of a zstd JSONL file."""
+    return [orjson.loads(line) for line in zstd.decompress(path.read_bytes()).split(b"\n") if line]
 
 
 def sentences(data: Path) -> list[Row]:

@@ -24,7 +24,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from configs import edge
 from configs.schema.pipeline import DedupConfig, RecipeConfig
@@ -32,6 +31,7 @@ from data_pipeline import collect, edits
 from data_pipeline.dedup import lines
 from data_pipeline.document import shard_path, write_table
 from data_pipeline.read import units as planning
+from data_pipeline.zstd import zstd
 
 MENU = [
     "Home",
@@ -231,7 +231,7 @@ def show(run: Path, shards: int, truth: Path) -> None:
     """The most frequent lines that go, some others, and how many of all are no boilerplate by the ground truth."""
     main: dict[str, str] = {}
     if truth.is_file():
-        with zstandard.open(truth) as file:
+        with zstd.open(truth) as file:
             rows = [orjson.loads(line) for line in io.BufferedReader(file)]
         main = {r["url"]: " ".join((r["main_content"] or "").split()) for r in rows}
     gone: Counter[str] = Counter()

@@ -27,11 +27,11 @@ import orjson
 import peers
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import minhash, signatures
 from data_pipeline.document import write_table
+from data_pipeline.zstd import zstd
 
 CONFIG = DedupConfig(keep="longest")
 Pairs = dict[tuple[int, int], float]
@@ -39,7 +39,7 @@ Pairs = dict[tuple[int, int], float]
 
 def read(data: Path) -> tuple[list[str], Pairs]:
     """Texts, and Jaccard similarity by pair of documents."""
-    with zstandard.open(data / "uci_docs.jsonl.zst", "rb") as file:
+    with zstd.open(data / "uci_docs.jsonl.zst", "rb") as file:
         texts = [orjson.loads(line)["text"] for line in io.BufferedReader(file)]
     with gzip.open(data / "uci_pairs.tsv.gz", "rt") as file:
         rows = [line.split("\t") for line in file.readlines()[1:]]

@@ -30,11 +30,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
-import zstandard
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import exact, minhash
 from data_pipeline.document import write_table
+from data_pipeline.zstd import zstd
 
 CONFIG = DedupConfig()
 SHARD = 50_000
@@ -57,7 +57,7 @@ def passages() -> list[str]:
     found = []
     for name in ("books/gutenberg.jsonl.zst", "prose/english_novels.jsonl.zst"):
         path = Path(os.environ["ARRIERO_TEST_DATA"]) / name
-        with zstandard.open(path, "rb") as file:
+        with zstd.open(path, "rb") as file:
             for line in io.BufferedReader(file):
                 words = orjson.loads(line)["text"].split()
                 found += [" ".join(words[k : k + 150]) for k in range(0, len(words) - 150, 150)]

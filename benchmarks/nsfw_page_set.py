@@ -41,10 +41,10 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 import orjson
-import zstandard
 
 from data_pipeline.annotate.nsfw_vocabulary import ADULT
 from data_pipeline.extract import wikitext
+from data_pipeline.zstd import zstd
 
 TRAIN_SOURCES = ("t-davidson", "toxic_spans", "context_toxicity gn")
 """Sources of toxic rows whose threads are training pages; every other source is for the test."""
@@ -138,7 +138,7 @@ def _page(kind: str, group: str, text: str, language: str | None = "en", test: b
 def lines(path: Path) -> Iterator[dict]:
     """Rows of a JSONL file under zstd."""
     with path.open("rb") as file:
-        for line in zstandard.ZstdDecompressor().stream_reader(file).read().splitlines():
+        for line in zstd.decompress(file.read()).splitlines():
             yield orjson.loads(line)
 
 

@@ -26,9 +26,9 @@ import numpy as np
 import orjson
 import peers
 import pyarrow as pa
-import zstandard
 
 from data_pipeline.annotate import privacy
+from data_pipeline.zstd import zstd
 
 Draw = random.Random
 ALNUM = string.ascii_letters + string.digits
@@ -229,11 +229,11 @@ def pages() -> list[str]:
     found = []
     for path in sorted(Path(root, "web").glob("*.ground_truth.jsonl.zst")):
         with path.open("rb") as file:
-            for line in zstandard.ZstdDecompressor().stream_reader(file).read().splitlines():
+            for line in zstd.decompress(file.read()).splitlines():
                 row = orjson.loads(line)
                 found.append(row.get("main_content") or row.get("text_content") or "")
     with Path(root, "neardup", "uci_docs.jsonl.zst").open("rb") as file:
-        crawled = zstandard.ZstdDecompressor().stream_reader(file).read().splitlines()
+        crawled = zstd.decompress(file.read()).splitlines()
     return [t for t in (*found, *(orjson.loads(line)["text"] for line in crawled)) if len(t) > 500]
 
 

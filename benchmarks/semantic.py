@@ -22,11 +22,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import coverage, embed, semantic
 from data_pipeline.dedup.shingles import jaccard, shingle_sets
+from data_pipeline.zstd import zstd
 
 CONFIG = DedupConfig(semantic=True, keep="longest")
 GROUPS = ("cut", "light", "heavy", "non", "onestop", "background")
@@ -35,7 +35,7 @@ RANDOM_PAIRS = 20_000
 
 def read(path: Path) -> list[dict[str, str]]:
     """Rows of a file."""
-    with zstandard.open(path, "rb") as file:
+    with zstd.open(path, "rb") as file:
         return [orjson.loads(line) for line in io.BufferedReader(file)]
 
 

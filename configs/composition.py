@@ -6,6 +6,7 @@ default and says which option of a group is chosen by default. YAML files hold w
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -116,7 +117,7 @@ def command(
     saved, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what goes wrong, instead of printing it and leaving
     try:
-        with _scratch(prepared, sweep) as more, _readable(prepared, schema):
+        with _scratch(prepared, sweep) as more, _readable(prepared, schema), _any_help():
             sys.argv = [saved[0], *flags, *prepared, *more]
             name = register(config, schema)
             hydra.main(version_base="1.3", config_path="pkg://configs", config_name=name)(job)()
@@ -127,6 +128,20 @@ def command(
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
     return not failed
+
+
+@contextlib.contextmanager
+def _any_help() -> Iterator[None]:
+    """Let argparse take help that is no string: Hydra 1.3 gives it some, which Python 3.14 refuses."""
+    checked = getattr(argparse.ArgumentParser, "_check_help", None)
+    if checked is None:
+        yield
+        return
+    argparse.ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser._check_help = checked  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

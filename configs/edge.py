@@ -193,6 +193,15 @@ def read(path: Path, schema: type[T]) -> T:
     return build(schema, data)
 
 
+def require_linux() -> None:
+    """Raise ConfigError on any other system: workers, supervisor and checkpoints use what only Linux has."""
+    if not sys.platform.startswith("linux"):
+        raise ConfigError(
+            f"arriero runs on Linux only, and this system is `{sys.platform}`; use a Linux machine, virtual machine or "
+            "container (WSL on Windows)"
+        )
+
+
 def main(
     config: str,
     schema: type[T],
@@ -211,6 +220,7 @@ def main(
         print(help_text(config, schema, doc))
         return 0
     try:
+        require_linux()
         flags, words = split(arguments)
         with _searching(flags):
             others = [(f, v) for f, v in flags if f not in (*_FOLDERS, "--run", "-r")]

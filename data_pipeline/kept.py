@@ -11,11 +11,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import zstandard
 
 from data_pipeline import edits, policy
 from data_pipeline.document import read_shard, read_table, shard_path, write_table
 from data_pipeline.packed.files import write_atomically
+from data_pipeline.zstd import zstd
 
 EMPTY_RULE = "edits.empty"
 """Rule that drops a document of which the edits leave nothing."""
@@ -96,4 +96,4 @@ def _write_jsonl(table: pa.Table, path: Path) -> None:
         for row in batch.to_pylist():
             row["metadata"] = orjson.loads(row["metadata"])
             lines.write(orjson.dumps({k: v for k, v in row.items() if v is not None}) + b"\n")
-    write_atomically(path, zstandard.ZstdCompressor(level=3).compress(lines.getvalue()))
+    write_atomically(path, zstd.compress(lines.getvalue(), 3))

@@ -49,7 +49,7 @@ VERBS: dict[str, Verb] = {
     "trace": Verb(
         "data_pipeline.lineage",
         "configs.schema.pipeline.TraceRun",
-        "where a document went, by id, URL or text",
+        "where a document went, by id, URL or text; what is near a text",
     ),
     "remove": Verb(
         "launch.remove",
@@ -113,7 +113,8 @@ EXIT_PIPE = 141  # 128 + SIGPIPE: whoever read the output has gone (`| head`)
 
 # Distribution extra that provides a package, for the message when it is missing.
 EXTRAS = {
-    "data": "brotli charset_normalizer datatrove faiss fasttext httpx lxml numba pyarrow regex xxhash zstandard",
+    "data": "babel backports brotli charset_normalizer datasketch datatrove faiss fasttext httpx isal justext lxml lz4 "
+    "numba publicsuffixlist pyarrow regex scipy threadpoolctl xxhash",
     "track": "wandb trackio tensorboard",
     "report": "plotly",
     "hf": "transformers",
@@ -150,6 +151,7 @@ def _run(words: Sequence[str]) -> int:
         return 0
     from configs import edge
 
+    edge.require_linux()  # before the verb's own imports, which may fail elsewhere
     if edge.shows_only(rest):
         return edge.main(verb, _schema(verb), lambda config: 0, "", rest)
     # A mistake is told before the verb's packages are imported.

@@ -16,8 +16,9 @@ import brotli
 import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 from isal import igzip_lib
+
+from data_pipeline.zstd import zstd
 
 MEGA = 2**20
 TEXT = "A sentence of a harmless page that stands behind the harm. " * 30
@@ -46,7 +47,7 @@ def squeeze(data: bytes) -> bytes:
 def zeros_zstd(size: int) -> bytes:
     """A zstd frame of zeros, made in pieces."""
     out = io.BytesIO()
-    with zstandard.ZstdCompressor(level=1).stream_writer(out, closefd=False) as writer:
+    with zstd.ZstdFile(out, "wb", level=1) as writer:
         for _ in range(size // MEGA):
             writer.write(bytes(MEGA))
     return out.getvalue()
@@ -117,7 +118,7 @@ def lines(folder: Path) -> dict[str, int]:
         if row is None:
             # A line of a gigabyte in a file of some kilobytes.
             path = folder / f"{name}.jsonl.zst"
-            frames = [zstandard.compress(sound), zeros_zstd(1024 * MEGA), zstandard.compress(b"\n" + sound)]
+            frames = [zstd.compress(sound), zeros_zstd(1024 * MEGA), zstd.compress(b"\n" + sound)]
             path.write_bytes(b"".join(frames))
         else:
             path.write_bytes(sound + row + sound)
@@ -189,7 +190,7 @@ def others(folder: Path) -> dict[str, int]:
     (folder / "bomb.txt.lz4").write_bytes(lz4.frame.compress(bytes(300 * MEGA)))
     expected["bomb.txt.lz4"] = 0
     page = f"<page><title>T</title><ns>0</ns><revision><text>{TEXT}</text></revision></page>"
-    (folder / "pageless.xml.zst").write_bytes(zstandard.compress(b"<mediawiki>") + zeros_zstd(512 * MEGA))
+    (folder / "pageless.xml.zst").write_bytes(zstd.compress(b"<mediawiki>") + zeros_zstd(512 * MEGA))
     expected["pageless.xml.zst"] = 0
     deep = "<page>" + "<a>" * 10**5 + "</a>" * 10**5 + "</page>"
     (folder / "deep.xml").write_text(f"<mediawiki>{deep}{page.replace('T<', '&b;<')}{page}</mediawiki>")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import orjson
 import xxhash
-import zstandard
+
+from data_pipeline.read.streams import open_stream
 
 Row = tuple[str, str]
 """(text, label)"""
 
 
 def read(path: Path, text_key: str = "text", label_key: str = "label") -> Iterator[Row]:
-    """Rows of a labelled JSONL file: plain, gzip or zstd, by its first bytes. Numbers and booleans serve as labels.
+    """Rows of a labelled JSONL file: plain or compressed, by its first bytes. Numbers and booleans serve as labels.
 
     Raises:
         FileNotFoundError: no such file.
@@ -46,20 +46,8 @@ def read(path: Path, text_key: str = "text", label_key: str = "label") -> Iterat
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        head = file.read(4)
-        file.seek(0)
-        if head[:2] == b"\x1f\x8b":
-            yield from gzip.GzipFile(fileobj=file)
-        elif head == b"\x28\xb5\x2f\xfd":
-            pending = b""
-            with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
-                while block := stream.read(1 << 20):
-                    *whole, pending = (pending + block).split(b"\n")
-                    yield from whole
-            yield pending
-        else:
-            yield from file
+    with open_stream(path) as file:
+        yield from file
 
 
 def split(

@@ -59,6 +59,8 @@ def run(stage: Stage, step: StageStep, settings: ExecutorConfig, logs: Path) -> 
         ValueError: Ray is not installed, or its cluster does not answer.
         What a task raises; RuntimeError where workers died.
     """
+    # Ray reports its use to its makers otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:

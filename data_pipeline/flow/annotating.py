@@ -226,7 +226,7 @@ def _urls(context: Context) -> Iterator[Stage]:
             code=("annotate/url_lists.py", "annotate/lists.py", "urls/domains.py"),
             config=[config.lists, config.soft_lists],
             inputs=fingerprint.of_paths(own),
-            libraries=("datatrove", "tld"),
+            libraries=("datatrove", "publicsuffixlist"),
         )
     else:
         context.not_run.append("url.listed: no lists; set url.lists=[datatrove, FILE, DIR]")
@@ -237,7 +237,7 @@ def _urls(context: Context) -> Iterator[Stage]:
         outputs=("signals/url",),
         depends=("read", "url_lists"),
         code=("annotate/url.py", "annotate/url_lists.py", "urls/canonical.py", "urls/domains.py"),
-        libraries=("tld",),
+        libraries=("publicsuffixlist",),
     )
 
 

@@ -124,7 +124,7 @@ def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
             brotli.error,
         )
     if encoding == "zstd":
-        from backports import zstd
+        from data_pipeline.zstd import zstd
 
         frame = zstd.ZstdDecompressor(None, {zstd.DecompressionParameter.window_log_max: 27})
         return _expand(frame.decompress, lambda: frame.eof, body, "zstd", limit, zstd.ZstdError)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 import lz4.frame
-from backports import zstd
 from isal import igzip_lib
 
 from data_pipeline.read import storage
+from data_pipeline.zstd import zstd
 
 DAMAGE = (EOFError, OSError, ValueError)
 """What reading a damaged file raises."""

@@ -1,4 +1,4 @@
-"""Hosts and registered domains, by the public suffix list that ships with the package `tld` (no network).
+"""Hosts and registered domains, by the public suffix list that ships with the package `publicsuffixlist` (no network).
 
 https://publicsuffix.org/list/ (ICANN section: `blogspot.com` is a domain that somebody registered, not a suffix).
 """
@@ -80,9 +80,7 @@ def _registered_labels(host: str) -> int:
 
 @functools.cache
 def _suffixes() -> frozenset[str]:
-    text = (importlib.resources.files("tld") / "res" / "effective_tld_names_public_only.dat.txt").read_text(
-        "utf-8"
-    )
+    text = (importlib.resources.files("publicsuffixlist") / "public_suffix_list.dat").read_text("utf-8")
     icann = text.partition("===BEGIN PRIVATE DOMAINS===")[0]
     found = set()
     for line in icann.splitlines():

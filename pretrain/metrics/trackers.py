@@ -116,6 +116,8 @@ def run_id(run_dir: Path) -> str:
 
 
 def _open_wandb(config: TrainRun, run_dir: Path) -> Tracker:
+    # wandb sends its own crashes to its makers otherwise, offline runs included; it is read when wandb is imported.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     (run_dir / "logs").mkdir(exist_ok=True)

@@ -9,11 +9,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from data_pipeline import edits, kept
 from data_pipeline.document import DECISION_SCHEMA, SCHEMA, read_table, write_table
 from data_pipeline.edits import Span
+from data_pipeline.zstd import zstd
 
 TEXT = "keep this\nmail me: a@b.org now\ndrop this\nend"
 MAIL = Span(19, 26, "<email>")
@@ -100,7 +100,7 @@ def test_kept_documents_are_edited_and_empty_ones_are_dropped_by_a_rule(run_dir:
     final = read_table(run_dir / "decisions/final/00000.parquet")
     assert final["rule"].to_pylist() == [None, kept.EMPTY_RULE, "short", None]
     assert counts == {"kept": 2, "dropped": 2, "edited": 2, "removed_characters": 24}
-    lines = zstandard.ZstdDecompressor().decompress((run_dir / "kept/00000.jsonl.zst").read_bytes())
+    lines = zstd.decompress((run_dir / "kept/00000.jsonl.zst").read_bytes())
     assert [orjson.loads(x)["text"] for x in lines.splitlines()] == table["text"].to_pylist()
     assert list(kept.texts(run_dir, 1)) == list(
         zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True)

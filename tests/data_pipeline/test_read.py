@@ -17,7 +17,6 @@ import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Skipped, Unit, records
@@ -25,6 +24,7 @@ from data_pipeline.read import python as environment
 from data_pipeline.read.python import Entry, docstrings, spread
 from data_pipeline.read.storage import find
 from data_pipeline.read.units import Source, plan
+from data_pipeline.zstd import zstd
 
 RECIPE = RecipeConfig(name="test")
 
@@ -50,7 +50,7 @@ def warc_record(number: int, body: bytes = b"", length: int | None = None) -> by
 
 @pytest.mark.parametrize(
     "pack",
-    [lambda d: d, gzip.compress, bz2.compress, lzma.compress, zstandard.compress, lz4.frame.compress],
+    [lambda d: d, gzip.compress, bz2.compress, lzma.compress, zstd.compress, lz4.frame.compress],
 )
 def test_any_compression_under_any_name(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "rows.jsonl"

@@ -22,12 +22,12 @@ import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Skipped, Unit, records, storage
 from data_pipeline.read.storage import Unreachable, find
 from data_pipeline.read.units import Source, plan
+from data_pipeline.zstd import zstd
 
 RECIPE = RecipeConfig(name="test")
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -35,7 +35,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": functools.partial(gzip.compress, compresslevel=1, mtime=0),
     "bz2": bz2.compress,
     "xz": functools.partial(lzma.compress, preset=0),
-    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "zstd": functools.partial(zstd.compress, options={zstd.CompressionParameter.checksum_flag: 1}),
     "lz4": lz4.frame.compress,
 }
 
@@ -126,11 +126,10 @@ def test_damage_in_the_middle_of_lines_costs_one_member(tmp_path: Path, pack: st
 
 def test_zstd_archive_with_a_dictionary(tmp_path: Path, bodies: list[bytes]) -> None:
     raw = [warc_record(i, b"<p>%d</p>" % i * 50) for i in range(300)]
-    dictionary = zstandard.train_dictionary(4096, raw)
-    compressor = zstandard.ZstdCompressor(dict_data=dictionary)
-    head = b"\x5d\x2a\x4d\x18" + len(dictionary.as_bytes()).to_bytes(4, "little") + dictionary.as_bytes()
+    dictionary = zstd.train_dict(raw, 4096)
+    head = b"\x5d\x2a\x4d\x18" + len(dictionary.dict_content).to_bytes(4, "little") + dictionary.dict_content
     path = tmp_path / "crawl.warc.zst"
-    path.write_bytes(head + b"".join(map(compressor.compress, raw)))
+    path.write_bytes(head + b"".join(zstd.compress(r, zstd_dict=dictionary) for r in raw))
     assert payloads(read(str(path))) == [b"<html>" + b"<p>%d</p>" % i * 50 for i in range(300)]
 
 
@@ -193,7 +192,7 @@ def test_remote_files_are_read_by_ranges_and_shared(
     address, folder = web
     archive = b"".join(PACK["gzip"](warc_record(i, b)) for i, b in enumerate(bodies))
     (folder / "a.warc.gz").write_bytes(archive)
-    (folder / "b.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "one"}\n{"text": "two"}\n'))
+    (folder / "b.jsonl.zst").write_bytes(zstd.compress(b'{"text": "one"}\n{"text": "two"}\n'))
     pq.write_table(pa.table({"text": ["three", "four"]}), folder / "c.parquet")
     found = find(address)
     assert [storage.base_name(f) for f in found.files] == ["a.warc.gz", "b.jsonl.zst", "c.parquet"]

@@ -54,6 +54,22 @@ def loaded_by(code: str, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+@pytest.mark.parametrize("module", ["launch.cli", "pretrain.evaluate"])
+def test_another_system_than_linux_is_one_clear_error(system: str, module: str) -> None:
+    words = ["report"] if module == "launch.cli" else []
+    program = (
+        "import sys, importlib\n"
+        f"main = importlib.import_module({module!r}).main\n"
+        f"sys.platform = {system!r}\n"
+        f"sys.exit(main([*{words!r}, 'run.dir=runs/a']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert "runs on Linux only" in done.stderr
+    if module == "launch.cli":
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 def test_help_names_every_verb() -> None:
     done = arriero("--help")
     assert done.returncode == 0

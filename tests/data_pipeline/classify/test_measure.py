@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-import zstandard
 
 from data_pipeline.classify import measure, rows, train
+from data_pipeline.zstd import zstd
 
 LABELS = ("a", "b")
 
@@ -68,7 +68,7 @@ def test_rows_are_read_plain_and_compressed(tmp_path: Path) -> None:
     raw = b'{"text": "one", "label": "x y"}\n\n{"text": "two", "label": 1}\n{"text": "three", "label": true}'
     (tmp_path / "plain.jsonl").write_bytes(raw)
     (tmp_path / "rows.gz").write_bytes(gzip.compress(raw))
-    (tmp_path / "rows.zst").write_bytes(zstandard.compress(raw))
+    (tmp_path / "rows.zst").write_bytes(zstd.compress(raw))
     for path in tmp_path.iterdir():
         assert list(rows.read(path)) == [("one", "x_y"), ("two", "1"), ("three", "true")]
 

@@ -56,6 +56,8 @@ def test_local_trackers_write_below_the_run_directory_alone(tmp_path: Path) -> N
         f"trackers = Trackers(edge.load('train', TrainRun, {words}), Path({str(run_dir)!r}), print)\n"
         "trackers.log(1, {'loss': 1.0})\n"
         "trackers.close(120)\n"
+        "import wandb.env\n"
+        "assert not wandb.env.error_reporting_enabled()\n"
     )
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRACKIO", "WANDB", "XDG"))
