@@ -195,7 +195,9 @@ class Cluster:
         devices = []
         for number in range(self.gpus):
             devices.append(self.root / f"gpu{number}")
-            os.mknod(devices[-1], 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null; a plain file is refused
+            os.mknod(
+                devices[-1], 0o666 | stat.S_IFCHR, os.makedev(1, 3)
+            )  # as /dev/null; a plain file is refused
         (self.root / "gres.conf").write_text(
             f"Name=gpu Type=h100 File={self.root}/gpu[0-{self.gpus - 1}]\n" if devices else ""
         )

@@ -26,14 +26,18 @@ def readme_row() -> list[str]:
 
 
 def arriero(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "launch.cli", *words], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cli", *words], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def asked_of(job: str) -> str:
     return slurm.slurm("scontrol", "show", "job", job)
 
 
-def test_the_row_of_the_readme_is_run_by_a_cluster(cluster: Cluster, toy_packed: Path, tmp_path: Path) -> None:
+def test_the_row_of_the_readme_is_run_by_a_cluster(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path
+) -> None:
     """As it stands but for the size of nodes and model, and its placeholders: no option is added that it does not show."""
     run_dir = tmp_path / "run"
     small = {
@@ -65,7 +69,13 @@ def test_more_gpus_than_a_node_has_are_refused_before_submission(
     cluster: Cluster, toy_packed: Path, tmp_path: Path
 ) -> None:
     done = arriero(
-        ["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "device=auto", "cluster.nproc=8"]
+        [
+            "launch",
+            "cluster=slurm",
+            *overrides(toy_packed, tmp_path / "run"),
+            "device=auto",
+            "cluster.nproc=8",
+        ]
     )
     assert done.returncode == 2 and "at most 2; lower cluster.nproc" in done.stderr, done.stderr
     assert not (tmp_path / "run").exists()
@@ -73,12 +83,17 @@ def test_more_gpus_than_a_node_has_are_refused_before_submission(
 
 @pytest.mark.parametrize(
     ("word", "says"),
-    [("cluster.partition=nowhere", "invalid partition"), ("cluster.options={constraint: moon}", "Slurm refuses")],
+    [
+        ("cluster.partition=nowhere", "invalid partition"),
+        ("cluster.options={constraint: moon}", "Slurm refuses"),
+    ],
 )
 def test_a_dry_run_asks_slurm(
     cluster: Cluster, toy_packed: Path, tmp_path: Path, word: str, says: str
 ) -> None:
-    done = arriero(["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "dry_run=true", word])
+    done = arriero(
+        ["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "dry_run=true", word]
+    )
     assert done.returncode == 2 and says in done.stderr, done.stderr
 
 
