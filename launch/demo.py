@@ -113,7 +113,7 @@ def evaluate_once(run: Path) -> None:
         print(f"\n# step {step} is evaluated already: {result}")
         return
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pretrain.evaluate"]
-    words = [f"run.dir={run}", "dtype=bf16", "batch_size=16"]
+    words = [f"run.dir={run}", "batch_size=16"]
     shown = f"OMP_NUM_THREADS=1 torchrun {' '.join(torchrun[1:] + words)}"
     command(shown, [*torchrun, *words], local.environment(ClusterConfig(threads=1)))
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from configs import edge
@@ -38,7 +39,9 @@ def run(config: PlanRun) -> int:
     """Check the layout and print the plan; returns the exit status, 1 where it does not fit."""
     data = edge.to_dict(config)
     vocab_size, length = fill.dataset(data)
-    accelerator = fill.accelerator_of(data, fill.cluster_of(data)[1]())
+    here = fill.cluster_of(data)[1]()
+    accelerator = fill.accelerator_of(data, here)
+    config = replace(config, train=fill.on_paper(config.train, data, here))
     world_size = config.cluster.nodes * config.cluster.nproc
     layout = Layout.check(config.parallel, config.train, config.model, vocab_size, world_size)
     taken = footprint(
@@ -50,7 +53,7 @@ def run(config: PlanRun) -> int:
         f"{config.model.name}: {format_size(total)} parameters ({total:,}), {vocab_size:,} tokens in the vocabulary; "
         f"{world_size:,} ranks = pp {layout.pp} × dp_replicate {layout.dp_replicate} × dp_shard {layout.dp_shard} × cp "
         f"{layout.cp} × tp {layout.tp}; {layout.micro_batches} micro-batches of {config.train.micro_batch_size} × "
-        f"{length:,} tokens a step, {tokens / 1e6:.3g}M tokens in all\n",
+        f"{length:,} tokens a step, {tokens / 1e6:.3g}M tokens in all; {config.train.dtype}\n",
         flush=True,  # the probe below takes seconds
     )
     print(table(taken, accelerator.memory))

@@ -26,6 +26,8 @@ from configs.schema.train import TrainRun
 from pretrain.data.batch import Batch
 from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, is_agreed, is_told_here, leave_alone, setup, teardown, together
+from pretrain.dtype import settle
+from pretrain.metrics.console import Console
 from pretrain.metrics.flops import attention_pairs, peak_flops, step_flops
 from pretrain.metrics.memory import high_water, reset_high_water, resident
 from pretrain.optim.optimizer import Optimizer
@@ -65,6 +67,9 @@ def run(config: TrainRun) -> int:
     """The dry run in this process group; returns the exit status: 0 it fits, 1 it does not, 2 wrong configuration."""
     try:
         process = setup(config.device, config.resilience.collective_timeout, config.train.deterministic)
+        config, precision = settle(config, process.device)
+        console = Console(process.rank == 0, progress=False)
+        precision.tell(console.say, console.warn)
         checked = together(lambda: check(config, process.world_size))
         with _Others(process) as others:
             try:

@@ -19,7 +19,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ from pretrain.checkpoint import restore_model
 from pretrain.data.batch import IGNORE
 from pretrain.data.loader import heldout_batches
 from pretrain.distributed import Process, setup, teardown
+from pretrain.dtype import decide
+from pretrain.metrics.console import Console
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.mesh import build_mesh
@@ -89,7 +91,11 @@ def run(config: EvaluateRun) -> int:
     """Evaluate, print the table, append to eval.jsonl; returns the exit status."""
     run_dir = Path(config.run.dir)
     process = setup(config.device, timeout=1800.0)
+    console = Console(process.rank == 0, progress=False)
     try:
+        precision = decide(config.dtype, process.device)
+        precision.tell(console.say, console.warn)
+        config = replace(config, dtype=precision.dtype)  # type: ignore[arg-type]  # asked for one of its own
         engine, packed, step = open_run(config, process)
         documents = None
         if config.max_sequences is None:

@@ -30,6 +30,7 @@ from configs.edge import ConfigError
 from configs.schema.train import GenerateRun, ModelConfig
 from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import Checkpoint, load_into, step_of
+from pretrain.dtype import decide
 from pretrain.hf import padded_vocab_size, parameter_shapes
 from pretrain.model.decode import Cache, decode
 from pretrain.model.llama import Llama
@@ -81,10 +82,13 @@ def run(config: GenerateRun) -> int:
         )
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     device = torch.device("cuda" if cuda else "cpu")
+    precision = decide(config.dtype, device)
+    # Standard output holds the samples alone.
+    precision.tell(_to_stderr, lambda text: _to_stderr(f"warning: {text}"))
     model, step = from_newest(
         run_dir,
         config.step,
-        lambda c: (load(c, model_config, config.dtype, device, tokenizer.size), step_of(c.path)),
+        lambda c: (load(c, model_config, precision.dtype, device, tokenizer.size), step_of(c.path)),
     )
     rows = []
     for index, sample in generate(model, encoded, tokenizer.stop, config.max_tokens, sampling, config.n):
@@ -105,6 +109,10 @@ def run(config: GenerateRun) -> int:
         write_atomically(output, b"".join(orjson.dumps(row) + b"\n" for row in rows))
         print(f"{len(rows)} samples in {output}")
     return 0
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def check(config: GenerateRun) -> Sampling:

@@ -81,6 +81,8 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     train, model = config.train, config.model
     check_schedule(config.schedule, train.steps)
     check_optim(config.optim)
+    # Ranks come with their dtype decided; where there are none yet, devices are taken to be those that auto is bf16 on.
+    train = replace(train, dtype="bf16") if train.dtype == "auto" else train
     choose_attention(train.attention, device_type(config.device), COMPUTE_DTYPES[train.dtype])
     check_recompute(train)
     check_precision(train, config.parallel, config.optim, model)

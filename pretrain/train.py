@@ -39,6 +39,7 @@ from pretrain.distributed import (
     teardown,
     together,
 )
+from pretrain.dtype import settle
 from pretrain.garbage import GarbageCollection
 from pretrain.metrics.records import Records
 from pretrain.optim.schedule import lr_factor
@@ -105,7 +106,7 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
     on_rank0(lambda: prepare(run_dir, config, checked.packed))
     where = f"restored at step {begun.progress.step}" if begun.progress.step else "new weights"
     say(f"Training {steps - begun.progress.step} of {steps} steps ({where})")
-    records.start_trackers()
+    records.start_trackers(config)
     records.console.start(begun.progress.step, steps)
     return Trainer(config, process, checked, begun, stop, heartbeat, records)
 
@@ -127,6 +128,8 @@ def run(config: TrainRun) -> int:
         dump_stacks_on_signal(run_dir, rank)
         on_rank0(records.open)
         on_rank0(lambda: record_environment(run_dir, process))
+        config, precision = settle(config, process.device)
+        precision.tell(records.console.say, records.console.warn)
         records.event(
             "started",
             0,

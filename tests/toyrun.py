@@ -119,7 +119,7 @@ def overrides(packed: Path, run_dir: Path, *more: str) -> list[str]:
 
 def start(arguments: list[str], nproc: int = 1) -> subprocess.Popen[str]:
     """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own."""
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={nproc}", f"--master-port={_free_port()}"]
+    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={nproc}", f"--master-port={free_port()}"]
     command = [sys.executable, *(torchrun if nproc > 1 else []), "-m", "pretrain.train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen(
@@ -167,7 +167,8 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], ti
         time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     import socket
 
     with socket.socket() as s:

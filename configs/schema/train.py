@@ -123,8 +123,9 @@ class TrainConfig:
     """Sequences of one forward pass on one rank."""
     sequence_length: Tokens | None = None
     """Tokens of a sequence; null: the packed dataset's; if given it must equal it."""
-    dtype: Literal["bf16", "bf16_pure", "fp32", "fp64"] = "bf16"
-    """Compute precision; master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
+    dtype: Literal["auto", "bf16", "bf16_pure", "fp32", "fp64"] = "auto"
+    """Compute precision; auto: bf16 where the devices multiply in it natively, else fp32; a run that goes on keeps that of
+    its checkpoint. Master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
     weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
     float8: bool = False
     """Linear layers of the blocks multiply in float8 (torchao), with a scale for each tensor; for dtype bf16."""
@@ -451,8 +452,8 @@ class EvaluateRun:
     """Sequences of each source at the most; null: all."""
     batch_size: Sequences = 8
     """Sequences of one forward pass."""
-    dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
-    """Compute precision."""
+    dtype: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
+    """Compute precision; auto: bf16 where the device multiplies in it natively, else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device."""
 
@@ -483,8 +484,8 @@ class GenerateRun:
     """Seed of sampling."""
     output: AnyPath | None = None
     """JSONL file for the samples; null: printed only."""
-    dtype: Literal["bf16", "fp32", "fp64"] = "fp32"
-    """Compute precision."""
+    dtype: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
+    """Compute precision; auto: bf16 where the device multiplies in it natively, else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device."""
 

@@ -109,6 +109,9 @@ def check_same_run(checkpoint: Checkpoint, config: TrainRun, plan: DataPlan, tok
     before, now = _flat(edge.to_dict(old)), _flat(edge.to_dict(config))
     # What was consumed of the phases must not change; the plan looks after that.
     before.pop("data.phases", None), now.pop("data.phases", None)
+    # Weights and moments are fp32 under both, so only the precision of products changes.
+    if {before["train.dtype"], now["train.dtype"]} <= {"auto", "bf16", "fp32"}:
+        before.pop("train.dtype"), now.pop("train.dtype")
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not any(
             key == k or key.startswith(k + ".") for k in MAY_CHANGE

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 
 from configs.schema.train import ModelConfig
+from pretrain.metrics.speed import products_per_second, threads_of_process
 
 # Dense peaks without sparsity, FLOP/s, from the vendors' data sheets: (name in torch's device name, bf16, fp32, fp64).
 # fp32 is that of fp32 matrix products as torch runs them by default, without TF32.
@@ -62,30 +61,16 @@ def full_flops(model: ModelConfig, vocab_size: int, tokens: int, length: int) ->
 
 
 def peak_flops(device: torch.device, dtype: str) -> float:
-    """Peak FLOP/s of one device in a dtype: from the data sheet, or measured by a matrix product where unknown."""
+    """Peak FLOP/s of one device in a dtype, above 0: from the data sheet, or measured with matrix products where unknown.
+
+    On the CPU it is that of the threads of this process. A step in bf16 also multiplies in fp32 where that is faster
+    (attention on processors without bf16 units), so the faster of both is the peak.
+    """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for known, bf16, fp32, fp64 in PEAKS:
             if known in name:
                 return {"bf16": bf16, "bf16_pure": bf16, "fp32": fp32, "fp64": fp64}[dtype]
-    return measure_peak(device, DTYPES[dtype])
-
-
-def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """FLOP/s of a square matrix product, the best of repeated trials within about `seconds`."""
-    n = 4096 if device.type == "cuda" else 768
-    a = torch.ones(n, n, device=device, dtype=dtype)
-    best, deadline = 0.0, time.perf_counter() + seconds
-    a @ a
-    while time.perf_counter() < deadline:
-        _synchronise(device)
-        began = time.perf_counter()
-        a @ a
-        _synchronise(device)
-        best = max(best, 2.0 * n**3 / (time.perf_counter() - began))
-    return best
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    dtypes = {DTYPES[dtype], torch.float64 if dtype == "fp64" else torch.float32}
+    threads = threads_of_process() if device.type == "cpu" else 1
+    return threads * max(products_per_second(device, d) for d in dtypes)

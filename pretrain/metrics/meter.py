@@ -16,6 +16,9 @@ from torch import Tensor
 
 from pretrain.metrics.memory import high_water, reset_high_water, resident
 
+_TICK = 1e-9
+"""Shortest time of a step, s: a clock may not have moved."""
+
 
 @dataclass(frozen=True)
 class StepNumbers:
@@ -59,7 +62,7 @@ class Meter:
     """Collects steps and turns them into rows.
 
     Args:
-        peak: FLOP/s of one device; 0: unknown, `mfu` is null.
+        peak: FLOP/s of one device; 0: unknown. `mfu` is null where a step was faster.
         devices: how many there are.
     """
 
@@ -163,7 +166,10 @@ class Meter:
                 a.elapsed_time(b) / 1000
                 for a, b in ((began, ended), (forwarded, optimized), (optimized, ended))
             )
+        seconds = max(seconds, _TICK)
         speed, full_speed = (flops / seconds / self._devices for flops in (n.flops, n.full_flops))
+        # A step above the peak shows that the peak is not that of this device: better no share than a wrong one.
+        known = self._peak > 0 and speed <= self._peak
         return {
             "step": n.step,
             "loss": loss,
@@ -175,8 +181,8 @@ class Meter:
             "tokens_per_second": n.batch_tokens / seconds,
             "tokens_per_second_per_device": n.batch_tokens / seconds / self._devices,
             "tflop_per_second_per_device": speed / 1e12,
-            "mfu": speed / self._peak if self._peak else None,
-            "mfu_full": full_speed / self._peak if self._peak else None,
+            "mfu": speed / self._peak if known else None,
+            "mfu_full": full_speed / self._peak if known else None,
             "memory_peak_bytes": None,  # the three are filled in when rows are handed out
             "memory_interval_peak_bytes": None,
             "memory_resident_bytes": None,

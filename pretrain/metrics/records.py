@@ -38,10 +38,11 @@ class Records:
         self._metrics = JsonlLog(self._run_dir / "metrics.jsonl")
         self._evaluations = JsonlLog(self._run_dir / "eval.jsonl")
 
-    def start_trackers(self) -> None:
-        """Start the trackers; later than the files, because importing them takes a while and slows down the rest."""
+    def start_trackers(self, config: TrainRun) -> None:
+        """Start the trackers with the resolved configuration; later than the files, because importing them takes a while
+        and slows down the rest."""
         if self._is_rank0:
-            self._trackers = Trackers(self._config, self._run_dir, self.console.warn)
+            self._trackers = Trackers(config, self._run_dir, self.console.warn)
 
     def event(self, name: str, step: int, **fields: object) -> None:
         """Append to the ledger."""

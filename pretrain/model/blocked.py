@@ -24,14 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.metrics.speed import multiplies_bf16
+
 ROWS = 128
 """Rows of scores in a block, about: half of the square of its queries is computed for nothing."""
 LONG, LONG_ROWS = 1024, 256
 """From so many keys on, larger products are worth more than that."""
 SCORES = 1 << 19
 """Scores that each thread has in flight: more calls cost more than what leaves the cache."""
-GRID = 16
-"""Lengths are padded to a multiple of it, so that products come in few shapes: libraries keep code for each."""
+GRID, COARSEST = 16, 64
+"""Lengths are padded to multiples of 16 up to 128, of 32 up to 256, of 64 above, so that products come in few shapes: oneDNN
+keeps code for each, and its memory would grow for thousands of steps."""
 SMALL = 1 << 15
 """Scores that take about as long as the calls of a block: so many are padded rather than computed apart."""
 
@@ -57,14 +60,14 @@ def blocked_attention(q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Te
     q, k, v = (_by_head(x, kv) for x in (q_nhe, k_mke, v_mke))
     out = torch.zeros_like(q)
     for group in _schedule(fragments.numpy(force=True).tobytes(), heads).groups:
-        part = _take(q, group, group.rows, heads // kv)
-        result = torch.empty_like(part)
+        part = _take("q", q, group, group.rows, heads // kv)
+        result = _scratch("out", part.shape, part)
         _forward(
             precision,
             heads // kv,
             part,
-            _take(k, group, group.columns),
-            _take(v, group, group.columns),
+            _take("k", k, group, group.columns),
+            _take("v", v, group, group.columns),
             result,
         )
         _put(out, group.rows, result)
@@ -87,12 +90,12 @@ def _backward_op(
     dq = torch.zeros_like(q)
     dk, dv = (torch.zeros_like(x, dtype=precision.exact if schedule.overlaps else x.dtype) for x in (k, v))
     for group in schedule.groups:
-        q_brw, grad_brw = (_take(x, group, group.rows, heads // kv) for x in (q, grad))
-        k_ble, v_ble = (_take(x, group, group.columns) for x in (k, v))
+        q_brw, grad_brw = (_take(n, x, group, group.rows, heads // kv) for n, x in (("q", q), ("grad", grad)))
+        k_ble, v_ble = (_take(n, x, group, group.columns) for n, x in (("k", k), ("v", v)))
         results = (
-            torch.empty_like(q_brw),
-            torch.empty_like(k_ble, dtype=dk.dtype),
-            torch.empty_like(v_ble, dtype=dv.dtype),
+            _scratch("dq", q_brw.shape, q_brw),
+            _scratch("dk", k_ble.shape, k_ble, dk.dtype),
+            _scratch("dv", v_ble.shape, v_ble, dv.dtype),
         )
         _backward(precision, heads // kv, grad_brw, q_brw, k_ble, v_ble, *results)
         _put(dq, group.rows, results[0])
@@ -157,12 +160,13 @@ def _schedule(fragments: bytes, heads: int) -> _Schedule:
     return _Schedule(tuple(groups), not bool(whole.all()))
 
 
-def _padded(lengths: Any) -> Any:
-    return -(-lengths // GRID) * GRID
+def _padded(lengths: np.ndarray) -> np.ndarray:
+    grid = np.select([lengths <= 8 * GRID, lengths <= 16 * GRID], [GRID, 2 * GRID], COARSEST)
+    return -(-lengths // grid) * grid
 
 
 def _group(table: np.ndarray) -> _Group:
-    padding = _padded(table[0, 3]) - table[0, 3]
+    padding = int(_padded(table[:1, 3])[0] - table[0, 3])
     return _Group(
         len(table),
         _places(table[:, 0], table[:, 1], table[0, 1] + padding),
@@ -191,12 +195,13 @@ def _by_token(x: Tensor, like: Tensor) -> Tensor:
     return out
 
 
-def _take(x: Tensor, group: _Group, places: Places, per_token: int = 1) -> Tensor:
-    """Tokens of a group, [B, R or L, E]."""
+def _take(name: str, x: Tensor, group: _Group, places: Places, per_token: int = 1) -> Tensor:
+    """Tokens of a group, [B, R or L, E]; a part of `x`, or scratch memory of this name."""
     if isinstance(places, slice):
         part = x[:, places]
     else:
-        part = x.index_select(1, places.to(x.device))
+        part = _scratch(f"taken {name}", (len(x), len(places), x.size(2)), x)
+        torch.index_select(x, 1, places.to(x.device), out=part)
     return part.view(len(x) * group.count, -1, x.size(2) // per_token)
 
 
@@ -219,16 +224,12 @@ class _Precision:
     @staticmethod
     def of(q: Tensor) -> _Precision:
         exact = torch.float64 if q.dtype == torch.float64 else torch.float32
-        units = q.device.type != "cpu" or (
-            q.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
-        )
+        units = q.device.type != "cpu" or (q.dtype == torch.bfloat16 and multiplies_bf16("cpu"))
         return _Precision(exact, q.dtype if units else exact)
 
-    def factor(self, x: Tensor) -> Tensor:
+    def factor(self, x: Tensor, name: str = "factor") -> Tensor:
         """A factor of a product that is not of scores."""
-        if x.dtype == self.products:
-            return x
-        return _scratch("factor", x.shape, x, self.products).copy_(x)
+        return _cast(name, x, self.products)
 
     def scores(self) -> Any:
         """Within it, products of fp32 factors that are exact in bf16 use the CPU's bf16 units: their result is fp32."""
@@ -304,17 +305,29 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     if a.dtype == total.dtype:
         _multiply(total, a, b, add=True)
     else:
-        total += a @ b
+        total += _product("added", total.shape, a, b)
+
+
+def _product(name: str, shape: tuple[int, ...], a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in scratch memory; matrices or batches of them."""
+    return torch.matmul(a, b, out=_scratch(name, shape, a))
+
+
+def _cast(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` itself, or in another dtype in scratch memory."""
+    return x if x.dtype == dtype else _scratch(name, x.shape, x, dtype).copy_(x)
 
 
 def _forward(
     precision: _Precision, per_token: int, q_bre: Tensor, k_ble: Tensor, v_ble: Tensor, out_bre: Tensor
 ) -> None:
     for b, blocks in _pieces(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
-        q, k, v = q_bre[b].to(precision.exact), k_ble[b].to(precision.exact), v_ble[b].to(precision.products)
+        q, k = _cast("exact q", q_bre[b], precision.exact), _cast("exact k", k_ble[b], precision.exact)
+        v = precision.factor(v_ble[b], "low v")
         for block in blocks:
             shares = _shares(precision, block, q, k)
-            out_bre[b][..., block.r, :] = precision.factor(shares) @ v[..., : block.end, :]
+            rows = out_bre[b][..., block.r, :]
+            rows.copy_(_product("rows", rows.shape, precision.factor(shares), v[..., : block.end, :]))
 
 
 def _backward(
@@ -330,9 +343,10 @@ def _backward(
 ) -> None:
     scale = q_bre.size(2) ** -0.5
     for b, blocks in _pieces(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
-        q, k, v, grad = (x[b].to(precision.exact) for x in (q_bre, k_ble, v_ble, grad_bre))
-        q_low, k_low, grad_low = (x[b].to(precision.products) for x in (q_bre, k_ble, grad_bre))
-        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+        named = {"q": q_bre[b], "k": k_ble[b], "v": v_ble[b], "grad": grad_bre[b]}
+        q, k, v, grad = (_cast(f"exact {n}", x, precision.exact) for n, x in named.items())
+        q_low, k_low, grad_low = (precision.factor(named[n], f"low {n}") for n in ("q", "k", "grad"))
+        dk, dv = (_scratch(f"sum {n}", x.shape, x).zero_() for n, x in (("k", k), ("v", v)))
         for block in blocks:
             seen = slice(0, block.end)
             shares = _shares(precision, block, q, k)
@@ -342,7 +356,8 @@ def _backward(
                 _multiply(ds, grad[..., block.r, :], v[..., seen, :].mT)
             torch.ops.aten._softmax_backward_data.out(ds, shares, -1, precision.exact, grad_input=ds)
             low = precision.factor(ds)
-            dq_bre[b][..., block.r, :] = (low @ k_low[..., seen, :]).mul_(scale)
+            rows = dq_bre[b][..., block.r, :]
+            rows.copy_(_product("rows", rows.shape, low, k_low[..., seen, :]).mul_(scale))
             _add_product(dk[..., seen, :], low.mT, q_low[..., block.r, :])
         dk_ble[b], dv_ble[b] = dk.mul_(scale), dv
 
@@ -351,10 +366,12 @@ _held = threading.local()
 
 
 def _scratch(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory that stays from block to block: the system would take it back and clear it again."""
+    """Memory that stays from step to step. Groups and blocks have a new size each: allocated one by one, they would leave
+    the heap in pieces that nothing fits into, and it would grow; or the system would take them back and clear them again."""
     dtype = like.dtype if dtype is None else dtype
     size, key = math.prod(shape), (name, dtype, like.device)
     spaces: dict[Any, Tensor] = _held.__dict__
     if key not in spaces or spaces[key].numel() < size:
-        spaces[key] = torch.empty(size, dtype=dtype, device=like.device)
+        # Powers of two: memory that grows is replaced a few times only.
+        spaces[key] = torch.empty(1 << (size - 1).bit_length(), dtype=dtype, device=like.device)
     return spaces[key][:size].view(shape)

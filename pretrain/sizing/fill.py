@@ -165,7 +165,7 @@ def size(
         size=None if begun else _text(data["model"].get("size")),
         budget=None if begun else _text(data.get("budget")),
         model=edge.build(ModelConfig, data["model"], "model"),
-        train=edge.build(TrainConfig, data["train"], "train"),
+        train=on_paper(edge.build(TrainConfig, data["train"], "train"), data, accelerator),
         optim=edge.build(OptimConfig, data["optim"], "optim"),
         schedule=edge.build(ScheduleConfig, data["schedule"], "schedule"),
         parallel=edge.build(ParallelConfig, data["parallel"], "parallel"),
@@ -195,6 +195,24 @@ def accelerator_of(data: dict[str, Any], here: str) -> Accelerator:
     """The device that a configuration is reckoned for; `here`: what `auto` stands for."""
     name = data.get("accelerator", "auto")
     return ACCELERATORS[here if name == "auto" else name]
+
+
+def on_paper(train: TrainConfig, data: dict[str, Any], here: str) -> TrainConfig:
+    """`train` with `dtype=auto` decided for the arithmetic, where no rank measures it: bf16 on GPUs, on processors what this
+    machine's gets if the run is to be here, and otherwise fp32, in which every processor multiplies natively.
+
+    Args:
+        here: what `accelerator=auto` stands for.
+    """
+    if train.dtype != "auto":
+        return train
+    name, cluster = data.get("accelerator", "auto"), data.get("cluster") or {}
+    native = (here if name == "auto" else name) != "cpu"
+    if not native and name == "auto" and cluster.get("kind", "local") == "local":
+        from pretrain.metrics.speed import multiplies_bf16
+
+        native = multiplies_bf16("cpu")
+    return dataclasses.replace(train, dtype="bf16" if native or train.float8 else "fp32")
 
 
 def this_accelerator() -> str:

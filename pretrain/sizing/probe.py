@@ -71,6 +71,8 @@ def _probe(
     from pretrain.parallel.precision import COMPUTE_DTYPES, MASTER_DTYPES
     from pretrain.parallel.shard import shard
 
+    # As in the arithmetic: on GPUs.
+    train = replace(train, dtype="bf16") if train.dtype == "auto" else train
     dtype = COMPUTE_DTYPES[train.dtype]
     rank = stage * (layout.world_size // layout.pp)
     dist.init_process_group("fake", rank=rank, world_size=layout.world_size, store=FakeStore())

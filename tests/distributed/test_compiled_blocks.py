@@ -18,7 +18,7 @@ from configs.schema.train import ParallelConfig, TrainConfig
 from pretrain.parallel.compiled import check, compiles
 
 COMPILED = {"compile": True}
-TRAIN = TrainConfig(steps=1, global_batch_size=1, micro_batch_size=1)
+TRAIN = TrainConfig(steps=1, global_batch_size=1, micro_batch_size=1, dtype="bf16")
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs g++ or clang++"
 )

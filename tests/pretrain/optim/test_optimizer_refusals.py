@@ -21,7 +21,7 @@ from pretrain.optim.optimizer import check_in_backward
 from pretrain.parallel import precision
 
 MODEL = ModelConfig("tiny", dim=64, n_layers=2, n_heads=4, n_kv_heads=2, ffn_dim=96)
-TRAIN = TrainConfig(1, 1, 1)
+TRAIN = TrainConfig(1, 1, 1, dtype="bf16")
 RUN = TrainRun(
     DataConfig("x"),
     MODEL,

@@ -37,7 +37,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(run_dir: Path, *overrides: str) -> EvaluateRun:
     return edge.load(
-        "evaluate", EvaluateRun, [f"run.dir={run_dir}", "device=cpu", "batch_size=2", *overrides]
+        "evaluate",
+        EvaluateRun,
+        [f"run.dir={run_dir}", "device=cpu", "batch_size=2", "dtype=fp32", *overrides],
     )
 
 
