@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PIP_FLAGS ?= --disable-pip-version-check --quiet
 BIN := .venv/bin
+BEGAN := $(shell date +%s)
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help demo test test-full test-python lint bench clean setup setup-dev system
@@ -14,7 +15,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: .venv/.stamp-run  ## raw documents → packed dataset → training → report, on this machine (runs/demo)
-	$(BIN)/python -m launch.demo
+	$(BIN)/python -m launch.demo --began $(BEGAN)
 
 test: .venv/.stamp-dev system  ## all tests but the long campaigns (under 20 minutes on 2 cores)
 	$(PYTEST) -n 2 --dist loadgroup -m "not full" -rs $(ARGS)

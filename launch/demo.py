@@ -3,6 +3,9 @@
 The Python environment itself → packed dataset → two training processes under the supervisor, one of them
 killed on the way → held-out bits per byte beside `xz -9` → a sample → a report. Every step is a verb of the
 command line, printed before it runs; run again, it reuses what is done.
+
+It should end ten minutes after `make demo` began, installation and compiling included. So the speed of this machine is
+measured first, and the training is as long as the time that is left when the data are ready.
 """
 
 from __future__ import annotations
@@ -21,18 +24,55 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from configs.schema.train import ClusterConfig
-from launch import local
+from data_pipeline.packed import PackedDataset
+from data_pipeline.packed.files import write_atomically
+from launch import local, pace
+
+SECONDS = 500.0
+"""From the beginning of `make demo` to the end of the evaluation; what is left of ten minutes is a margin."""
+CLOSING = 45.0
+"""Of these, what neither trains nor evaluates: starting twice, samples, the report."""
+VOCABULARY = 4096
+"""Of `configs/source/demo.yaml`."""
+HELDOUT_BYTES, SMALL_HELDOUT_BYTES = 1_100_000, 500_000
+"""Held-out text of a source, and on machines on which evaluating it takes more than a minute."""
+SLOW = 4000.0
+"""Tokens a second below which it does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.demo", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go (runs)")
+    parser.add_argument(
+        "--began", type=float, default=None, help="when `make demo` began, in Unix seconds (now)"
+    )
     parser.add_argument("overrides", nargs="*", help="for the training run, such as train.steps=20")
     arguments = parser.parse_args(argv)
-    started = time.time()
+    began = time.time() if arguments.began is None else arguments.began
     data, run = arguments.runs / "demo-data", arguments.runs / "demo"
 
-    verb("data", "source=demo", f"output={data}")
+    plan = arguments.runs / "demo-plan.json"
+    made = json.loads(plan.read_text()) if plan.exists() else {}
+    if "tokens_per_second" not in made:
+        made["tokens_per_second"] = pace.measure(
+            "demo", VOCABULARY, local.environment(ClusterConfig(threads=1))
+        )
+        write_atomically(plan, json.dumps(made).encode())
+    print(
+        f"# this machine trains about {made['tokens_per_second']:,.0f} tokens/s on two processes", flush=True
+    )
+    heldout = HELDOUT_BYTES if made["tokens_per_second"] > SLOW else SMALL_HELDOUT_BYTES
+    verb("data", "source=demo", f"pack.heldout_min_bytes={heldout}", f"output={data}")
+    if "training" not in made:
+        packed = PackedDataset(data / "packed")
+        left = began + SECONDS - time.time() - CLOSING
+        length = pace.fit(left, made["tokens_per_second"], heldout_tokens(packed), packed.sequence_length)
+        made["training"] = length.overrides
+        write_atomically(plan, json.dumps(made).encode())
+        print(
+            f"\n# {max(0, left):.0f} s are left to train: {length.steps} steps of {length.batch} sequences",
+            flush=True,
+        )
     with worker_killed_once(run):
         verb(
             "launch",
@@ -41,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "experiment=demo",
             f"data.path={data}/packed",
             f"run.dir={run}",
+            *made["training"],
             *arguments.overrides,
         )
     evaluate_once(run)
@@ -48,8 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb("generate", f"run.dir={run}", "prompt=import", "max_tokens=120", "temperature=0.7", "top_p=0.95")
     verb("generate", f"run.dir={run}", "prompt=The", "max_tokens=80", "temperature=0.7", "top_p=0.95")
     verb("report", f"run.dir={run}")
-    print(f"\nDone in {time.time() - started:.0f} s. Report: {(run / 'report.html').resolve()}")
+    print(f"\nDone in {time.time() - began:.0f} s. Report: {(run / 'report.html').resolve()}")
     return 0
+
+
+def heldout_tokens(packed: PackedDataset) -> int:
+    """Tokens of the held-out split, padding included."""
+    return packed.sequence_length * sum(s.sequences for s in packed.manifest.of_split("heldout").values())
 
 
 def verb(*words: str) -> None:
@@ -79,7 +125,8 @@ def worker_killed_once(run: Path) -> Iterator[None]:
                 continue
             process = json.loads(beat.read_text())
             print(
-                f"\n# demo: kill -9 of worker 1 (process {process['pid']}) at step {process['step']}",
+                "\n# demo: this is intended: to show that a run survives it, worker 1 is killed (kill -9 of process "
+                f"{process['pid']}) at step {process['step']}, and the run goes on from its checkpoint",
                 flush=True,
             )
             with contextlib.suppress(ProcessLookupError):
