@@ -22,6 +22,7 @@ import psutil
 from tqdm import tqdm
 
 from data_pipeline import policy
+from data_pipeline.flow.names import DOES, RARE, SHARES
 from data_pipeline.packed.files import write_atomically
 from data_pipeline.stage import Stage, State
 
@@ -69,7 +70,14 @@ class Page:
         self._run_dir, self._stages, self._unit_bytes = run_dir, stages, unit_bytes
         self._folder = run_dir / "logs"
         self._rows: dict[str, dict[str, Any]] = {
-            s.name: {"name": s.name, "state": "waiting", "tasks": s.tasks, "done": 0} for s in stages
+            s.name: {
+                "name": s.name,
+                "does": DOES.get(s.name, ""),
+                "state": "waiting",
+                "tasks": s.tasks,
+                "done_tasks": 0,
+            }
+            for s in stages
         }
         self._began, self._stage_began, self._done_before = time.time(), 0.0, 0
         self._current: str | None = None
@@ -108,10 +116,11 @@ class Page:
             counts = _shown(state.counts)
             self._rows[stage.name].update(
                 state="unchanged" if unchanged else "done",
-                done=stage.tasks,
+                done_tasks=stage.tasks,
                 seconds=round(state.seconds, 1),
                 counts=counts,
-                rate=_rate(counts, state.seconds),
+                documents_per_second=_rate(counts, state.seconds),
+                eta_seconds=None,
             )
 
     def _watch(self) -> None:
@@ -134,7 +143,7 @@ class Page:
         if self._current is None:
             return
         row, logs = self._rows[self._current], self._folder / self._current
-        row["done"] = _completed(logs)
+        row["done_tasks"] = _completed(logs)
         seconds = time.monotonic() - self._stage_began
         row["seconds"] = round(seconds, 1)
         seen, counts = self._counts
@@ -144,15 +153,15 @@ class Page:
                 counts.update(orjson.loads(path.read_bytes()))
         self._counts = (len(files), counts)
         row["counts"] = _shown(counts)
-        row["rate"] = _rate(row["counts"], seconds)
-        fresh = row["done"] - self._done_before
-        left = row["tasks"] - row["done"]
-        row["eta"] = round(seconds / fresh * left, 1) if fresh > 0 else None
+        row["documents_per_second"] = _rate(row["counts"], seconds)
+        fresh = row["done_tasks"] - self._done_before
+        left = row["tasks"] - row["done_tasks"]
+        row["eta_seconds"] = round(seconds / fresh * left, 1) if fresh > 0 else None
 
     def _facts(self) -> dict[str, Any]:
         rows = list(self._rows.values())
         read = self._rows.get("read", {})
-        done_bytes = sum(self._unit_bytes[: read.get("done", 0)])
+        done_bytes = sum(self._unit_bytes[: read.get("done_tasks", 0)])
         failed = []
         if self._status == "stopped":
             failed = [row["name"] for row in rows if row["state"] == "stopped"]
@@ -160,8 +169,9 @@ class Page:
             "run": str(self._run_dir),
             "status": self._status,
             "error": self._error,
-            "time": time.time(),
+            "time_unix_seconds": time.time(),
             "seconds": round(time.time() - self._began, 1),
+            "eta_seconds": time_left(rows) if self._status == "running" else None,
             "units": len(self._unit_bytes),
             "input_bytes": sum(self._unit_bytes),
             "input_bytes_read": done_bytes,
@@ -180,6 +190,35 @@ def _rate(counts: dict[str, int], seconds: float) -> float | None:
     decided = counts.get("kept", 0) + counts.get("dropped", 0)
     documents = next((counts[name] for name in DOCUMENTS if name in counts), decided)
     return round(documents / seconds, 1) if documents and seconds > 0 else None
+
+
+def time_left(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds until the last stage ends, as far as the stages so far can tell; None: none of them can yet.
+
+    A running stage is extrapolated from its finished tasks. A waiting one takes what it usually takes beside the others
+    (`SHARES`), on the scale of the stages that are done here.
+    """
+    known = [r for r in rows if r["state"] in ("done", "unchanged") and r.get("seconds")]
+    spent, usual = sum(r["seconds"] for r in known), sum(SHARES.get(r["name"], RARE) for r in known)
+    left = 0.0
+    for row in rows:
+        running = row["state"] == "running"
+        if running and row.get("eta_seconds") is not None:
+            left += row["eta_seconds"]
+            spent += row["seconds"]
+            usual += (
+                SHARES.get(row["name"], RARE) * row["seconds"] / max(row["seconds"] + row["eta_seconds"], 0.1)
+            )
+    if not usual:
+        return None
+    scale = spent / usual
+    for row in rows:
+        whole = SHARES.get(row["name"], RARE) * scale
+        if row["state"] == "waiting":
+            left += whole
+        elif row["state"] == "running" and row.get("eta_seconds") is None:
+            left += max(0.0, whole - row.get("seconds", 0.0))
+    return round(left, 1)
 
 
 def _memory() -> list[int]:
@@ -206,7 +245,8 @@ def render(facts: dict[str, Any]) -> str:
     running = facts["status"] == "running"
     rows = "\n".join(_row(i, row) for i, row in enumerate(facts["stages"], 1))
     tasks = sum(row["tasks"] for row in facts["stages"])
-    done = sum(row["done"] for row in facts["stages"])
+    done = sum(row["done_tasks"] for row in facts["stages"])
+    left = facts["eta_seconds"]
     tiles = [
         (
             "stages",
@@ -214,13 +254,14 @@ def render(facts: dict[str, Any]) -> str:
         ),
         ("tasks", f"{done:,} / {tasks:,}"),
         ("input read", f"{facts['input_bytes_read'] / 1e6:,.1f} / {facts['input_bytes'] / 1e6:,.1f} MB"),
-        ("time", _time(facts["seconds"])),
+        ("time so far", _time(facts["seconds"])),
+        *([("left, about", _time(left) if left is not None else "not known yet")] if running else []),
         ("memory", " + ".join(f"{size / 2**20:,.0f}" for size in facts["memory_bytes"]) + " MiB"),
     ]
     shown = "".join(f"<div><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>" for k, v in tiles)
     logs = "".join(f"<pre>{html.escape(text)}</pre>" for text in facts["failed_logs"])
     error = f'<p class="error">{html.escape(facts["error"])}</p>' if facts["error"] else ""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["time"]))
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["time_unix_seconds"]))
     refresh = '<meta http-equiv="refresh" content="3">' if running else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{refresh}
@@ -229,7 +270,7 @@ def render(facts: dict[str, Any]) -> str:
 <style>{STYLE}</style></head><body>
 <h1><i class="{facts["status"]}"></i>{html.escape(facts["status"])} <code>{html.escape(facts["run"])}</code></h1>
 {error}<section>{shown}</section>
-<table><thead><tr><th>#<th>stage<th>tasks<th><th>time<th>left<th>documents/s<th>counts</tr></thead><tbody>
+<table><thead><tr><th>#<th>stage<th>tasks<th>done<th>time<th>left<th>documents/s<th>counts</tr></thead><tbody>
 {rows}
 </tbody></table>
 {logs}
@@ -239,15 +280,21 @@ def render(facts: dict[str, Any]) -> str:
 
 
 def _row(number: int, row: dict[str, Any]) -> str:
-    share = row["done"] / max(row["tasks"], 1)
+    share = row["done_tasks"] / max(row["tasks"], 1)
     counts = ", ".join(f"{html.escape(k)} {v:,}" for k, v in list(row.get("counts", {}).items())[:8])
-    left = _time(row["eta"]) if row["state"] == "running" and row.get("eta") is not None else ""
+    eta = row.get("eta_seconds")
+    left = _time(eta) if row["state"] == "running" and eta is not None else ""
     seconds = _time(row["seconds"]) if "seconds" in row and row["state"] != "unchanged" else ""
-    rate = f"{row['rate']:,.0f}" if row.get("rate") else ""
+    rate = f"{row['documents_per_second']:,.0f}" if row.get("documents_per_second") else ""
+    numbers = "".join(
+        f'<td class=n data-name="{name}">{value}' for name, value in (("time", seconds), ("left", left))
+    )
     return (
-        f'<tr class="{row["state"]}"><td>{number}<td>{html.escape(row["name"])}<td>{row["done"]:,} / {row["tasks"]:,}'
-        f'<td><meter title="{row["state"]}" value="{share:.4f}"></meter><td>{seconds}<td>{left}<td>{rate}'
-        f'<td class="counts">{counts or row["state"]}</tr>'
+        f'<tr class="{row["state"]}"><td>{number}<td class=name><b>{html.escape(row["name"])}</b>'
+        f"<small>{html.escape(row['does'])}</small>"
+        f'<td class=n data-name="tasks">{row["done_tasks"]:,} / {row["tasks"]:,}'
+        f'<td class=bar><meter title="{row["state"]}" value="{share:.4f}"></meter>{numbers}'
+        f'<td class=n data-name="documents/s">{rate}<td class="counts">{counts or row["state"]}</tr>'
     )
 
 
@@ -265,7 +312,7 @@ STYLE = """
   --good: #2b8a4b; --bad: #b3372f; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #96a0ad; --paper: #16191d; --line: #2c3138;
   --fill: #6aa7e8; --good: #63c384; --bad: #ef8279; } }
-body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
+body { margin: 2rem auto; max-width: 78rem; overflow-wrap: anywhere; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.25rem; font-weight: 600; } h1 code { color: var(--soft); font-weight: 400; font-size: 1rem; }
 h1 i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; background: var(--fill); }
@@ -275,15 +322,23 @@ section { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0 1.5re
 section div { display: flex; flex-direction: column; } section b { font-size: 1.15rem; font-weight: 600; }
 section span, footer, th { color: var(--soft); font-size: .85rem; font-weight: 400; }
 table { border-collapse: collapse; width: 100%; } th { text-align: left; }
-td, th { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }
-td:nth-child(3), td:nth-child(5), td:nth-child(6), td:nth-child(7) { white-space: nowrap; text-align: right; }
-th:nth-child(3), th:nth-child(5), th:nth-child(6), th:nth-child(7) { text-align: right; }
-tr.waiting { color: var(--soft); } tr.running td:nth-child(2) { font-weight: 600; } tr.stopped td { color: var(--bad); }
-meter { width: 7rem; height: .7rem; }
+td, th { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }
+td.n, th:nth-child(3), th:nth-child(n+5):nth-child(-n+7) { text-align: right; white-space: nowrap; }
+td.name b { font-weight: 400; } small { display: block; color: var(--soft); font-size: .8rem; line-height: 1.3; }
+tr.waiting { color: var(--soft); } tr.running td.name b { font-weight: 600; } tr.stopped td { color: var(--bad); }
+meter { width: 6rem; height: .7rem; }
 meter::-webkit-meter-bar { background: var(--line); border: 0; border-radius: 4px; }
 meter::-webkit-meter-optimum-value { background: var(--fill); border-radius: 4px; }
 meter::-moz-meter-bar { background: var(--fill); }
 td.counts { color: var(--soft); font-size: .85rem; }
+@media (max-width: 46rem) {
+  body { margin: 1rem auto; }
+  thead { display: none; } table, tbody { display: block; }
+  tr { display: flex; flex-wrap: wrap; gap: .1rem .9rem; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  td { border: 0; padding: 0; } td.name { flex: 1 1 70%; } td.bar, td.counts { flex: 1 1 100%; }
+  td.bar meter { width: 100%; } td.n:empty { display: none; }
+  td.n::before { content: attr(data-name) " "; color: var(--soft); font-size: .8rem; }
+}
 pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: 6px; font-size: .8rem; }
 footer { margin-top: 1rem; }
 """

@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from launch.report.read import is_step
+
 Row = Mapping[str, Any]
 
 INK, MUTED, GRID, PAPER = "#22262e", "#6d7480", "#ece8e1", "#ffffff"
 ACCENT = "#b4532a"
 COLOURS = ("#2f5d8a", "#c8703c", "#5a8f69", "#b3912f", "#7d6099", "#3c97a5", "#a84d6d", "#7b818b")
-KEPT, LOST = "#5a8f69", "#d8d2c7"
+KEPT, LOST, BAD = "#5a8f69", "#d8d2c7", "#b3261e"
 FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MAX_POINTS = 1500
+
+
+STEP = "step"
+"""Title of an x-axis that counts steps."""
 
 
 def label(text: object, limit: int = 32) -> str:
@@ -38,6 +44,8 @@ def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = Fals
             "font": {"family": FONT, "size": 12, "color": INK},
             "hoverlabel": {"font": {"family": FONT, "size": 12}},
             "hovermode": "closest",
+            # The page can put tokens or time in the place of steps.
+            "meta": {"switch": x_title == STEP},
             "showlegend": False,  # the page draws legends itself, because they must wrap on narrow screens
             "xaxis": axis | {"title": {"text": x_title, "font": {"color": MUTED, "size": 11}}},
             "yaxis": axis
@@ -82,18 +90,55 @@ def smooth(y: np.ndarray, window: int) -> np.ndarray:
     return np.where(n > 0, (total[high] - total[low]) / np.maximum(n, 1), math.nan)
 
 
+def isolated(y: np.ndarray) -> np.ndarray:
+    """Which finite values have no finite neighbour, bool: a line does not show them."""
+    finite = np.isfinite(y)
+    return finite & ~np.append(False, finite[:-1]) & ~np.append(finite[1:], False)
+
+
 def _line(
-    x: np.ndarray, y: np.ndarray, name: str, colour: str, width: float = 1.6, opacity: float = 1.0
+    x: np.ndarray,
+    y: np.ndarray,
+    name: str,
+    colour: str,
+    width: float = 1.6,
+    opacity: float = 1.0,
+    run: int = 0,
 ) -> go.Scatter:
+    """A line over steps; values that stand alone are points.
+
+    Args:
+        name: for the legend, escaped.
+        run: index of the run whose tokens and times go with the steps.
+    """
     x, y = thin(x, y)
+    alone = isolated(y)
     return go.Scatter(
-        x=x,
+        x=x.tolist(),  # a list, because the page computes with it
+        y=np.where(np.isfinite(y), y, math.nan),
+        name=name,
+        mode="lines+markers" if alone.any() else "lines",
+        line={"color": colour, "width": width},
+        marker={"color": colour, "size": np.where(alone, 7, 0).tolist() if alone.any() else 0},
+        opacity=opacity,
+        meta={"run": run},
+        hovertemplate="%{x:,}<br>%{y:.4g}<extra>" + name + "</extra>",
+    )
+
+
+def _points(
+    x: np.ndarray, y: np.ndarray, name: str, colour: str, run: int = 0, dash: str = "solid"
+) -> go.Scatter:
+    """Few values over steps: a line with every point."""
+    return go.Scatter(
+        x=x.tolist(),
         y=y,
         name=name,
-        mode="lines" if len(x) > 1 else "markers",
-        line={"color": colour, "width": width},
-        opacity=opacity,
-        hovertemplate="step %{x:,}<br>%{y:.4g}<extra>" + name + "</extra>",
+        mode="lines+markers",
+        line={"color": colour, "width": 2, "dash": dash},
+        marker={"size": 7, "color": colour},
+        meta={"run": run},
+        hovertemplate="%{x:,}<br>%{y:.4f}<extra>" + name + "</extra>",
     )
 
 
@@ -102,9 +147,7 @@ def by_step(evals: Sequence[Row]) -> dict[int, list[Row]]:
     last = {
         (int(r["step"]), str(r.get("source"))): r
         for r in evals
-        if isinstance(r.get("step"), (int, float))
-        and r.get("split", "heldout") == "heldout"
-        and r.get("source") != "all"
+        if is_step(r.get("step")) and r.get("split", "heldout") == "heldout" and r.get("source") != "all"
     }
     steps: dict[int, list[Row]] = {}
     for step, source in sorted(last):
@@ -131,27 +174,32 @@ def training_loss(rows: Sequence[Row], evals: Sequence[Row]) -> go.Figure:
     """Training loss with its running mean, and held-out loss pooled over sources where it was measured."""
     x, y = column(rows, "step"), column(rows, "loss")
     window = max(1, min(100, len(x) // 20))
-    shown = figure(360, "step", "nats per token")
+    shown = figure(360, STEP, "nats per token")
     shown.add_trace(_line(x, y, "loss", COLOURS[0], 1, 0.35 if window > 1 else 1))
     if window > 1:
         shown.add_trace(_line(x, smooth(y, window), f"mean of {window} steps", COLOURS[0], 2.2))
     heldout = [pool(rows) for rows in by_step(evals).values()]
     if heldout:
-        shown.add_trace(
-            go.Scatter(
-                x=column(heldout, "step"),
-                y=column(heldout, "nats_per_token"),
-                name="held-out, all sources",
-                mode="lines+markers",
-                line={"color": ACCENT, "width": 2},
-                marker={"size": 7},
-                hovertemplate="step %{x:,}<br>%{y:.4f}<extra>held-out</extra>",
-            )
-        )
+        steps, values = column(heldout, "step"), column(heldout, "nats_per_token")
+        shown.add_trace(_points(steps, values, "held-out, all sources", ACCENT))
     finite = y[np.isfinite(y)]
     if len(finite) > 50:  # the first steps would flatten the rest
         low, high = float(finite.min()), float(np.quantile(finite[len(finite) // 50 :], 0.995))
         shown.update_yaxes(range=[low - 0.05 * (high - low), high + 0.15 * (high - low)])
+    if len(odd := x[~np.isfinite(y)]):
+        floor = float(finite.min()) if len(finite) else 0.0
+        shown.add_trace(
+            go.Scatter(
+                x=thin(odd, odd)[0].tolist(),
+                y=[floor] * len(thin(odd, odd)[0]),
+                name="loss is not finite",
+                mode="markers",
+                line={"color": BAD},
+                marker={"symbol": "x", "size": 9, "color": BAD},
+                meta={"run": 0},
+                hovertemplate="%{x:,}<extra>loss is not finite</extra>",
+            )
+        )
     return shown
 
 
@@ -165,10 +213,16 @@ def series(
 ) -> go.Figure | None:
     """One metric over steps; None where no row has it."""
     x, y = column(rows, "step"), column(rows, key) * scale
+    y[~np.isfinite(y)] = math.nan
     if not np.isfinite(y).any():
         return None
-    shown = figure(220, "step", unit, log_y and bool(np.nanmin(y) > 0))
-    shown.add_trace(_line(x, y, key, colour))
+    shown = figure(220, STEP, unit, log_y and bool(np.nanmin(y) > 0))
+    # A value that is measured now and then is a point, with lines between.
+    measured = np.isfinite(y)
+    if measured.mean() < 0.5:
+        shown.add_trace(_points(x[measured], y[measured], key, colour))
+    else:
+        shown.add_trace(_line(x, y, key, colour))
     if shown.layout.yaxis.type == "log":
         shown.update_yaxes(dtick="D2", tickformat="~g")
     else:
@@ -180,12 +234,51 @@ def several_series(
     rows: Sequence[Row], names: Mapping[str, str], unit: str, scale: float = 1.0
 ) -> go.Figure | None:
     """Metrics of one unit over steps in one chart, by key and name; None where no row has any."""
-    x, shown = column(rows, "step"), figure(220, "step", unit)
+    x, shown = column(rows, "step"), figure(220, STEP, unit)
     for i, (key, name) in enumerate(names.items()):
         y = column(rows, key) * scale
+        y[~np.isfinite(y)] = math.nan
         if np.isfinite(y).any():
             shown.add_trace(_line(x, y, name, COLOURS[i % len(COLOURS)]))
     shown.update_yaxes(rangemode="tozero")
+    return shown if shown.data else None
+
+
+def axes(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """What the page needs to put tokens or time in the place of steps: at most `MAX_POINTS` steps, and up to each of them
+    the tokens trained on and the seconds of all steps (what lies between steps, and stops, are not counted)."""
+    tokens = np.nancumsum(np.nan_to_num(column(rows, "tokens"), posinf=0.0, neginf=0.0))
+    seconds = np.nancumsum(np.nan_to_num(column(rows, "step_seconds"), posinf=0.0, neginf=0.0))
+    index = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).astype(int))
+    return {
+        "step": column(rows, "step")[index].tolist(),
+        "tokens": tokens[index].tolist(),
+        "seconds": [round(s, 3) for s in seconds[index].tolist()],
+    }
+
+
+def overlaid(
+    runs: Sequence[tuple[str, Sequence[Row]]], key: str, unit: str, height: int = 360
+) -> go.Figure | None:
+    """One metric of several runs over steps, smoothed over a twentieth of each; None where no run has it."""
+    shown = figure(height, STEP, unit)
+    for i, (name, rows) in enumerate(runs):
+        y = column(rows, key)
+        y[~np.isfinite(y)] = math.nan
+        if np.isfinite(y).any():
+            y = smooth(y, max(1, min(100, len(y) // 20)))
+            shown.add_trace(_line(column(rows, "step"), y, label(name), COLOURS[i % len(COLOURS)], 2, run=i))
+    return shown if shown.data else None
+
+
+def overlaid_heldout(runs: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure | None:
+    """Held-out bits per byte of several runs, pooled over sources, over steps."""
+    shown = figure(300, STEP, "bits per byte")
+    for i, (name, evals) in enumerate(runs):
+        rows = [pool(rows) for rows in by_step(evals).values()]
+        if rows:
+            steps, values = column(rows, "step"), column(rows, "bits_per_byte")
+            shown.add_trace(_points(steps, values, label(name), COLOURS[i % len(COLOURS)], run=i))
     return shown if shown.data else None
 
 
@@ -194,19 +287,11 @@ def heldout_by_source(evals: Sequence[Row]) -> go.Figure | None:
     steps = by_step(evals)
     if len(steps) < 2:
         return None
-    shown = figure(300, "step", "bits per byte")
+    shown = figure(300, STEP, "bits per byte")
     for i, source in enumerate(sorted({str(r.get("source")) for rows in steps.values() for r in rows})):
         own = [r for rows in steps.values() for r in rows if str(r.get("source")) == source]
-        shown.add_trace(
-            go.Scatter(
-                x=column(own, "step"),
-                y=column(own, "bits_per_byte"),
-                name=label(source),
-                mode="lines+markers",
-                line={"color": COLOURS[i % len(COLOURS)], "width": 2},
-                hovertemplate="step %{x:,}<br>%{y:.4f}<extra>" + label(source) + "</extra>",
-            )
-        )
+        values = column(own, "bits_per_byte")
+        shown.add_trace(_points(column(own, "step"), values, label(source), COLOURS[i % len(COLOURS)]))
     return shown
 
 
@@ -315,8 +400,8 @@ EVENT_COLOURS = {
     "saved": KEPT,
     "evaluated": COLOURS[0],
     "skipped": COLOURS[1],
-    "failed": "#b3261e",
-    "hung": "#b3261e",
+    "failed": BAD,
+    "hung": BAD,
     "preempted": COLOURS[4],
     "restarting": COLOURS[1],
     "stopped": COLOURS[7],
@@ -328,7 +413,7 @@ def _stretches(timed: Sequence[Row]) -> list[tuple[float, float, str]]:
     """Stretches of training from `step_range` events: (begin, end, steps), where neighbours are joined."""
     joined: list[tuple[float, float, int, int]] = []
     for row in timed:
-        if row.get("event") != "step_range" or not isinstance(row.get("seconds"), (int, float)):
+        if row.get("event") != "step_range" or not is_step(row.get("seconds")):
             continue
         first, last = int(row.get("first_step") or 0), int(row.get("last_step") or row.get("step") or 0)
         begin, end = float(row["time"]) - float(row["seconds"]), float(row["time"])
@@ -341,10 +426,10 @@ def _stretches(timed: Sequence[Row]) -> list[tuple[float, float, str]]:
 
 def timeline(ledger: Sequence[Row]) -> go.Figure | None:
     """The ledger over wall time: one lane an event, and stretches of training where steps were computed."""
-    timed = [r for r in ledger if isinstance(r.get("time"), (int, float))]
+    timed = [r for r in ledger if is_step(r.get("time"))]
     if not timed:
         return None
-    start = min(r["time"] - float(r.get("seconds") or 0) for r in timed)
+    start = min(r["time"] - (float(r["seconds"]) if is_step(r.get("seconds")) else 0.0) for r in timed)
     span = max(r["time"] for r in timed) - start
     unit, divisor = (
         ("seconds", 1.0) if span < 600 else ("minutes", 60.0) if span < 36_000 else ("hours", 3600.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipeline.flow.names import DOES
 from launch.report import charts
 from launch.report.charts import Row
 from launch.report.page import Section, absent, chart, details, grid, table, text
@@ -52,8 +53,12 @@ def work(funnel: Row) -> str:
     stages = [s for s in funnel.get("stages") or [] if isinstance(s, dict)]
     if stages:
         counts = [", ".join(f"{k} {number(v)}" for k, v in (s.get("counts") or {}).items()) for s in stages]
-        rows = [[s.get("name"), duration(s.get("seconds")), c] for s, c in zip(stages, counts, strict=True)]
-        body += details("Stages of the data run", table(["stage", "time", "counts"], rows, numeric_from=9))
+        rows = [
+            [s.get("name"), DOES.get(str(s.get("name")), ""), duration(s.get("seconds")), c]
+            for s, c in zip(stages, counts, strict=True)
+        ]
+        head = ["stage", "what it does", "time", "counts"]
+        body += details("Stages of the data run", table(head, rows, numeric_from=9))
     unknown = [f for f in funnel.get("unknown_files") or [] if isinstance(f, dict)]
     if unknown:
         rows = [[f.get("source"), f.get("file"), f.get("found")] for f in unknown[:200]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ class Record:
     evals: list[Row]
     samples: list[Row]
     compression: Row
+    environment: list[Row]
+    """What each start of the run ran with; of the data run where the page is about data alone."""
+    profiles: list[tuple[str, str]]
+    """Name and summary of each traced step."""
     packed: Path | None
     manifest: Row
     data_dir: Path | None
@@ -49,7 +54,7 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
         packed: packed dataset, or the directory of a data run; None: `data.path` of the run's config.
 
     Raises:
-        ConfigError: `run_dir` is not a directory, there is no data run at `packed`, or neither is given.
+        ConfigError: `run_dir` is not a directory, there is no dataset and no data run at `packed`, or neither is given.
     """
     from data_pipeline.funnel import FORMAT_VERSION  # imports Arrow, which a page without data needs not
 
@@ -57,13 +62,15 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
     config: Row = {}
     if packed is not None and (packed / "funnel.json").exists():
         packed = packed / "packed"
+    if packed is not None and not any(
+        path.exists() for path in (packed / "manifest.json", packed.parent / "funnel.json")
+    ):
+        raise ConfigError(
+            f"`data.path={packed}`: there is no packed dataset (manifest.json) and no data run (funnel.json)"
+        )
     if run_dir is None:
         if packed is None:
             raise ConfigError("give run.dir=DIR of a run, or data.path=DIR of a data run")
-        if not packed.parent.is_dir() or not any(
-            path.exists() for path in (packed / "manifest.json", packed.parent / "funnel.json")
-        ):
-            raise ConfigError(f"`data.path={packed}`: there is no packed dataset and no data run")
         for part in ("config", "metrics", "ledger", "evals", "samples"):
             missing[part] = "The page is about data alone; give run.dir=DIR for a run."
     else:
@@ -92,7 +99,12 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
             funnel = {}
         data_config = _yaml(data_dir / "config.yaml", "data_config", missing)
     if run_dir is None:
-        return Record(None, {}, [], [], [], [], {}, packed, manifest, data_dir, funnel, data_config, missing)
+        assert data_dir is not None
+        began = _lines(data_dir / "environment.jsonl", "environment", missing)
+        return Record(
+            *(None, {}, [], [], [], [], {}, began, []),
+            *(packed, manifest, data_dir, funnel, data_config, missing),
+        )
     rows = _lines(run_dir / "metrics.jsonl", "metrics", missing)
     if rows and not all(map(is_current, rows)):
         rows = [row for row in rows if is_current(row)]
@@ -100,7 +112,7 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
             f"{run_dir / 'metrics.jsonl'} has rows of an earlier version of arriero, whose names of fields carried no "
             "units; they are left out."
         )
-    by_step = {int(r["step"]): r for r in rows if isinstance(r.get("step"), (int, float))}
+    by_step = {int(r["step"]): r for r in rows if is_step(r.get("step"))}
     compression = {}
     if (run_dir / "compression.json").exists():
         compression = _json(run_dir / "compression.json", "compression", missing)
@@ -112,6 +124,11 @@ def read(run_dir: Path | None, packed: Path | None) -> Record:
         evals=_lines(run_dir / "eval.jsonl", "evals", missing),
         samples=_lines(run_dir / "samples.jsonl", "samples", missing),
         compression=compression,
+        environment=_lines(run_dir / "environment.jsonl", "environment", missing),
+        profiles=[
+            (path.parent.name, path.read_text(encoding="utf-8", errors="replace"))
+            for path in sorted(run_dir.glob("profiles/*/summary*.txt"))
+        ],
         packed=packed,
         manifest=manifest,
         data_dir=data_dir,
@@ -129,13 +146,19 @@ _WHY = {
     "samples": "no text has been sampled: run `arriero generate`",
     "manifest": "the packed dataset is not where the run's configuration says; give data.path=DIR/packed",
     "funnel": "the packed dataset was moved away from the data run that made it, or that run has not ended",
+    "environment": "it was made by an earlier version, or by another tool",
     "data_config": "the packed dataset was moved away from the data run that made it",
 }
 
 
 def _time(row: Row) -> float:
     time = row.get("time")
-    return float(time) if isinstance(time, (int, float)) else 0.0
+    return float(time) if time is not None and is_step(time) else 0.0
+
+
+def is_step(value: object) -> bool:
+    """Whether a value can be the number of a step, or a time: a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _load(path: Path, part: str, missing: dict[str, str], parse: Callable[[str], Any]) -> Row:

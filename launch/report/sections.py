@@ -12,6 +12,7 @@ from launch.report.charts import Row
 from launch.report.data import data, thresholds
 from launch.report.page import Section, absent, chart, details, grid, table, text
 from launch.report.read import Record
+from launch.report.training import environment, training
 from launch.report.words import duration, number, share, short
 
 
@@ -19,77 +20,16 @@ def all_sections(record: Record) -> list[Section]:
     """Every section, in reading order; those of training only where there is a run."""
     about_data = [data(record), thresholds(record), mixture(record)]
     if record.run_dir is None:
-        return [*about_data, configuration(record)]
+        return [*about_data, environment(record), configuration(record)]
     return [
         training(record),
         heldout(record),
         samples(record),
         *about_data,
         reliability(record),
+        environment(record),
         configuration(record),
     ]
-
-
-def training(record: Record) -> Section:
-    """Loss, gradient norm, learning rate, speed, memory."""
-    if not record.metrics:
-        return Section("training", "Training", absent(record.missing["metrics"]))
-    rows = record.metrics
-    note = record.missing.get("metrics", "")
-    body = chart(
-        charts.training_loss(rows, record.evals),
-        "Loss",
-        "Cross-entropy per token of each step" + (f". {note}" if note else ""),
-    )
-
-    def card(key: str, title: str, unit: str, scale: float, log_y: bool, colour: int) -> str:
-        return chart(
-            charts.series(rows, key, unit, scale, log_y, charts.COLOURS[colour]),
-            title,
-            missing=f"No row of metrics.jsonl has a number in `{key}`.",
-        )
-
-    def several(names: Mapping[str, str], title: str, unit: str, scale: float) -> str:
-        return chart(
-            charts.several_series(rows, names, unit, scale),
-            title,
-            missing=f"No row of metrics.jsonl has a number in {', '.join(f'`{n}`' for n in names)}.",
-        )
-
-    if any(r.get("comm_share") is not None for r in rows):
-        shares = chart(
-            charts.series(rows, "comm_share", "% of the step", 100, colour=charts.COLOURS[6]),
-            "Waiting for communication",
-            "Time in which rank 0 did nothing but communicate, at the steps that were traced",
-        )
-    else:
-        shares = ""
-    body += grid(
-        card("grad_norm", "Gradient norm", "norm before clipping", 1, True, 1),
-        card("lr", "Learning rate", "learning rate", 1, False, 4),
-        card("tokens_per_second", "Throughput", "tokens per second", 1, False, 0),
-        card("tokens_per_second_per_device", "Throughput of a device", "tokens per second", 1, False, 0),
-        card("tflop_per_second_per_device", "Useful arithmetic of a device", "TFLOP/s", 1, False, 2),
-        several(
-            {"mfu": "document-aware", "mfu_full": "full attention (PaLM)"},
-            "Model FLOPs utilisation",
-            "% of the peak",
-            100,
-        ),
-        several(
-            {
-                "memory_peak_bytes": "highest so far",
-                "memory_interval_peak_bytes": "highest since the row before",
-                "memory_resident_bytes": "resident",
-            },
-            "Memory of rank 0",
-            "GiB",
-            2**-30,
-        ),
-        card("data_wait_seconds", "Wait for data", "ms a step", 1000, False, 3),
-        *([shares] if shares else []),
-    )
-    return Section("training", "Training", body)
 
 
 def latest(evals: Sequence[Row]) -> list[Row]:
@@ -186,7 +126,7 @@ def mixture(record: Record) -> Section:
     streams = record.manifest.get("streams")
     if not isinstance(streams, dict) or not streams:
         why = record.missing.get("manifest", "The manifest of the packed dataset names no stream.")
-        return Section("mixture", "Mixture", absent(why))
+        return Section("mixture", "Mixture", absent(why) + kept_mixture(record))
     held: dict[str, dict[str, dict[str, int]]] = {}
     for info in streams.values():
         counts = held.setdefault(str(info["source"]), {}).setdefault(str(info["split"]), {})
@@ -240,6 +180,32 @@ def mixture(record: Record) -> Section:
     return Section("mixture", "Mixture", body + table([*head, "held-out bytes"], rows))
 
 
+def kept_mixture(record: Record) -> str:
+    """Shares of the sources in what a data run kept, where nothing was packed; empty where the funnel is missing too."""
+    sources = {n: r for n, r in (record.funnel.get("sources") or {}).items() if isinstance(r, dict)}
+    if not sources:
+        return ""
+    sizes = {name: float(row.get("kept_bytes") or 0) for name, row in sources.items()}
+    documents = {name: float(row.get("kept_documents") or 0) for name, row in sources.items()}
+    bars = {"kept documents": documents, "kept text": sizes}
+    parts = {
+        name: [round(100 * bar[name] / max(sum(bar.values()), 1), 2) for bar in bars.values()]
+        for name in sources
+    }
+    rows = [
+        [
+            name,
+            number(documents[name]),
+            share(documents[name], sum(documents.values())),
+            number(sizes[name]),
+            share(sizes[name], sum(sizes.values())),
+        ]
+        for name in sources
+    ]
+    head = ["source", "kept documents", "share", "bytes of text", "share of the text"]
+    return chart(charts.stacked(list(bars), parts, "%", True), "Shares of the sources") + table(head, rows)
+
+
 def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
     """Planned share and consumed sequences by source, and why they are unknown where they are."""
     from configs.edge import ConfigError, build
@@ -250,7 +216,8 @@ def plan(record: Record) -> tuple[dict[str, float], dict[str, int], str]:
     from pretrain.data.ramp import Ramp
 
     if record.run_dir is None:
-        return {}, {}, ""
+        weights = (record.manifest.get("mixture") or {}).get("weights") or {}
+        return {name: float(w) for name, w in weights.items() if charts.is_step(w)}, {}, ""
     if not record.config or record.packed is None:
         return (
             {},
@@ -309,11 +276,11 @@ def reliability(record: Record) -> Section:
     body += chart(
         charts.timeline(record.ledger), "Timeline of the ledger", missing="No event of the ledger has a time."
     )
-    start = record.ledger[0].get("time") or 0.0
+    start = min((float(r["time"]) for r in record.ledger if charts.is_step(r.get("time"))), default=0.0)
     events = [r for r in record.ledger if r.get("event") != "step_range"]
     rows = [
         [
-            duration(float(r.get("time") or start) - start),
+            duration(float(r["time"]) - start) if charts.is_step(r.get("time")) else "—",
             r.get("event"),
             number(r.get("step")),
             ", ".join(f"{k}={v}" for k, v in r.items() if k not in {"event", "time", "step"}),
@@ -333,11 +300,11 @@ def spent_time(ledger: Sequence[Row]) -> dict[str, float]:
     usable = [
         r
         for r in ledger
-        if isinstance(r.get("time"), (int, float))
+        if charts.is_step(r.get("time"))
         and "event" in r
         and (
             r["event"] != "step_range"
-            or (all(isinstance(r.get(k), (int, float)) for k in ranges) and r["last_step"] >= r["first_step"])
+            or (all(charts.is_step(r.get(k)) for k in ranges) and r["last_step"] >= r["first_step"])
         )
     ]
     if not any(r["event"] == "step_range" for r in usable):

@@ -47,6 +47,12 @@ section > p { max-width: 100ch; margin: -.4rem 0 1rem; }
 .legend li { display: flex; align-items: center; gap: .42rem; }
 .legend span { width: 11px; height: 11px; border-radius: 2px; flex: none; }
 .legend span.line { width: 18px; height: 3px; }
+.controls { display: flex; flex-wrap: wrap; gap: .5rem 1.4rem; margin: 0 0 1rem; }
+.controls fieldset { display: flex; flex-wrap: wrap; gap: .2rem .9rem; align-items: center; border: 1px solid var(--line);
+  border-radius: 10px; background: var(--card); padding: .3rem .8rem; margin: 0; font-size: .88rem; min-width: 0; }
+.controls legend { float: left; color: var(--muted); padding: 0 .4rem 0 0; }
+.controls label { display: flex; gap: .35rem; align-items: center; cursor: pointer; }
+.controls input { accent-color: var(--accent); margin: 0; }
 .absent { background: #f4f1eb; border-radius: 8px; padding: .7rem .9rem; margin: .6rem 0; color: var(--muted);
   font-size: .92rem; }
 .warn, .hint { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .75rem 1rem;
@@ -97,8 +103,46 @@ LOADER = """
     const { data, layout } = JSON.parse(node.firstElementChild.textContent);
     node.replaceChildren();
     Plotly.newPlot(node, data, layout, { displayModeBar: false, responsive: true });
+    if (layout.meta?.switch) {
+      node.steps = data.map((trace) => trace.x);
+      node.first = { type: layout.yaxis.type ?? "linear", range: layout.yaxis.range?.slice() };
+      if (form) arrange(node);
+    }
     setTimeout(drawNext);
   };
+  // Puts steps, tokens or time on the x-axis, with what lies between two known steps on the line between them.
+  const form = document.querySelector(".controls");
+  const runs = form ? JSON.parse(document.getElementById("axes").textContent) : [];
+  const at = (known, values, step) => {
+    let low = 0, high = known.length - 1;
+    if (!(step > known[low])) return values[low];
+    if (step >= known[high]) return values[high];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (known[middle] <= step) low = middle; else high = middle;
+    }
+    return values[low] + (values[high] - values[low]) * (step - known[low]) / (known[high] - known[low]);
+  };
+  const longest = Math.max(0, ...runs.map((run) => run.seconds[run.seconds.length - 1] ?? 0));
+  const [unit, size] = longest < 600 ? ["seconds", 1] : longest < 36000 ? ["minutes", 60] : ["hours", 3600];
+  const titles = { step: "step", tokens: "tokens trained on", seconds: `${unit} of training` };
+  const arrange = (node) => {
+    const chosen = form.elements.x.value, divisor = chosen === "seconds" ? size : 1;
+    const x = node.steps.map((steps, i) => {
+      const run = runs[node.data[i].meta?.run ?? 0];
+      return chosen === "step" || !run ? steps : steps.map((s) => at(run.step, run[chosen], s) / divisor);
+    });
+    const type = form.elements.logy.checked ? "log" : node.first.type;
+    const same = type === node.first.type;
+    Plotly.update(node, { x }, {
+      "xaxis.title.text": titles[chosen], "xaxis.type": form.elements.logx.checked ? "log" : "linear",
+      "xaxis.autorange": true, "yaxis.type": type,
+      ...(same && node.first.range ? { "yaxis.range": node.first.range.slice() } : { "yaxis.autorange": true }),
+    });
+  };
+  form?.addEventListener("change", () => {
+    for (const node of document.querySelectorAll(".chart")) if (node.steps) arrange(node);
+  });
   drawNext();
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const marker = new IntersectionObserver((entries) => {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
-from launch.report.charts import column
+from launch.report.charts import Row, column
 from launch.report.page import Figure
-from launch.report.read import Record
+from launch.report.read import Record, is_step
 from launch.report.sections import latest, spent_time
 from launch.report.words import duration, number, share, short
 
@@ -41,7 +42,7 @@ def subtitle(record: Record) -> str:
     states = [str(r["event"]) for r in record.ledger if r.get("event") in {*ENDED, "started"}]
     if states:
         words.append(ENDED.get(states[-1], "started, not ended"))
-    times = [r["time"] for r in record.ledger if isinstance(r.get("time"), (int, float))]
+    times = [r["time"] for r in record.ledger if is_step(r.get("time"))]
     if times:
         words.append(f"last event {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC")
     return " · ".join(words) or "This directory holds no configuration and no ledger."
@@ -60,14 +61,12 @@ def key_figures(record: Record) -> list[Figure]:
         figures.append(Figure(number(rows[-1]["step"]), "steps", f"of {number(target)}" if target else ""))
         tokens = column(rows, "tokens")
         if np.isfinite(tokens).any():
-            figures.append(Figure(short(float(np.nansum(tokens))), "tokens trained on"))
-        loss = column(rows, "loss")
-        loss = loss[np.isfinite(loss)]
-        if len(loss):
-            window = max(1, min(50, len(loss) // 10))
-            figures.append(
-                Figure(f"{loss[-window:].mean():.3f}", "training loss", f"mean of the last {window} steps")
-            )
+            figures.append(Figure(short(float(tokens[np.isfinite(tokens)].sum())), "tokens trained on"))
+        loss, window = final_loss(rows)
+        if loss is not None:
+            last = rows[-1].get("loss")
+            note = f"mean of the last {window} steps" if is_step(last) else "the last step's is not finite"
+            figures.append(Figure(f"{loss:.3f}", "training loss", note))
     if evals := latest(record.evals):
         pooled = evals[-1]
         figures.append(
@@ -77,12 +76,10 @@ def key_figures(record: Record) -> list[Figure]:
                 f"{number(pooled.get('nats_per_token'), 3)} nats per token",
             )
         )
-    if rows:
-        speed = column(rows, "tokens_per_second")
-        if np.isfinite(speed).any():
-            mfu = column(rows, "mfu")
-            note = f"{100 * np.nanmedian(mfu):.1f} % MFU" if np.isfinite(mfu).any() else ""
-            figures.append(Figure(short(float(np.nanmedian(speed))), "tokens per second", note))
+    if (speed := median(rows, "tokens_per_second")) is not None:
+        mfu = median(rows, "mfu")
+        note = f"{100 * mfu:.1f} % MFU" if mfu is not None else ""
+        figures.append(Figure(short(speed), "tokens per second", note))
     spent = spent_time(record.ledger)
     if spent:
         restarts = int(spent["restarts"])
@@ -90,6 +87,21 @@ def key_figures(record: Record) -> list[Figure]:
         figures.append(Figure(f"{100 * spent['goodput']:.1f} %", "goodput", note))
         figures.append(Figure(duration(spent["wall"]), "wall time"))
     return figures
+
+
+def median(rows: Sequence[Row], key: str) -> float | None:
+    """Median of the finite values of a key; None where there is none."""
+    values = column(rows, key)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def final_loss(rows: Sequence[Row]) -> tuple[float | None, int]:
+    """Mean training loss of the last steps with a finite one, and of how many; None where no loss is finite."""
+    loss = column(rows, "loss")
+    loss = loss[np.isfinite(loss)]
+    window = max(1, min(50, len(loss) // 10))
+    return (float(loss[-window:].mean()) if len(loss) else None), window
 
 
 def data_figures(record: Record) -> list[Figure]:

@@ -6,9 +6,11 @@ import math
 
 
 def number(value: object, digits: int = 0) -> str:
-    """A number for people: thousands separated; an em dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    """A number for people: thousands separated; an em dash where there is none, `not finite` where it is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "—"
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
     return f"{value:,.{digits}f}"
 
 

@@ -29,11 +29,11 @@ def test_page_shows_where_a_run_stands_and_why_it_stopped(tmp_path: Path) -> Non
         touch_tasks(tmp_path / "logs" / "signals", 3, 7)
         page._write()
         facts = json.loads((tmp_path / "logs" / "progress.json").read_text())
-        assert [(s["state"], s["done"], s["tasks"]) for s in facts["stages"]] == [
+        assert [(s["state"], s["done_tasks"], s["tasks"]) for s in facts["stages"]] == [
             ("done", 2, 2), ("running", 3, 4), ("waiting", 0, 1)
         ]  # fmt: skip
-        assert facts["stages"][0]["rate"] == 5.0 and facts["stages"][1]["counts"] == {"documents": 21}
-        assert facts["stages"][1]["eta"] is not None and facts["input_bytes_read"] == 200
+        assert facts["stages"][0]["documents_per_second"] == 5.0 and facts["stages"][1]["counts"] == {"documents": 21}
+        assert facts["stages"][1]["eta_seconds"] is not None and facts["input_bytes_read"] == 200
         running = (tmp_path / "logs" / "progress.html").read_text()
         assert 'http-equiv="refresh"' in running and "documents 21" in running
         assert "src=" not in running and "href=" not in running  # needs nothing but itself

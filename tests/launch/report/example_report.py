@@ -43,6 +43,9 @@ def write_run(root: Path, steps: int = 400) -> Path:
     }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     lines(run / "metrics.jsonl", [metrics_row(step) for step in range(1, steps + 1)])
+    lines(run / "environment.jsonl", [environment(2, HOSTILE), environment(2), environment(1)])
+    (run / "profiles/step-20").mkdir(parents=True)
+    (run / "profiles/step-20/summary.txt").write_text("Step 20, rank 0: 0.81 s\n  forward   31.0%\n")
     start, half = 1_760_000_000.0, max(1, steps // 2)
     events = [
         {"event": "launched", "time": start, "step": None, "nproc": 2},
@@ -143,9 +146,37 @@ def metrics_row(step: int) -> dict:
         "tokens_per_second": 9800 + 300 * math.sin(step),
         "mfu": 0.31,
         "memory_peak_bytes": 1.4 * 2**30,
-        "data_wait_seconds": 0.002,
         "step_seconds": 0.8,
+        "data_wait_seconds": 0.002,
+        "forward_backward_seconds": 0.7,
+        "optimizer_seconds": 0.08,
+        # Measured at every hundredth step.
+        "comm_share": 0.11 if step % 100 == 0 else None,
         "time_unix_seconds": 1_760_000_000.0 + step,
+    }
+
+
+def environment(devices: int, host: str = "node1") -> dict:
+    """A line of environment.jsonl."""
+    return {
+        "format_version": 2,
+        "time_unix_seconds": 1_760_000_000.0,
+        "command": "python -m pretrain.train model=debug run.dir='my runs/a'",
+        "started_by": ["python -m launch.agent"],
+        "directory": "/home/someone",
+        "arriero": {"version": "0.1.0", "git_commit": "0123456789abcdef" * 2, "git_dirty": True},
+        "python": "3.11.2",
+        "libraries": {"torch": "2.13.0", "numpy": "2.4.0"},
+        "hardware": {
+            "host": host,
+            "system": "Linux 6.1 x86_64",
+            "processor": "Some processor with a long name and 8 cores @ 2.40 GHz",
+            "processor_cores": 8,
+            "memory_bytes": 16 * 2**30,
+            "device": "cpu",
+            "device_memory_bytes": None,
+            "devices": devices,
+        },
     }
 
 
