@@ -312,8 +312,8 @@ STYLE = """
   --good: #2b8a4b; --bad: #b3372f; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #96a0ad; --paper: #16191d; --line: #2c3138;
   --fill: #6aa7e8; --good: #63c384; --bad: #ef8279; } }
-body { margin: 2rem auto; max-width: 78rem; overflow-wrap: anywhere; padding: 0 1rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 h1 { font-size: 1.25rem; font-weight: 600; } h1 code { color: var(--soft); font-weight: 400; font-size: 1rem; }
 h1 i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; background: var(--fill); }
 h1 i.finished { background: var(--good); } h1 i.stopped { background: var(--bad); }

@@ -97,6 +97,11 @@ VERBS: dict[str, Verb] = {
         "configs.schema.train.ImportRun",
         "Hugging Face Llama → run directory whose weights can be continued",
     ),
+    "compare": Verb(
+        "launch.compare",
+        "configs.schema.train.CompareRun",
+        "several runs side by side: configuration, curves, final losses, speed",
+    ),
     "report": Verb(
         "launch.report",
         "configs.schema.train.ReportRun",

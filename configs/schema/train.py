@@ -538,3 +538,13 @@ class ReportRun:
     """The packed dataset (the data run that made it is the folder above), or the directory of a data run."""
     output: AnyPath | None = None
     """Path of the page; null: `report.html` in the run directory, or else in that of the data run."""
+
+
+@dataclass(frozen=True)
+class CompareRun:
+    """`arriero compare`: several runs side by side, in the terminal and on one HTML page."""
+
+    runs: tuple[AnyPath, ...] = ()
+    """Run directories, two or more; words without `=` on the command line are such directories."""
+    output: AnyPath | None = None
+    """Path of the page; null: `compare-A-B.html` in the folder that holds the first run."""

@@ -79,7 +79,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], numeric_from: i
         )
 
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{cells(head, 'th')}</tr></thead><tbody>{body}</tbody></table></div>"
+    top = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if any(head) else ""
+    return f"<div class=scroll><table>{top}<tbody>{body}</tbody></table></div>"
 
 
 def details(summary: str, body: str, opened: bool = False) -> str:
@@ -93,7 +94,12 @@ def grid(*cards: str) -> str:
 
 
 def page(
-    title: str, subtitle: str, figures: Sequence[Figure], sections: Sequence[Section], plotly_js: str
+    title: str,
+    subtitle: str,
+    figures: Sequence[Figure],
+    sections: Sequence[Section],
+    plotly_js: str,
+    kind: str = "run report",
 ) -> str:
     """The whole document.
 
@@ -118,7 +124,7 @@ def page(
 </head>
 <body>
 <header>
-<p class=brand>arriero <span>run report</span></p>
+<p class=brand>arriero <span>{text(kind)}</span></p>
 <h1>{text(title)}</h1>
 <p class=subtitle>{text(subtitle)}</p>
 <ul class=figures>{tiles}</ul>

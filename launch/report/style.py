@@ -59,13 +59,18 @@ section > p { max-width: 100ch; margin: -.4rem 0 1rem; }
   margin: 0 0 1rem; }
 .warn { background: #fdf3e7; border-color: #efd9bd; }
 .warn ul, .hint ul { margin: .3rem 0 0; padding-left: 1.2rem; }
-.scroll { overflow-x: auto; margin: 0 0 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+/* A shadow at the edge behind which a wide table goes on. */
+.scroll { overflow-x: auto; margin: 0 0 1rem; border: 1px solid var(--line); border-radius: 10px;
+  background: linear-gradient(to right, var(--card) 30%, transparent) left / 2rem 100% no-repeat local,
+    linear-gradient(to left, var(--card) 30%, transparent) right / 2rem 100% no-repeat local,
+    linear-gradient(to right, #0003, transparent) left / .7rem 100% no-repeat scroll,
+    linear-gradient(to left, #0003, transparent) right / .7rem 100% no-repeat scroll, var(--card); }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .42rem .9rem; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: normal; }
-th { color: var(--muted); font-weight: 550; font-size: .8rem; white-space: nowrap; background: #fcfbf9; }
+th { color: var(--muted); font-weight: 550; font-size: .8rem; white-space: nowrap; background: #0000000a; }
 tbody tr:last-child td { border-bottom: 0; }
-tbody tr:hover td { background: #fcfaf6; }
+tbody tr:hover td { background: #0000000a; }
 .n { text-align: right; white-space: nowrap; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin-bottom: .5rem; }
 summary { cursor: pointer; padding: .5rem .95rem; font-size: .93rem; }
@@ -89,6 +94,8 @@ details > pre { max-height: 560px; overflow: auto; }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .figures b { font-size: 1.2rem; }
   .card { padding: .8rem .6rem .5rem; }
+  th, td { padding: .35rem .55rem; }
+  .scroll table { font-size: .82rem; }
 }
 @media print { nav { display: none; } .columns { display: block; } .card { break-inside: avoid; } }
 """

@@ -11,7 +11,7 @@ from launch.report.charts import Row, column
 from launch.report.page import Figure
 from launch.report.read import Record, is_step
 from launch.report.sections import latest, spent_time
-from launch.report.words import duration, number, share, short
+from launch.report.words import duration, number, share, short, size
 
 ENDED = {
     "finished": "finished",
@@ -120,7 +120,7 @@ def data_figures(record: Record) -> list[Figure]:
         Figure(
             number(total["kept_documents"]), "kept", share(total["kept_documents"], total["read_documents"])
         ),
-        Figure(short(total["kept_bytes"]) + "B", "of text kept"),
+        Figure(size(total["kept_bytes"]), "of text kept"),
     ]
     tokens = [
         int((s or {}).get("tokens") or 0)

@@ -11,7 +11,7 @@ from launch.report import charts
 from launch.report.charts import Row, column
 from launch.report.page import Section, absent, chart, details, grid, table, text
 from launch.report.read import Record
-from launch.report.words import number, share, short
+from launch.report.words import number, share, size
 
 PARTS = {
     "data_wait_seconds": "waiting for data",
@@ -160,7 +160,7 @@ def facts(line: Row) -> dict[str, str]:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            shown[name] = short(value) + "B" if key.endswith("_bytes") else str(value)
+            shown[name] = size(value) if key.endswith("_bytes") else str(value)
     return shown
 
 

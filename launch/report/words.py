@@ -24,6 +24,14 @@ def short(value: object) -> str:
     return f"{value:.3g}"
 
 
+def size(value: object) -> str:
+    """Bytes with three significant digits and a decimal prefix: 12.3 GB."""
+    shown = short(value)
+    if shown == "—":
+        return shown
+    return shown.replace(" B", " G") + "B" if " " in shown else shown + " B"
+
+
 def duration(seconds: object) -> str:
     """Seconds for people: 3 h 12 min."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
