@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: EvaluateRun) -> int:
-    """Evaluate, print the table, append to eval.jsonl; returns the exit status."""
+    """Evaluate, print the table, append to eval.jsonl; returns the exit status, 1 where a loss is not finite."""
     run_dir = Path(config.run.dir)
     process = setup(config.device, timeout=1800.0)
     console = Console(process.rank == 0, progress=False)
@@ -113,9 +113,16 @@ def run(config: EvaluateRun) -> int:
             JsonlLog(run_dir / "eval.jsonl").write(rows)
             print(f"{run_dir}, step {step}, {config.split} split of {packed.path}")
             print(table(rows))
+        broken = [loss.source for loss in losses if not math.isfinite(loss.nats)]
+        if broken and process.rank == 0:
+            print(
+                f"error: the loss of {', '.join(broken)} is not a finite number: the weights of step {step} are damaged; "
+                f"look at loss and grad_norm in {run_dir / 'metrics.jsonl'}, and evaluate an earlier one with step=N",
+                file=sys.stderr,
+            )
     finally:
         teardown()
-    return 0
+    return 1 if broken else 0
 
 
 def write_documents(path: Path, step: int, documents: Sequence[DocumentBits]) -> None:

@@ -32,7 +32,9 @@ def test_page_shows_where_a_run_stands_and_why_it_stopped(tmp_path: Path) -> Non
         assert [(s["state"], s["done_tasks"], s["tasks"]) for s in facts["stages"]] == [
             ("done", 2, 2), ("running", 3, 4), ("waiting", 0, 1)
         ]  # fmt: skip
-        assert facts["stages"][0]["documents_per_second"] == 5.0 and facts["stages"][1]["counts"] == {"documents": 21}
+        assert facts["stages"][0]["documents_per_second"] == 5.0 and facts["stages"][1]["counts"] == {
+            "documents": 21
+        }
         assert facts["stages"][1]["eta_seconds"] is not None and facts["input_bytes_read"] == 200
         running = (tmp_path / "logs" / "progress.html").read_text()
         assert 'http-equiv="refresh"' in running and "documents 21" in running

@@ -146,6 +146,7 @@ def metrics_row(step: int) -> dict:
         "tokens_per_second": 9800 + 300 * math.sin(step),
         "mfu": 0.31,
         "memory_peak_bytes": 1.4 * 2**30,
+        "memory_interval_peak_bytes": 1.3 * 2**30,
         "step_seconds": 0.8,
         "data_wait_seconds": 0.002,
         "forward_backward_seconds": 0.7,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from example_run import SHAPE, TEXTS, write_packed, write_run, write_tokenizer
+from example_run import SHAPE, TEXTS, random_weights, write_packed, write_run, write_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from configs import edge
@@ -137,6 +137,24 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
         other = expected[row["source"]]
         assert (row["tokens"], row["bytes"]) == (other["tokens"], other["bytes"])
         assert row["nats_per_token"] == pytest.approx(other["nats_per_token"], rel=1e-9)
+
+
+def test_losses_that_are_not_finite_end_with_status_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    weights = random_weights(SHAPE)
+    weights["layers.0.attention_norm.weight"][0] = float("nan")
+    run = write_run(tmp_path / "run", packed=write_packed(tmp_path / "packed"), weights=weights)
+    assert verb.main([f"run.dir={run}"]) == 1
+    printed = capfd.readouterr()
+    assert "the loss of code, prose, web is not a finite number" in printed.err and "step 7" in printed.err
+    assert "nan" in printed.out
+    rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    assert [row["bits_per_byte"] for row in rows] == [None] * 4
+
+
+def test_a_dataset_that_is_not_there_is_an_error(run_dir: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(ValueError, match="nowhere"):
+        verb.main([f"run.dir={run_dir}", f"data.path={nowhere}"])
 
 
 def test_bytes_of_tokens_add_up_to_the_bytes_of_texts(tmp_path: Path) -> None:
