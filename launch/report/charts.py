@@ -47,7 +47,10 @@ def figure(height: int, x_title: str = "", y_title: str = "", log_y: bool = Fals
             # The page can put tokens or time in the place of steps.
             "meta": {"switch": x_title == STEP},
             "showlegend": False,  # the page draws legends itself, because they must wrap on narrow screens
-            "xaxis": axis | {"title": {"text": x_title, "font": {"color": MUTED, "size": 11}}},
+            # Level labels: ones that turn change the margin, and with it whether they must turn.
+            "xaxis": axis
+            | ({"tickangle": 0, "nticks": 6} if x_title == STEP else {})
+            | {"title": {"text": x_title, "font": {"color": MUTED, "size": 11}}},
             "yaxis": axis
             | ({"type": "log"} if log_y else {})
             | {"title": {"text": y_title, "font": {"color": MUTED, "size": 11}}},

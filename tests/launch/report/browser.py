@@ -72,10 +72,11 @@ def in_browser(page: Path, width: int, scratch: Path) -> dict[str, Any]:
         "--dump-dom",
         frame.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     dumped = re.search(r"FOUND(.*)END", done.stdout, re.DOTALL)
     assert dumped, done.stdout[-2000:] + done.stderr[-2000:]
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not said, said
     return json.loads(html.unescape(dumped[1]))
 
 

@@ -7,7 +7,6 @@ import pydoc_data.topics
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -286,9 +285,7 @@ def test_a_long_run_is_thinned_without_losing_its_spikes(tmp_path: Path) -> None
     rows = [metrics_row(step) for step in range(1, 100_001)]
     rows[54_321]["grad_norm"] = 777.0
     lines(run / "metrics.jsonl", [*rows, rows[10] | {"loss": 3.25}])
-    began = time.monotonic()
     content = report.render(run)
-    assert time.monotonic() - began < 20
     assert len(content) < 7e6
     record = read(run, None)
     assert len(record.metrics) == 100_000 and record.metrics[10]["loss"] == 3.25, (
