@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_pipeline import progress
+from data_pipeline.flow.names import DOES, SHARES
 from data_pipeline.stage import Stage, State
 
 
@@ -46,3 +49,26 @@ def test_page_shows_where_a_run_stands_and_why_it_stopped(tmp_path: Path) -> Non
     assert "refresh" not in stopped
     assert "something &lt;b&gt;else" in stopped and "ValueError: &lt;script&gt;" in stopped
     assert json.loads((tmp_path / "logs" / "progress.json").read_text())["stages"][1]["state"] == "stopped"
+
+
+def test_the_time_left_covers_the_stages_that_wait() -> None:
+    def row(name: str, state: str, **more: float | None) -> dict[str, Any]:
+        return {"name": name, "state": state, **more}
+
+    waiting = [row("tokens", "waiting"), row("pack", "waiting")]
+    usual = SHARES["tokens"] + SHARES["pack"]
+    assert progress.time_left([row("read", "running", seconds=1.0, eta_seconds=None), *waiting]) is None
+    # Reading took twice what it usually takes, and so will the rest.
+    done = row("read", "done", seconds=2 * SHARES["read"])
+    assert progress.time_left([done, *waiting]) == pytest.approx(2 * usual, abs=0.1)
+    # Half of the reading is done in the time that all of it usually takes.
+    half = row("read", "running", seconds=SHARES["read"], eta_seconds=SHARES["read"])
+    assert progress.time_left([half, *waiting]) == pytest.approx(SHARES["read"] + 2 * usual, abs=0.1)
+    assert progress.time_left([row("read", "done", seconds=5.0)]) == 0
+
+
+def test_every_stage_is_explained() -> None:
+    flow = Path(progress.__file__).parent / "flow"
+    names = {n for p in flow.glob("*.py") for n in re.findall(r'Stage\(\s*"([a-z_]+)"', p.read_text())}
+    assert len(names) > 30 and names == set(DOES)
+    assert set(SHARES) <= set(DOES)
