@@ -139,7 +139,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
         assert row["nats_per_token"] == pytest.approx(other["nats_per_token"], rel=1e-9)
 
 
-def test_losses_that_are_not_finite_end_with_status_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_losses_that_are_not_finite_end_with_status_1(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     weights = random_weights(SHAPE)
     weights["layers.0.attention_norm.weight"][0] = float("nan")
     run = write_run(tmp_path / "run", packed=write_packed(tmp_path / "packed"), weights=weights)
