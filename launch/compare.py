@@ -6,6 +6,7 @@ self-contained HTML page with the curves of all runs on common charts, over step
 Examples:
   arriero compare runs/a runs/b                        # also: runs=[runs/a,runs/b]
   arriero compare runs/a runs/b runs/c output=/tmp/abc.html
+  arriero compare runs/lr-*                            # a sweep's runs
 """
 
 from __future__ import annotations
