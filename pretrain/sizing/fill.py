@@ -198,20 +198,16 @@ def accelerator_of(data: dict[str, Any], here: str) -> Accelerator:
 
 
 def on_paper(train: TrainConfig, data: dict[str, Any], here: str) -> TrainConfig:
-    """`train` with `dtype=auto` decided for the arithmetic, where no rank measures it: bf16 on GPUs, on processors what this
-    machine's gets if the run is to be here, and otherwise fp32, in which every processor multiplies natively.
+    """`train` with `dtype=auto` decided for the arithmetic, where no rank measures it: bf16 on GPUs; fp32 on
+    processors, in which all of them multiply natively (measuring needs torch, and a plan does without).
 
     Args:
         here: what `accelerator=auto` stands for.
     """
     if train.dtype != "auto":
         return train
-    name, cluster = data.get("accelerator", "auto"), data.get("cluster") or {}
+    name = data.get("accelerator", "auto")
     native = (here if name == "auto" else name) != "cpu"
-    if not native and name == "auto" and cluster.get("kind", "local") == "local":
-        from pretrain.metrics.speed import multiplies_bf16
-
-        native = multiplies_bf16("cpu")
     return dataclasses.replace(train, dtype="bf16" if native or train.float8 else "fp32")
 
 
