@@ -70,8 +70,10 @@ def _convert(kind: Any, value: Any, where: str, told: Any = None) -> Any:
         if value is None and type(None) in args:
             return None
         rest = [a for a in args if a is not type(None)]
-        if len(rest) == 1:
-            return _convert(rest[0], value, where, told or kind)
+        parts = [a for a in rest if dataclasses.is_dataclass(a)]
+        if parts and isinstance(value, dict):  # a name, or all that the name would stand for
+            return _convert(parts[0], value, where)
+        return _convert(rest[0], value, where, told or kind)
     if origin is Literal:
         return _choice(args, value, where)
     if origin is tuple and isinstance(value, str) and _is_text(args[0]):
@@ -179,7 +181,8 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 def dataclass_of(kind: Any) -> Any:
     """The dataclass that a field of this type holds, also where it may be null; null for other types."""
     options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    return next((k for k in options if dataclasses.is_dataclass(k) and isinstance(k, type)), None)
+    rest = [k for k in options if k is not type(None)]
+    return rest[0] if len(rest) == 1 and dataclasses.is_dataclass(rest[0]) else None
 
 
 def is_part(kind: Any) -> bool:

@@ -186,7 +186,7 @@ def _alone(run_dir: Path) -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the verb."""
-    return edge.main("data", DataRun, run, __doc__ or "", argv)
+    return edge.main("data", DataRun, run, __doc__ or "", argv, derive=flow.with_recipes)
 
 
 if __name__ == "__main__":

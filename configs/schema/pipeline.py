@@ -95,6 +95,8 @@ class RecipeConfig:
     """Field or column that holds the given id, for JSONL and Parquet; absent: the URL, then the payload."""
     url_key: NonEmpty = "url"
     """Field or column that holds the URL, for JSONL and Parquet."""
+    date_key: NonEmpty = "date"
+    """Field or column that holds the date, for JSONL and Parquet."""
     max_record_bytes: Bytes = 64 * 2**20
     """Largest raw record, bytes; a larger one is set aside and counted."""
     max_window_bytes: Bytes = 128 * 2**20
@@ -117,12 +119,22 @@ class SourceConfig:
 
     name: NonEmpty
     """Name of the source, in the funnel, the mixture and the packed dataset."""
-    recipe: NonEmpty
-    """Recipe of the group `recipe` that reads it."""
+    recipe: NonEmpty | RecipeConfig
+    """Recipe of the group `recipe` that reads it, by name; or a whole recipe."""
     input: AnyPath
     """File, folder, glob or address; for the `python` reader `environment` (the running one) or a site-packages folder."""
     max_source_bytes: Bytes | None = None
     """Overrides the recipe's `max_source_bytes`; null: the recipe's."""
+    text_key: NonEmpty | None = None
+    """Overrides the recipe's `text_key`; null: the recipe's."""
+    id_key: NonEmpty | None = None
+    """Overrides the recipe's `id_key`; null: the recipe's."""
+    url_key: NonEmpty | None = None
+    """Overrides the recipe's `url_key`; null: the recipe's."""
+    date_key: NonEmpty | None = None
+    """Overrides the recipe's `date_key`; null: the recipe's."""
+    filter: NonEmpty | FilterConfig | None = None
+    """Policy of the group `filter`, by name, or a whole policy, in the place of the recipe's; null: the recipe's."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline.flow.context import Context, sources
+from data_pipeline.flow.context import Context, sources, with_recipes
 from data_pipeline.read import units as planning
 
 if TYPE_CHECKING:
     from data_pipeline.stage import Stage
 
-__all__ = ["build", "owned", "sources"]
+__all__ = ["build", "owned", "sources", "with_recipes"]
 
 CORE = ("document.py",)
 """What every stage reads its input with."""

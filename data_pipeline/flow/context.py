@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from configs import edge
-from configs.schema.pipeline import ClassifierConfig, DataRun, RecipeConfig
+from configs.schema.pipeline import ClassifierConfig, DataRun, FilterConfig, RecipeConfig, SourceConfig
 from data_pipeline import fingerprint, policy
 from data_pipeline.classify import calibrate
 from data_pipeline.document import read_shard
@@ -68,21 +68,34 @@ def sources(config: DataRun) -> list[planning.Source]:
     names = [s.name for s in config.sources]
     if len(set(names)) < len(names):
         raise edge.ConfigError(f"sources need different names, but they are {', '.join(names)}")
-    found = []
-    folder = Path(edge.__file__).parent / "recipe"
-    options = sorted(p.stem for p in folder.glob("*.yaml"))
-    for source in config.sources:
-        if source.recipe not in options:
-            close = difflib.get_close_matches(source.recipe, options, n=1)
-            hint = f"did you mean `{close[0]}`? " if close else ""
-            raise edge.ConfigError(
-                f"source `{source.name}`: recipe `{source.recipe}` is unknown; {hint}options: {', '.join(options)}"
-            )
-        recipe = edge.load_group("recipe", source.recipe, RecipeConfig)
-        if source.max_source_bytes is not None:
-            recipe = dataclasses.replace(recipe, max_source_bytes=source.max_source_bytes)
-        found.append(planning.Source(source.name, recipe, source.input))
-    return found
+    return [planning.Source(s.name, _recipe(s), s.input) for s in config.sources]
+
+
+def _recipe(source: SourceConfig) -> RecipeConfig:
+    """The recipe of a source, with what the source says itself in the place of what the recipe says."""
+    try:
+        recipe = source.recipe
+        if isinstance(recipe, str):
+            recipe = edge.load_group("recipe", recipe, RecipeConfig)
+        policy_config = source.filter
+        if isinstance(policy_config, str):
+            policy_config = edge.load_group("filter", policy_config, FilterConfig)
+    except edge.ConfigError as error:
+        raise edge.ConfigError(f"source `{source.name}`: {error}") from None
+    keys = ("max_source_bytes", "text_key", "id_key", "url_key", "date_key")
+    given = {key: value for key in keys if (value := getattr(source, key)) is not None}
+    recipe = dataclasses.replace(recipe, **given)
+    return recipe if policy_config is None else dataclasses.replace(recipe, filter=policy_config)
+
+
+def with_recipes(data: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration with the whole recipe of each source in the place of its name.
+
+    So the stages, the workers and later verbs need no search for files: `config.yaml` of the run holds what was found.
+    """
+    config = edge.build(DataRun, data)
+    filled = [SourceConfig(s.name, _recipe(s), s.input) for s in config.sources]
+    return data | {"sources": [edge.to_dict(s) for s in filled]}
 
 
 def recipe_of(run_dir: Path, shard: int, config: DataRun) -> tuple[Unit, RecipeConfig]:

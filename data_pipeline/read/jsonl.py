@@ -15,7 +15,7 @@ from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Unit, excerpt
 from data_pipeline.read.members import Broken, Stream
 
-KNOWN_KEYS = ("language", "lang", "licence", "license", "date", "group")
+KNOWN_KEYS = ("language", "lang", "licence", "license", "group")
 MAX_FIELD = 1000
 """Characters of a field beside the text; longer ones are left out."""
 MAX_URL = 8000
@@ -128,7 +128,7 @@ def from_row(
     language = known("language", "lang")
     if language is not None and LANGUAGE.fullmatch(language) is None:
         language = None
-    used = {recipe.text_key, recipe.id_key, recipe.url_key, *KNOWN_KEYS}
+    used = {recipe.text_key, recipe.id_key, recipe.url_key, recipe.date_key, *KNOWN_KEYS}
     given_text = "" if given is None else _given(given)
     return Record(
         file=file,
@@ -141,7 +141,7 @@ def from_row(
         charset="utf-8",
         language=language,
         licence=known("licence", "license"),
-        date=known("date"),
+        date=known(recipe.date_key),
         group=known("group"),
         repaired=repaired,
         metadata={

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from configs import composition, edge, manual, options
 from configs.build import defaults, groups_of, known_keys
 from configs.schema import pipeline, train
+from data_pipeline.flow.context import with_recipes
 
 VERBS: dict[str, type] = {
     "data": pipeline.DataRun,
@@ -168,6 +169,13 @@ def test_folders_of_ones_own_come_first(tmp_path: Path, monkeypatch: pytest.Monk
     with options.searching(["other"]):
         recipe = edge.load("data", pipeline.DataRun, ["output=o", "input=i", "recipe=notes"]).recipe
         assert recipe == edge.load_group("recipe", "notes", pipeline.RecipeConfig)
+        sources = (
+            "sources=[{name:a,recipe:notes,input:i},{name:b,recipe:text,input:j,url_key:link,filter:strict}]"
+        )
+        a, b = edge.load("data", pipeline.DataRun, ["output=o", sources], with_recipes).sources
+    assert a.recipe == recipe
+    assert isinstance(b.recipe, pipeline.RecipeConfig) and b.recipe.url_key == "link"
+    assert b.recipe.filter.name == "strict"
     assert recipe.text_key == "body" and recipe.filter.rules["gopher.short"].min == 500  # type: ignore[union-attr]
     with pytest.raises(edge.ConfigError, match="recipe `notes` is unknown"):
         edge.load_group("recipe", "notes", pipeline.RecipeConfig)
