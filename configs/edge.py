@@ -229,7 +229,6 @@ def main(
                     config, schema, function, [w for f in others for w in f if w], words, derive
                 )
             resolved = load(config, schema, words, derive)
-            return function(resolved) or 0
     except ConfigError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # Under torchrun the first rank of the node finds the same: it tells, leaves, and this process is ended. One
@@ -237,6 +236,7 @@ def main(
             time.sleep(10)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    return function(resolved) or 0
 
 
 def _searching(flags: Sequence[tuple[str, str]]) -> contextlib.AbstractContextManager[None]:
