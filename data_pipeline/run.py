@@ -58,7 +58,7 @@ def _run(config: DataRun) -> int:
     executors.check(config.executor)
     if not config.dry_run:
         executors.warm_up(config.executor)
-    plan = planning.plan(sources, config.unit_bytes)
+    plan = planning.plan(sources, config.unit_bytes, run_dir)
     todo, not_run, reduced = flow.build(run_dir, config, plan)
     expected = staging.fingerprints(todo)
     if config.dry_run:

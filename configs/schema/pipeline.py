@@ -85,7 +85,9 @@ class RecipeConfig:
 
     name: NonEmpty
     """Name of the recipe, and of its source where no other name is given."""
-    reader: Literal["auto", "warc", "jsonl", "parquet", "text", "wikitext", "python"] = "auto"
+    reader: Literal[
+        "auto", "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "wikitext", "python"
+    ] = "auto"
     """Reader of the input files; `auto` chooses by file name and first bytes."""
     extract: Literal["auto", "none", "html", "wikitext"] = "auto"
     """Main-text extraction; `auto` follows the reader."""
@@ -96,7 +98,7 @@ class RecipeConfig:
     url_key: NonEmpty = "url"
     """Field or column that holds the URL, for JSONL and Parquet."""
     date_key: NonEmpty = "date"
-    """Field or column that holds the date, for JSONL and Parquet."""
+    """Field or column that holds the date: ISO 8601, RFC 2822, a timestamp or a number since 1970."""
     max_record_bytes: Bytes = 64 * 2**20
     """Largest raw record, bytes; a larger one is set aside and counted."""
     max_window_bytes: Bytes = 128 * 2**20

@@ -192,7 +192,7 @@ def _languages(context: Context) -> Iterator[Stage]:
             language_model,
             1,
             outputs=("models/language.bin",),
-            code=("classify",),
+            code=("classify", "read/streams.py"),
             config=[plain(config), context.config.seed],
             inputs=given_files(config),
         )

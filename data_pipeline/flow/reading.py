@@ -32,7 +32,7 @@ def stages(context: Context) -> Iterator[Stage]:
         read,
         context.shards,
         outputs=("documents", "rejected"),
-        code=("collect.py", "keyed.py", "read", "extract"),
+        code=("collect.py", "keyed.py", "read", "extract", "annotate/codes.py"),
         config=[
             context.recipes,
             [dataclasses.asdict(u) for u in context.plan.units],

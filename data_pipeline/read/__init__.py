@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from configs.schema.pipeline import RecipeConfig
 
-Kind = Literal["warc", "jsonl", "parquet", "text", "html", "wikitext", "python"]
+Kind = Literal["warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "html", "wikitext", "python"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def excerpt(data: bytes | str, limit: int = 120) -> str:
 
 def records(unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     """Every record of a unit, in file order; never raises for damaged input."""
-    from data_pipeline.read import jsonl, mediawiki, parquet, python, text, warc
+    from data_pipeline.read import jsonl, mediawiki, parquet, python, tables, text, warc
 
     if unit.kind == "python":
         yield from python.read(unit, recipe)
@@ -112,6 +112,9 @@ def records(unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
         "warc": warc.read,
         "jsonl": jsonl.read,
         "parquet": parquet.read,
+        "csv": tables.read_csv,
+        "arrow": tables.read_arrow,
+        "json": tables.read_json,
         "text": text.read,
         "html": text.read,
         "wikitext": mediawiki.read,

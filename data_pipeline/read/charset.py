@@ -1,35 +1,19 @@
-"""Character sets of pages: byte-order mark, HTTP header, `meta` element, then detection."""
+"""Character sets of pages: byte-order mark, declaration in the HTTP header or the page, then detection.
+
+Labels and their codecs are those of the WHATWG encoding standard, section 4.2 (library webencodings), as browsers read
+them; detection is chardet's.
+"""
 
 from __future__ import annotations
 
 import codecs
 import re
 
-from charset_normalizer import from_bytes
+import chardet
+import webencodings
 
 _META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.I)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w.:-]+)", re.I)
-# What browsers read under these labels (WHATWG encoding standard, section 4.2).
-_LABELS = {
-    "iso-8859-1": "windows-1252",
-    "iso8859-1": "windows-1252",
-    "latin1": "windows-1252",
-    "latin-1": "windows-1252",
-    "us-ascii": "windows-1252",
-    "ascii": "windows-1252",
-    "iso-8859-9": "windows-1254",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "x-gbk": "gb18030",
-    "shift_jis": "cp932",
-    "shift-jis": "cp932",
-    "x-sjis": "cp932",
-    "euc-kr": "cp949",
-    "ks_c_5601-1987": "cp949",
-    "x-mac-roman": "mac-roman",
-    "unicode": "utf-8",
-    "utf8": "utf-8",
-}
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -37,52 +21,114 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Escapes that shift to two-byte characters: JIS X 0208 of 1978 and 1983 (RFC 1468).
+_ISO_2022_JP = re.compile(rb"\x1b\$[@B].{2,}?\x1b\([BJ]", re.DOTALL)
+# WHATWG replaces these by U+FFFD for reasons of security; an archive wants their text.
+_SEVEN_BIT = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr"}
 DETECT_BYTES = 32 * 1024
 """Bytes that detection looks at; more changes hardly any verdict and costs linearly."""
+UTF_16_NULS = 0.2
+"""Share of NUL bytes at even or odd positions from which text is UTF-16: its ASCII characters have one each."""
+MAX_UNDEFINED = 0.05
+"""Share of the bytes above 127 that a declared character set may leave undefined; a wrong one leaves more."""
 
 
 def decode(data: bytes, declared: str | None, html: bool) -> tuple[str, int]:
-    """Text of a page and the number of its characters that had to be replaced.
+    """Decode a page.
 
     UTF-8 wins over any declared single-byte set where the bytes are valid UTF-8: text in another encoding practically
-    never is, and wrong declarations are common.
+    never is, and wrong declarations are common. Sets of seven-bit escapes and UTF-16 are valid UTF-8 by accident, and win
+    over it where the bytes look like them.
+
+    Args:
+        declared: label of the HTTP header.
+        html: look for a declaration in the page too.
+
+    Returns:
+        The text, and how many of its characters had to be replaced.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             return _replace(data[len(mark) :], encoding)
+    labels = [declared] if declared else []
+    if html:
+        head = data[:4096]
+        labels += [m.group(1).decode("ascii", "replace") for p in (_META, _XML) if (m := p.search(head))]
+    escaped = _escaped_or_wide(data, declared, labels)
+    if escaped is not None:
+        return _replace(data, escaped)
     try:
         return data.decode("utf-8"), 0
     except UnicodeDecodeError:
         pass
-    candidates = [declared]
-    if html:
-        head = data[:4096]
-        candidates += [m.group(1).decode("ascii", "replace") for p in (_META, _XML) if (m := p.search(head))]
-    names = [name for c in candidates if c and (name := _codec(c)) is not None]
+    names = [name for label in labels if (name := _codec(label)) is not None]
     for name in names:
         if name == "utf-8":
             continue
-        try:
-            return data.decode(name), 0
-        except (UnicodeDecodeError, UnicodeError):
-            continue
+        text, replaced = _replace(data, name)
+        high = len(data) - len(data.translate(None, _HIGH))
+        if replaced <= max(1, MAX_UNDEFINED * high):
+            return text, replaced
     if "utf-8" in names:
         # Declared UTF-8 with a few broken bytes: keep it unless so much is broken that the label must be wrong.
         text, replaced = _replace(data, "utf-8")
         if replaced * 50 <= len(text):
             return text, replaced
-    best = from_bytes(data[:DETECT_BYTES]).best()
-    return _replace(data, best.encoding if best is not None else (names or ["utf-8"])[0])
+    return _replace(data, _detect(data) or (names or ["utf-8"])[0])
+
+
+_HIGH = bytes(range(128, 256))
+
+
+def _escaped_or_wide(data: bytes, declared: str | None, labels: list[str]) -> str | None:
+    """Codec of text in seven-bit escapes or in UTF-16 without a mark; None for any other."""
+    if b"\x1b$" in data and _ISO_2022_JP.search(data):
+        return "iso2022_jp_ext"
+    for label in labels:
+        codec = _SEVEN_BIT.get(label.strip().lower())
+        if codec is not None and (b"~{" in data or b"\x0e" in data):
+            return codec
+    sample = data[:DETECT_BYTES]
+    half = max(1, len(sample) // 2)
+    even, odd = sample[::2].count(0) / half, sample[1::2].count(0) / half
+    if max(even, odd) >= UTF_16_NULS and min(even, odd) < UTF_16_NULS / 4:
+        return "utf-16-le" if odd > even else "utf-16-be"
+    # Text without ASCII has no NUL: then the header decides, unless the bytes are valid UTF-8. In a page itself, a
+    # declaration that could be read as ASCII is wrong.
+    if declared is not None and (_codec(declared) or "").startswith("utf-16"):
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError:
+            return "utf-16-be" if declared.strip().lower().endswith("be") else "utf-16-le"
+    return None
 
 
 def _codec(label: str) -> str | None:
-    label = label.strip().lower()
-    label = _LABELS.get(label, label)
+    """Python's name of the codec that browsers use for a label; None where there is none."""
+    label = label.strip()
+    encoding = webencodings.lookup(label)
+    if encoding is not None:
+        name = encoding.codec_info.name
+        return None if name in ("replacement", "x-user-defined") else name
     try:
         info = codecs.lookup(label)
-    except LookupError:
+    except (LookupError, ValueError):
         return None
-    return label if info._is_text_encoding else None
+    return info.name if info._is_text_encoding else None
+
+
+def _detect(data: bytes) -> str | None:
+    """Codec that the text is probably in: judged by the lines that are not ASCII, which a long head may precede."""
+    lines: list[bytes] = []
+    size = 0
+    for line in data.splitlines():
+        if not line.isascii():
+            lines.append(line[:DETECT_BYTES])
+            size += len(lines[-1])
+            if size >= DETECT_BYTES:
+                break
+    name = chardet.detect(b"\n".join(lines))["encoding"]
+    return _codec(name) if name else None
 
 
 def _replace(data: bytes, name: str) -> tuple[str, int]:

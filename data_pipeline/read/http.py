@@ -10,7 +10,7 @@ from isal import igzip_lib
 
 from data_pipeline.read.streams import INFLATE_ERROR
 
-_STATUS = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
+_STATUS = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})", re.I)
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
 _MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|div|p|a|table)\b", re.I)
 
@@ -18,7 +18,9 @@ _MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|div|p|a|table)\
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 EXPAND_BYTES = 256 * 1024
 MAX_ENCODINGS = 4
-"""Content encodings of one body at the most; each may hide a bomb of its own."""
+"""Largest number of encodings of one body; each may hide a bomb of its own."""
+MAX_INTERIM = 8
+"""Largest number of 1xx responses before the final one."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Response:
     body: bytes
     """Decoded body."""
     truncated: bool = False
-    """The encoded body breaks off; what could be decoded is there."""
+    """The body breaks off, or is not in the encoding that its headers name; what could be decoded is there."""
 
 
 def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> Response:
     """Parse a response that lies between two positions of a buffer.
+
+    Responses of status 1xx before the final one are passed over (RFC 9110, section 15.2).
 
     Raises:
         ValueError: the content encoding is damaged, unknown, or expands beyond `limit` bytes.
@@ -47,51 +51,86 @@ def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> R
     status = _STATUS.match(data, begin, stop)
     if status is None:
         return Response(0, "", None, data[begin:stop])
-    end, size = data.find(b"\r\n\r\n", begin, stop), 4
-    if end < 0 or data.find(b"\n\n", begin, end) >= 0:
-        split = _HEAD_END.search(data, begin, stop)
-        end, size = (split.start(), split.end() - split.start()) if split else (stop, 0)
+    for _ in range(MAX_INTERIM):
+        end, size = data.find(b"\r\n\r\n", begin, stop), 4
+        if end < 0 or data.find(b"\n\n", begin, end) >= 0:
+            split = _HEAD_END.search(data, begin, stop)
+            end, size = (split.start(), split.end() - split.start()) if split else (stop, 0)
+        following = _STATUS.match(data, end + size, stop) if status.group(1).startswith(b"1") else None
+        if following is None:
+            break
+        begin, status = end + size, following
     headers: dict[str, str] = {}
     for line in data[begin:end].decode("latin-1").split("\n")[1:]:
         name, _, value = line.partition(":")
-        headers.setdefault(name.strip().lower(), value.strip())
-    body = data[end + size : stop]
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        body = dechunk(body)
-    truncated = False
-    if encodings := headers.get("content-encoding"):
-        names = [e.strip().lower() for e in encodings.split(",")]
-        if len(names) > MAX_ENCODINGS:
-            raise ValueError(f"{len(names)} content encodings, one inside the other")
-        for encoding in reversed(names):
+        name = name.strip().lower()
+        # A header that may be repeated means the list of its values.
+        joined = name in ("transfer-encoding", "content-encoding") and name in headers
+        headers[name] = f"{headers[name]}, {value.strip()}" if joined else headers.get(name, value.strip())
+    body, truncated = data[end + size : stop], False
+    # Content codings were applied first, then transfer codings, each list in its order (RFC 9112, section 6.1).
+    names = [
+        name
+        for header in ("content-encoding", "transfer-encoding")
+        for coding in headers.get(header, "").split(",")
+        if (name := coding.split(";")[0].strip().lower())
+    ]
+    if len(names) > MAX_ENCODINGS:
+        raise ValueError(f"{len(names)} content encodings, one inside the other")
+    for encoding in reversed(names):
+        if encoding == "chunked":
+            body, whole = dechunk(body)
+        else:
             body, whole = decode(body, encoding, limit)
-            truncated |= not whole
+        truncated |= not whole
     kind = headers.get("content-type", "")
-    charset = _CHARSET.search(kind)
     return Response(
         int(status.group(1)),
         kind.split(";")[0].strip().lower(),
-        charset.group(1)[:40] if charset else None,
+        charset_of(kind),
         body,
         truncated,
     )
 
 
-def dechunk(body: bytes) -> bytes:
-    """Undo chunked transfer encoding; a body that is not chunked (crawlers often keep the header only) is unchanged."""
+def charset_of(content_type: str) -> str | None:
+    """The `charset` parameter of a Content-Type; None without one."""
+    match = _CHARSET.search(content_type)
+    return match.group(1)[:40] if match else None
+
+
+def dechunk(body: bytes) -> tuple[bytes, bool]:
+    """Undo chunked transfer encoding: the body, and whether it ended where its encoding says.
+
+    A body that is not chunked up to its end is taken as it is: crawlers often keep the header and undo the encoding, and
+    text that begins with a number looks like a chunk. Only a chain that breaks off in the middle of its last chunk is
+    undone, and counts as truncated.
+    """
     parts: list[bytes] = []
     at = 0
-    while True:
+    while at < len(body):
         end = body.find(b"\n", at, at + 1024)
-        size_text = body[at : end if end >= 0 else at].split(b";")[0].strip()
-        if not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size_text):
-            return body if not parts else b"".join(parts)
-        size = int(size_text, 16)
-        if size == 0:
-            return b"".join(parts)
-        parts.append(body[end + 1 : end + 1 + size])
-        at = end + 1 + size
-        at += 2 if body[at : at + 2] == b"\r\n" else 1 if body[at : at + 1] == b"\n" else 0
+        size = _CHUNK_SIZE.fullmatch(body[at : end if end >= 0 else at])
+        if size is None:
+            return body, True
+        length = int(size.group(1), 16)
+        if length == 0:
+            return b"".join(parts), True
+        start, at = end + 1, end + 1 + length
+        parts.append(body[start:at])
+        if at >= len(body):
+            # A first chunk that is longer than all of the body is as likely the number in a plain text.
+            return (
+                (b"".join(parts), False) if len(parts) > 1 or body[end - 1 : end] == b"\r" else (body, True)
+            )
+        line_end = 2 if body[at : at + 2] == b"\r\n" else 1 if body[at : at + 1] == b"\n" else 0
+        if not line_end:
+            return body, True
+        at += line_end
+    return (b"".join(parts), False) if parts else (body, True)
+
+
+_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?")
 
 
 def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
@@ -100,17 +139,17 @@ def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
     Raises:
         ValueError: it is damaged, unknown, or expands beyond `limit` bytes.
     """
-    if encoding in ("", "identity", "none", "utf-8") or not body:
+    if encoding in ("identity", "none", "utf-8", "binary") or not body:
         return body, True
     if encoding in ("gzip", "x-gzip"):
-        return _inflate(body, igzip_lib.DECOMP_GZIP, limit) if body.startswith(b"\x1f\x8b") else (body, True)
+        return _gunzip(body, limit)
     if _MARKUP.search(body, 0, 1024):
         return body, True
     if encoding == "deflate":
         try:
-            return _inflate(body, igzip_lib.DECOMP_ZLIB, limit)
+            return _inflate(body, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB), limit)
         except ValueError:
-            return _inflate(body, igzip_lib.DECOMP_DEFLATE, limit)
+            return _inflate(body, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE), limit)
     if encoding == "br":
         import brotli
 
@@ -131,9 +170,28 @@ def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
     raise ValueError(f"unknown content encoding `{encoding[:40]}`")
 
 
-def _inflate(body: bytes, flag: int, limit: int) -> tuple[bytes, bool]:
-    member = igzip_lib.IgzipDecompressor(flag=flag)
-    return _expand(member.decompress, lambda: member.eof, body, "compressed", limit, INFLATE_ERROR)
+def _gunzip(body: bytes, limit: int) -> tuple[bytes, bool]:
+    """All gzip members of a body (RFC 1952, section 2.2); what follows the last one is no part of it."""
+    parts: list[bytes] = []
+    size = 0
+    while body.startswith(b"\x1f\x8b"):
+        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        try:
+            part, whole = _inflate(body, member, limit - size)
+        except ValueError:
+            if not parts:
+                raise
+            return b"".join(parts), False
+        parts.append(part)
+        size += len(part)
+        if not whole:
+            return b"".join(parts), False
+        body = member.unused_data
+    return (b"".join(parts), True) if parts else (body, True)
+
+
+def _inflate(body: bytes, member: igzip_lib.IgzipDecompressor, limit: int) -> tuple[bytes, bool]:
+    return _expand(member.decompress, lambda: bool(member.eof), body, "compressed", limit, INFLATE_ERROR)
 
 
 def _expand(

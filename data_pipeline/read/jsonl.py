@@ -12,10 +12,12 @@ import orjson
 import xxhash
 
 from configs.schema.pipeline import RecipeConfig
+from data_pipeline.annotate import codes
 from data_pipeline.read import Item, Record, SetAside, Unit, excerpt
+from data_pipeline.read.dates import iso_date
 from data_pipeline.read.members import Broken, Stream
 
-KNOWN_KEYS = ("language", "lang", "licence", "license", "group")
+KNOWN_KEYS = ("language", "lang", "licence", "license", "date", "timestamp", "group")
 MAX_FIELD = 1000
 """Characters of a field beside the text; longer ones are left out."""
 MAX_URL = 8000
@@ -99,6 +101,9 @@ def parse(line: bytes, file: str, number: int, offset: int, recipe: RecipeConfig
             return aside(f"not JSON: {error}", "one JSON object a line")
     if not isinstance(row, dict):
         return aside(f"a JSON {type(row).__name__}", "a JSON object")
+    if isinstance(row.get(recipe.id_key), float):
+        # orjson rounds integers beyond 64 bits, and two ids would become one.
+        row[recipe.id_key] = json.loads(line).get(recipe.id_key)
     return from_row(row, file, number, offset, recipe, excerpt(line))
 
 
@@ -125,10 +130,13 @@ def from_row(
         return repair(found)[0] if found and len(found) <= MAX_FIELD else None
 
     url = repair(url)[0] if isinstance(url, str) and 0 < len(url) <= MAX_URL else None
-    language = known("language", "lang")
-    if language is not None and LANGUAGE.fullmatch(language) is None:
-        language = None
-    used = {recipe.text_key, recipe.id_key, recipe.url_key, recipe.date_key, *KNOWN_KEYS}
+    date_keys = ("date", "timestamp") if recipe.date_key == "date" else (recipe.date_key,)
+    date = next((day for key in date_keys if (day := iso_date(row.get(key)))), None)
+    used = {recipe.text_key, recipe.id_key, recipe.url_key, *KNOWN_KEYS}
+    if date is not None:
+        used.add(recipe.date_key)
+    else:
+        used -= {"date", "timestamp"}  # what is no date is kept as metadata
     given_text = "" if given is None else _given(given)
     return Record(
         file=file,
@@ -139,9 +147,9 @@ def from_row(
         given=given_text or url or "",
         url=url,
         charset="utf-8",
-        language=language,
+        language=language_of(known("language", "lang")),
         licence=known("licence", "license"),
-        date=known(recipe.date_key),
+        date=date,
         group=known("group"),
         repaired=repaired,
         metadata={
@@ -157,6 +165,13 @@ def from_row(
         }
         | ({"given_id": given_text} if given_text else {}),
     )
+
+
+def language_of(tag: str | None) -> str | None:
+    """A stated language in the scheme of `codes`: `th` for `th`, `tha`, `tha_Thai`, `th-TH` and `TH`; None for no tag."""
+    if tag is None or LANGUAGE.fullmatch(tag.strip()) is None:
+        return None
+    return codes.normal(tag.strip())[0]
 
 
 def _given(value: Any) -> str:

@@ -29,8 +29,7 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     try:
         with storage.open_binary(file) as raw, open_parquet(raw) as parquet:
             schema = parquet.schema_arrow
-            wanted = {recipe.text_key, recipe.id_key, recipe.url_key, *KNOWN_KEYS}
-            columns = [n for n in dict.fromkeys(schema.names) if n in wanted and schema.names.count(n) == 1]
+            columns = wanted_columns(schema, recipe)
             if recipe.text_key not in columns:
                 yield SetAside(
                     file,
@@ -56,7 +55,7 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
                     continue
                 try:
                     for row in _rows(parquet, group, columns, recipe):
-                        yield _item(row, file, number, recipe)
+                        yield item_of(row, file, number, recipe)
                         number += 1
                 except DAMAGE as error:
                     yield SetAside(
@@ -74,9 +73,25 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
 def open_parquet(raw: Any) -> pq.ParquetFile:
     """A Parquet file whose columns are streamed instead of read whole."""
     # Text stays as a dictionary where the file stores one: a long string that a thousand rows share is held once.
-    names = pq.read_schema(raw).names
+    with pq.ParquetFile(raw, **LIMITS) as described:
+        dictionaries = _dictionary_columns(described.metadata, described.schema_arrow)
     raw.seek(0)
-    return pq.ParquetFile(raw, buffer_size=2**20, read_dictionary=names, **LIMITS)
+    return pq.ParquetFile(raw, buffer_size=2**20, read_dictionary=dictionaries, **LIMITS)
+
+
+def _dictionary_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> list[str]:
+    """Flat text columns that are stored as dictionaries and plain pages alone: Arrow reads no others as dictionaries."""
+    text = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_binary(f.type)}
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for i in range(row_group.num_columns):
+            column = row_group.column(i)
+            if not set(column.encodings) <= _DICTIONARY_ENCODINGS:
+                text.discard(column.path_in_schema)
+    return sorted(text)
+
+
+_DICTIONARY_ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}
 
 
 def _text_bytes(parquet: pq.ParquetFile, group: int, text_key: str) -> int:
@@ -93,13 +108,31 @@ def _rows(
     per_row = described.total_byte_size // max(described.num_rows, 1) + 1
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // per_row))
     for batch in parquet.iter_batches(rows, row_groups=[group], columns=columns):
-        arrays = [_binary(batch.column(name)) if name in columns else None for name in columns]
-        for i in range(batch.num_rows):
-            yield {name: a[i].as_py() for name, a in zip(columns, arrays, strict=True) if a is not None}
+        yield from raw_rows(batch, recipe)
+
+
+def raw_rows(batch: pa.RecordBatch, recipe: RecipeConfig) -> Iterator[dict[str, Any]]:
+    """Rows of a batch with the columns that records have; text as bytes, so that one bad row is one bad row."""
+    columns = [
+        name
+        for name in wanted_columns(batch.schema, recipe)
+        if not pa.types.is_nested(batch.schema.field(name).type)
+    ]
+    arrays = {name: _binary(batch.column(batch.schema.get_field_index(name))) for name in columns}
+    for i in range(batch.num_rows):
+        yield {name: array[i].as_py() for name, array in arrays.items()}
+
+
+def wanted_columns(schema: pa.Schema, recipe: RecipeConfig) -> list[str]:
+    """Columns that become fields of a record; a name that two columns have is nobody's."""
+    wanted = {recipe.text_key, recipe.id_key, recipe.url_key, recipe.date_key, *KNOWN_KEYS}
+    return [n for n in dict.fromkeys(schema.names) if n in wanted and schema.names.count(n) == 1]
 
 
 def _binary(array: pa.Array) -> pa.Array:
     """Strings as bytes, without a look at whether they are UTF-8."""
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_binary())
     if isinstance(array, pa.DictionaryArray):
         return pa.DictionaryArray.from_arrays(array.indices, _binary(array.dictionary))
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
@@ -107,13 +140,24 @@ def _binary(array: pa.Array) -> pa.Array:
     return array
 
 
-def _item(row: dict[str, Any], file: str, number: int, recipe: RecipeConfig) -> Item:
-    text = row[recipe.text_key]
+def item_of(row: dict[str, Any], file: str, number: int, recipe: RecipeConfig) -> Item:
+    """A record from the raw fields of a row, or the reason why there is none."""
+    text = row.get(recipe.text_key)
     if isinstance(text, bytes) and len(text) > recipe.max_record_bytes:
         expected = "raise `recipe.max_record_bytes` to read it"
         return SetAside(file, number, number, f"text longer than {recipe.max_record_bytes} bytes", expected)
-    try:
-        decoded = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
-    except UnicodeDecodeError as error:
-        return SetAside(file, number, number, f"invalid UTF-8 at byte {error.start} of a field", "UTF-8")
+    decoded: dict[str, Any] = {}
+    for key, value in row.items():
+        if not isinstance(value, bytes):
+            decoded[key] = value
+            continue
+        try:
+            decoded[key] = value.decode()
+        except UnicodeDecodeError as error:
+            if key == recipe.text_key:
+                return SetAside(
+                    file, number, number, f"invalid UTF-8 at byte {error.start} of a field", "UTF-8"
+                )
+            if key == recipe.id_key:
+                decoded[key] = value.hex()  # a hash or a number in binary
     return from_row(decoded, file, number, number, recipe, "")

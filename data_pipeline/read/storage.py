@@ -208,8 +208,11 @@ class Found:
     """(name, why)."""
 
 
-def find(pattern: str) -> Found:
+def find(pattern: str, output: Path | None = None) -> Found:
     """Files of a file, folder (to the bottom, hidden names left out), glob or address.
+
+    Args:
+        output: the folder of the run, whose files are no input even where it lies inside of one.
 
     Raises:
         ValueError: nothing is there.
@@ -219,7 +222,7 @@ def find(pattern: str) -> Found:
     path = local_path(pattern).expanduser()
     left_out: list[tuple[str, str]] = []
     if path.is_dir():
-        files, left_out = _below(path)
+        files, left_out = _below(path, output)
         if not files and not left_out:
             raise ValueError(f"input {pattern} is an empty folder; expected files to read")
     elif path.exists():
@@ -232,15 +235,38 @@ def find(pattern: str) -> Found:
                 f"input {pattern} matches no file; expected a file, a folder, a glob or an address"
             )
     # Links to one file are one file.
-    return Found(tuple(sorted({str(p.resolve()) for p in files})), tuple(sorted(left_out)))
+    names = {str(p.resolve()) for p in files}
+    if output is not None:
+        within = str(output.resolve()) + os.sep
+        names = {n for n in names if not n.startswith(within)}
+    unreadable = {n for n in names if not _is_utf8(n)}
+    left_out += [(_printable(n), "its name is not UTF-8; rename it") for n in unreadable]
+    left_out = [(_printable(n), why) for n, why in left_out]
+    return Found(tuple(sorted(names - unreadable)), tuple(sorted(left_out)))
 
 
-def _below(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+def _is_utf8(name: str) -> bool:
+    """Whether a name has no bytes that are not UTF-8 (Python keeps them as lone surrogates)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _below(folder: Path, output: Path | None) -> tuple[list[Path], list[tuple[str, str]]]:
     """Files of a folder, to the bottom; links to folders are followed, each folder once."""
     files: list[Path] = []
     left_out: list[tuple[str, str]] = []
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
+    if output is not None and output.is_dir():
+        status = output.stat()
+        seen.add((status.st_dev, status.st_ino))
     while waiting:
         parent = waiting.pop()
         try:

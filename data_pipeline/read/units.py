@@ -15,7 +15,7 @@ import orjson
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import fingerprint
 from data_pipeline.packed.files import write_atomically
-from data_pipeline.read import Kind, Unit, excerpt, parquet, python, storage, warc
+from data_pipeline.read import Kind, Unit, excerpt, parquet, python, storage, tables, warc
 from data_pipeline.read.members import has_members, starts_record
 from data_pipeline.read.streams import codec_of, expand
 
@@ -28,7 +28,7 @@ PROBES = 16
 MAX_FILES = 2000
 """Files of one unit at the most."""
 _NAMES = re.compile(
-    r"\.(warc|arc|wet|wat|jsonl|ndjson|json|parquet|txt|text|md|rst|html?|xml)(?:\.(?:gz|bz2|xz|zst|lz4))?$",
+    r"\.(warc|arc|wet|wat|jsonl|ndjson|json|parquet|csv|tsv|arrow|feather|ipc|txt|text|md|rst|html?|xml)(?:\.(?:gz|bz2|xz|zst|lz4))?$",
     re.I,
 )
 _KIND_OF_NAME: dict[str, Kind] = {
@@ -39,6 +39,11 @@ _KIND_OF_NAME: dict[str, Kind] = {
     "ndjson": "jsonl",
     "json": "jsonl",
     "parquet": "parquet",
+    "csv": "csv",
+    "tsv": "csv",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
     "txt": "text",
     "text": "text",
     "md": "text",
@@ -69,8 +74,11 @@ class Plan:
     """Fingerprint of every input file."""
 
 
-def plan(sources: list[Source], unit_bytes: int) -> Plan:
+def plan(sources: list[Source], unit_bytes: int, output: Path | None = None) -> Plan:
     """Units of work of all sources, in the order of the sources and of their files' names.
+
+    Args:
+        output: the folder of the run, which is never input.
 
     Raises:
         ValueError: an input does not exist, cannot be read, is empty, or holds nothing that a reader takes.
@@ -83,7 +91,7 @@ def plan(sources: list[Source], unit_bytes: int) -> Plan:
             found = _python_units(source, unit_bytes, len(units))
             hashes.append([source.name, fingerprint.of([u.files for u in found], [u.bytes for u in found])])
         else:
-            listed = storage.find(source.input)
+            listed = storage.find(source.input, output)
             unknown += [(source.name, name, why) for name, why in listed.left_out]
             kinds: list[tuple[str, Kind, storage.Head]] = []
             for file, head in zip(listed.files, _heads(listed.files), strict=True):
@@ -136,6 +144,8 @@ def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind |
         return "warc", ""
     if start.startswith(b"PAR1"):
         return "parquet", ""
+    if start.startswith((tables.ARROW_FILE, b"\xff\xff\xff\xff")) or by_name == "arrow":
+        return "arrow", ""
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return None, "a zip archive; unpack it"
     if start[257:262] == b"ustar":
@@ -145,7 +155,9 @@ def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind |
     stripped = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if stripped.startswith(b"<mediawiki"):
         return "wikitext", ""
-    if by_name in ("warc", "parquet", "jsonl"):
+    if stripped.startswith(b"[") and (named is not None and named.group(1).lower() == "json"):
+        return "json", ""
+    if by_name in ("warc", "parquet", "jsonl", "csv"):
         return by_name, ""  # damaged at its start perhaps; the reader says where
     if stripped.startswith(b"{") and by_name is None:
         return "jsonl", ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Skipped, Unit, excerpt, http, storage
+from data_pipeline.read.jsonl import language_of
 from data_pipeline.read.members import ARC_LIMIT, ARC_LINE, Broken, Stream, starts_record
 
 HEADER_LIMIT = 256 * 1024
@@ -140,6 +141,9 @@ def _warc(stream: Stream, file: str, number: int, offset: int, recipe: RecipeCon
         return _too_large(file, number, offset, length, url)
     if kind not in DOCUMENT_TYPES:
         return Skipped(f"warc-type {excerpt(kind, 40) or 'missing'}")
+    if url.startswith("metadata:"):
+        # wget keeps its manifest, log and arguments, passwords included, as resources.
+        return Skipped("warc record of " + excerpt(url.split(":", 1)[0], 40))
     content_type = headers.get("content-type", "").lower()
     is_http = kind == "response" and (url.startswith("http") or content_type.startswith("application/http"))
     item = _document(
@@ -252,8 +256,8 @@ def _document(
         payload=payload,
         given=url,
         url=url or None,
-        charset=response.charset if response else None,
-        language=language if len(language) == 2 else None,
+        charset=response.charset if response and response.status else http.charset_of(content_type),
+        language=language_of(language),
         date=date,
         drop=drop,
         metadata=metadata,

@@ -1,0 +1,323 @@
+"""Inputs as other people make them: tables, dates, character sets, archives of odd servers, names and folders."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.schema.pipeline import RecipeConfig
+from data_pipeline.read import Item, Record, SetAside, http, records, storage
+from data_pipeline.read.charset import decode
+from data_pipeline.read.dates import iso_date
+from data_pipeline.read.jsonl import language_of
+from data_pipeline.read.units import Source, plan
+
+RECIPE = RecipeConfig(name="test")
+JAPANESE = "日本語の文書は昔から様々な文字コードで書かれてきました。この段落は確かめるためのものです。"
+
+
+def read(path: Path, recipe: RecipeConfig = RECIPE, output: Path | None = None) -> list[Item]:
+    units = plan([Source("test", recipe, str(path))], 2**26, output).units
+    return [item for unit in units for item in records(unit, recipe)]
+
+
+def texts(items: list[Item]) -> list[str]:
+    return [i.payload.decode() for i in items if isinstance(i, Record)]
+
+
+ROWS = {"text": ["one", "two", "three"], "url": ["http://e.com/1", None, "http://e.com/3"]}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pa.array([["a"], [], None]),
+        pa.array([{"x": 1, "y": ["b"]}, None, {"x": 2, "y": []}]),
+        pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+    ],
+    ids=["list", "struct", "map"],
+)
+def test_nested_columns_of_parquet_beside_the_text_do_not_matter(tmp_path: Path, other: pa.Array) -> None:
+    pq.write_table(pa.table({**ROWS, "tags": other, "group": other}), tmp_path / "a.parquet")
+    assert texts(read(tmp_path / "a.parquet")) == ROWS["text"]
+
+
+@pytest.mark.parametrize(
+    "encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", "RLE_DICTIONARY"]
+)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
+def test_every_encoding_and_type_of_text_in_parquet(tmp_path: Path, encoding: str, kind: pa.DataType) -> None:
+    table = pa.table({"text": pa.array(ROWS["text"], pa.string()).cast(kind)})
+    options = (
+        {"use_dictionary": True}
+        if encoding == "RLE_DICTIONARY"
+        else {"use_dictionary": False, "column_encoding": {"text": encoding}}
+    )
+    pq.write_table(table, tmp_path / "a.parquet", **options)
+    assert texts(read(tmp_path / "a.parquet")) == ROWS["text"]
+
+
+def test_a_binary_id_becomes_hexadecimal_and_a_binary_field_is_left_out(tmp_path: Path) -> None:
+    table = pa.table({"text": ["one"], "id": [b"\xff\x00"], "language": [b"\xff"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (record,) = read(tmp_path / "a.parquet")
+    assert isinstance(record, Record) and record.metadata["given_id"] == "ff00" and record.language is None
+
+
+def test_dates_of_parquet_are_dates(tmp_path: Path) -> None:
+    day, moment = datetime.date(2019, 5, 1), datetime.datetime(2024, 1, 2, 3, 4, 5)
+    for name, column in {
+        "date": pa.array([day]),
+        "timestamp": pa.array([moment], pa.timestamp("us")),
+        "published": pa.array([1_714_557_600_000]),
+    }.items():
+        pq.write_table(pa.table({"text": ["one"], name: column}), tmp_path / f"{name}.parquet")
+    found = {}
+    for name in ("date", "timestamp", "published"):
+        recipe = RecipeConfig(name="test", date_key=name if name == "published" else "date")
+        (record,) = read(tmp_path / f"{name}.parquet", recipe)
+        assert isinstance(record, Record)
+        found[name] = record.date
+    assert found == {
+        "date": "2019-05-01",
+        "timestamp": "2024-01-02T03:04:05Z",
+        "published": "2024-05-01T10:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2024-05-01", "2024-05-01"),
+        ("2024-05-01T10:00:00Z", "2024-05-01T10:00:00Z"),
+        ("2024-05-01 12:00:00+02:00", "2024-05-01T10:00:00Z"),
+        ("2024-05-01T10:00:00.123456", "2024-05-01T10:00:00Z"),
+        ("Wed, 01 May 2024 12:00:00 +0200", "2024-05-01T10:00:00Z"),
+        ("20240501", "2024-05-01"),
+        (1_714_557_600, "2024-05-01T10:00:00Z"),
+        (1_714_557_600.5, "2024-05-01T10:00:00Z"),
+        ("1714557600000", "2024-05-01T10:00:00Z"),
+        (1_714_557_600_000_000, "2024-05-01T10:00:00Z"),
+        (1_714_557_600_000_000_000, "2024-05-01T10:00:00Z"),
+        ("2024-13-45", None),
+        ("yesterday", None),
+        ("", None),
+        (True, None),
+        (float("nan"), None),
+        ([2024], None),
+    ],
+)
+def test_dates_as_people_write_them(value: object, expected: str | None) -> None:
+    assert iso_date(value) == expected
+
+
+def test_what_is_no_date_is_kept_as_metadata(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "date": "last spring"}\n')
+    (record,) = read(tmp_path / "a.jsonl")
+    assert isinstance(record, Record) and record.date is None and record.metadata["date"] == "last spring"
+
+
+def test_integers_of_any_length_are_ids(tmp_path: Path) -> None:
+    ids = [2**64 - 1, 123456789012345678901234567890, 123456789012345678901234567891]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": i, "text": "x"}) + "\n" for i in ids))
+    items = read(tmp_path / "a.jsonl")
+    assert [i.given for i in items if isinstance(i, Record)] == [str(i) for i in ids]
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("a.csv", ","), ("b.csv", ";"), ("c.tsv", "\t"), ("d.csv.gz", ",")]
+)
+def test_csv_with_quoted_newlines(tmp_path: Path, name: str, delimiter: str) -> None:
+    lines = [
+        delimiter.join(["id", "text"]),
+        delimiter.join(["1", '"one, ""two""\nthree; four"']),
+        delimiter.join(["2", "é"]),
+    ]
+    data = ("\ufeff" + "\r\n".join(lines) + "\r\n").encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert texts(read(tmp_path / name)) == ['one, "two"\nthree; four', "é"]
+
+
+def test_a_bad_row_of_csv_is_set_aside_and_the_rest_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,text\n1,one\n2,two,three\n3,\xff\n4,four\n")
+    items = read(tmp_path / "a.csv")
+    assert texts(items) == ["one", "four"]
+    reasons = [i.reason for i in items if isinstance(i, SetAside)]
+    assert reasons == ["a row of 3 fields under 2 column names", "invalid UTF-8 in a field"]
+
+
+def test_an_array_of_json_objects(tmp_path: Path) -> None:
+    rows = [{"text": "one", "score": 1.5}, 7, {"text": "two", "nested": {"a": [1]}}]
+    (tmp_path / "a.json").write_text("\ufeff" + json.dumps(rows, indent=1))
+    items = read(tmp_path / "a.json")
+    assert texts(items) == ["one", "two"]
+    assert items[0].metadata == {"score": 1.5}  # type: ignore[union-attr]
+    assert [i.reason for i in items if isinstance(i, SetAside)] == ["a JSON int"]
+    (tmp_path / "a.json").write_text(json.dumps(rows)[:-20])
+    items = read(tmp_path / "a.json")
+    assert texts(items) == ["one"] and isinstance(items[-1], SetAside)
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_arrow_files_and_streams(tmp_path: Path, kind: str) -> None:
+    table = pa.table({**ROWS, "tags": [["a"], [], None]})
+    new = {"file": pa.ipc.new_file, "stream": pa.ipc.new_stream}[kind]
+    with new(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    assert texts(read(tmp_path / "a.arrow")) == ROWS["text"]
+    data = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(data[:-40] if kind == "file" else data[:-400])
+    assert isinstance(read(tmp_path / "a.arrow")[-1], SetAside)
+
+
+@pytest.mark.parametrize(
+    ("data", "declared", "expected"),
+    [
+        (JAPANESE.encode("iso2022_jp"), "iso-2022-jp", JAPANESE),
+        (JAPANESE.encode("iso2022_jp"), None, JAPANESE),
+        (JAPANESE.encode("cp932"), "windows-31j", JAPANESE),
+        (JAPANESE.encode("euc_jp"), "x-euc-jp", JAPANESE),
+        (JAPANESE.encode("utf-16-le"), "utf-16", JAPANESE),
+        (JAPANESE.encode("utf-16-be"), "utf-16be", JAPANESE),
+        ("Grüße, world".encode("utf-16-le"), None, "Grüße, world"),
+        ("Привет".encode("cp866"), "ibm866", "Привет"),
+        (JAPANESE.encode(), "utf-16", JAPANESE),
+        (JAPANESE.encode(), "iso-8859-1", JAPANESE),
+        ("déjà vu à l'été".encode("cp1252") + b" \x81 fin", "windows-1252", "déjà vu à l'été \ufffd fin"),
+        ("中文".encode("hz"), "hz-gb-2312", "中文"),
+    ],
+)
+def test_character_sets_by_label(data: bytes, declared: str | None, expected: str) -> None:
+    assert decode(data, declared, False)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        (
+            "cp1252",
+            "El pequeño pueblo está en un valle por el que corre un río, según dicen desde hace más de mil años.",
+        ),
+        (
+            "cp1252",
+            "La rivière coule très vite où l'on pêche, et les élèves s'arrêtent près du pont bâti l'été dernier.",
+        ),
+        (
+            "iso8859-2",
+            "Małe miasto leży w dolinie, przez którą płynie rzeka, a dzieci bawią się na moście.",
+        ),
+        ("cp1254", "Küçük şehir, içinden berrak bir ırmak geçen vadide yer alır ve ağaçlar çiçek açar."),
+        ("cp1251", "Небольшой город лежит в долине, по которой течёт чистая река, и дети играют на мосту."),
+        (
+            "cp1257",
+            "Mazā pilsēta atrodas ielejā, pa kuru tek dzidra upe, un bērni spēlējas uz tilta katru pavasari.",
+        ),
+        (
+            "cp1253",
+            "Η μικρή πόλη βρίσκεται σε μια κοιλάδα όπου κυλά ένα καθαρό ποτάμι και τα παιδιά παίζουν στη γέφυρα.",
+        ),
+    ],
+)
+def test_one_paragraph_without_a_label_is_detected(encoding: str, text: str) -> None:
+    assert decode(text.encode(encoding), None, False) == (text, 0)
+    # A long head of plain ASCII before it changes nothing.
+    page = b"<script>var a = 1;</script>\n" * 4000 + text.encode(encoding)
+    assert decode(page, None, True)[0].endswith(text)
+
+
+def response(head: str, body: bytes) -> http.Response:
+    return http.parse(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body, 2**20)
+
+
+def chunked(*parts: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in parts)
+
+
+def test_only_what_is_chunked_to_its_end_is_undone() -> None:
+    head = "HTTP/1.1 200 OK\nContent-Type: text/plain\nTransfer-Encoding: chunked"
+    whole = response(head, chunked(b"one ", b"two") + b"0\r\n\r\n")
+    assert (whole.body, whole.truncated) == (b"one two", False)
+    for plain in (
+        b"1\r\n00:00:01 --> 00:00:02\r\nGood evening",
+        b"2024\nThe river rises",
+        b"cafe\n",
+        b"",
+        b"text",
+    ):
+        assert (response(head, plain).body, response(head, plain).truncated) == (plain, False)
+    cut = response(head, chunked(b"one ") + b"10\r\nbreaks of")
+    assert (cut.body, cut.truncated) == (b"one breaks of", True)
+
+
+def test_transfer_codings_other_than_chunked_are_undone() -> None:
+    page = b"<html>page</html>" * 20
+    head = "HTTP/1.1 200 OK\nContent-Type: text/html\nTransfer-Encoding: gzip, chunked"
+    assert response(head, chunked(gzip.compress(page)) + b"0\r\n\r\n").body == page
+
+
+def test_status_lines_interim_responses_and_gzip_members() -> None:
+    page = b"<html>page</html>"
+    low = response("http/1.1 404 not found\ncontent-type: text/html", page)
+    assert (low.status, low.content_type, low.body) == (404, "text/html", page)
+    interim = response(
+        "HTTP/1.1 100 Continue\n\nHTTP/1.1 103 Early Hints\nLink: x\n\nHTTP/1.1 200 OK\nContent-Type: text/html",
+        page,
+    )
+    assert (interim.status, interim.body) == (200, page)
+    two = gzip.compress(page) + gzip.compress(b"more") + b"garbage"
+    members = response("HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Encoding: gzip", two)
+    assert members.body == page + b"more"
+
+
+def test_resources_of_archives(tmp_path: Path) -> None:
+    def resource(uri: str, kind: str, body: bytes) -> bytes:
+        fields = {
+            "WARC-Type": "resource",
+            "WARC-Target-URI": uri,
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+        }
+        head = "WARC/1.0\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
+        return head.encode() + body + b"\r\n\r\n"
+
+    page = "<html><p>Der Fluß</p></html>".encode("cp1252")
+    (tmp_path / "a.warc").write_bytes(
+        resource("http://e.com/1", "text/html; charset=windows-1252", page)
+        + resource(
+            "metadata://gnu.org/software/wget/warc/wget_arguments.txt", "text/plain", b"--password=secret"
+        )
+    )
+    (record, *_) = [i for i in read(tmp_path / "a.warc") if isinstance(i, Record)]
+    assert record.charset == "windows-1252" and record.kind == "html"
+    assert not [i for i in read(tmp_path / "a.warc") if isinstance(i, Record) and b"secret" in i.payload]
+
+
+@pytest.mark.parametrize("tag", ["th", "tha", "tha_Thai", "th-TH", "TH", " th "])
+def test_a_stated_language_has_one_name(tag: str) -> None:
+    assert language_of(tag) == "th"
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    with open(os.fsencode(tmp_path) + b"/b\xff.txt", "wb") as file:  # noqa: PTH123
+        file.write(b"two")
+    found = storage.find(str(tmp_path))
+    assert [Path(f).name for f in found.files] == ["a.txt"]
+    assert found.left_out == ((f"{tmp_path}/b\\xff.txt", "its name is not UTF-8; rename it"),)
+    assert texts(read(tmp_path)) == ["one"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.txt"])
+def test_the_output_folder_is_no_input(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    (tmp_path / "out" / "deep" / "b.txt").write_text("two")
+    found = storage.find(f"{tmp_path}{pattern}", tmp_path / "out")
+    assert [Path(f).name for f in found.files] == ["a.txt"]
