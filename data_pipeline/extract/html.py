@@ -10,22 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.extract import features, hints, metadata, model, surroundings
+from data_pipeline.extract import features, hints, metadata, model, structured, surroundings
 from data_pipeline.extract.layout import FLAGS, HIDDEN, INNER, NODE
 from data_pipeline.extract.mathml import with_tex
 from data_pipeline.extract.parse import Tree, parse
 from data_pipeline.extract.render import render
 from data_pipeline.extract.tables import Tables
-from data_pipeline.extract.units import judge_whole
+from data_pipeline.extract.units import judge_whole, lift_prose
 
 MAX_BYTES = 1 << 24
 """Bytes of a page that are read; what follows is left out and the page counted."""
 MAX_BLOCKS = 100_000
 """Blocks of a page that are judged; crawler traps repeat without end."""
-LEAST_CHARS = 25
-"""A page whose blocks have fewer characters takes the `articleBody` it declares, if that has more."""
-
-
 ARTICLE_WORDS = 40
 """Words expected before the comments of readers that make a page an article."""
 COMMENT_SHARE = 0.1
@@ -39,7 +35,7 @@ class Page:
     text: str
     """Main text; empty where there is none."""
     fallback: bool = False
-    """The text is the page's own `articleBody`, or the page was cut."""
+    """The text is what the page declares in JSON-LD, or the page was cut."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """`title`, `published`, `author`, `language_hint` where the page states them."""
 
@@ -82,8 +78,8 @@ def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = 
         tables = Tables(tree)
         keep = verdicts(judged, tables, fitted, url)
         text = render(tree, keep, tables)
-    body = metadata.article_body(found)
-    if len(body) > LEAST_CHARS and len(text) < max(LEAST_CHARS, len(body) // 3):
+    body = structured.body(found.json, text)
+    if body:
         return Page(body, True, described)
     return Page(text, cut, described)
 
@@ -148,7 +144,7 @@ def verdicts(judged: Judged, tables: Tables, fitted: model.Model, url: str | Non
     """Which blocks to keep, boolean [B]."""
     p = second_pass(judged, first_pass(judged, fitted.forests[0]), fitted.forests[1])
     words = judged.text[:, features.WORDS]
-    p = judge_whole(judged.tree, tables, words, p)
+    p = lift_prose(judged.tree, words, judge_whole(judged.tree, tables, words, p))
     p = _without_hidden(judged, _without_comments(judged, p, url))
     return model.best_blocks(p, judged.text, model.LEAST)
 

@@ -67,7 +67,6 @@ _LANGUAGES = ("og:locale", "content-language", "language", "dc.language", "dcter
 _JSON_STRING = rb'"\s*:\s*"((?:[^"\\]++|\\.)*+)"'
 _HEADLINE = re.compile(rb'"headline' + _JSON_STRING)
 _PUBLISHED = re.compile(rb'"(?:datePublished|dateCreated|uploadDate)' + _JSON_STRING)
-_BODY = re.compile(rb'"articleBody' + _JSON_STRING)
 _DATETIME = re.compile(rb"datetime\s*=\s*[\"']?([^\"'>]{6,40})", re.I)
 _IN_LANGUAGE = re.compile(rb'"inLanguage' + _JSON_STRING)
 _AUTHOR = re.compile(rb'"author"\s*:\s*[\[{][^\]}]{0,400}?"name' + _JSON_STRING)
@@ -177,16 +176,6 @@ def describe(found: Head, url: str | None) -> dict[str, Any]:
         "language_hint": _language(said, found),
     }
     return {key: value for key, value in result.items() if value}
-
-
-def article_body(found: Head) -> str:
-    """The longest `articleBody` of JSON-LD, as plain lines."""
-    if b'"articleBody"' not in found.json:
-        return ""
-    bodies = [_unescape(m.group(1)) for m in _BODY.finditer(found.json)]
-    body = max(bodies, key=len, default="")
-    lines = [_SPACE.sub(" ", line).strip() for line in html.unescape(body).splitlines()]
-    return "\n".join(line for line in lines if line)
 
 
 def _meta_values(metas: list[bytes]) -> dict[str, str]:
