@@ -1,10 +1,11 @@
 """How fast this machine trains a model, and a run that fits the time that is left.
 
-python -m launch.pace EXPERIMENT VOCABULARY_SIZE        # tokens/s of one process, which the demo starts once a core
+python -m launch.pace EXPERIMENT VOCABULARY_SIZE MODEL…  # tokens/s of one process by model; the demo starts one a core
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -20,22 +21,38 @@ if TYPE_CHECKING:
 
 ROWS, LENGTH = 4, 512
 """Shape of the micro-batch that is timed."""
-PROBE_LENGTH = 64
-"""Tokens by which precisions are compared: some processors multiply in bf16 so slowly that 2,048 tokens take a minute."""
 ROUNDS = 3
 SHARE = 0.8
 """Of the measured speed: optimizer, communication and evaluation between steps take the rest."""
 EVALUATION = 1 / 3
 """Work of a forward pass as a share of a training step's, a token."""
-MAX_STEPS, MIN_STEPS = 180, 60
-BATCHES = (4, 8, 16)
-"""Sequences of a step. With less time the batch is smaller, and the number of updates stays."""
+ENOUGH = 700_000
+"""Tokens with which a model of SHAPES is worth its time; with fewer, a narrower one that sees more of them learns more."""
+MIN_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model, and how it is trained in a given time."""
+
+    model: str
+    """A preset of `configs/model`."""
+    batches: tuple[int, ...]
+    """Sequences of a step; the smallest whose `max_steps` hold all tokens is taken."""
+    max_steps: int
+    """Steps that are enough."""
+
+
+SHAPES = (Shape("4m", (4, 8, 16), 180), Shape("2m", (4,), 600))
+"""By size. What counts after so few tokens is the number of updates: the narrow model makes more of them."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is."""
+    """How long a training is, and of what model."""
 
+    model: str
+    """A preset of `configs/model`."""
     steps: int
     """Optimizer steps."""
     batch: int
@@ -45,6 +62,7 @@ class Length:
     def overrides(self) -> list[str]:
         """For `arriero launch` on two ranks: four checkpoints, three evaluations."""
         return [
+            f"model={self.model}",
             f"train.steps={self.steps}",
             f"train.global_batch_size={self.batch}",
             f"train.micro_batch_size={self.batch // 2}",
@@ -53,27 +71,33 @@ class Length:
         ]
 
 
-def fit(seconds: float, tokens_per_second: float, heldout_tokens: int, length: int) -> Length:
-    """The longest training, up to MAX_STEPS of the largest batch, whose end and evaluation fit `seconds`.
+def fit(seconds: float, tokens_per_second: Mapping[str, float], heldout_tokens: int, length: int) -> Length:
+    """The longest training whose end and evaluation fit `seconds`, of the largest model that sees ENOUGH tokens in them.
 
     Args:
         seconds: for training and the evaluation at its end.
-        tokens_per_second: of all processes, as measured.
+        tokens_per_second: by model of SHAPES, of all processes, as measured.
         heldout_tokens: evaluated at the end.
         length: tokens of a sequence.
     """
-    tokens = SHARE * tokens_per_second * seconds - EVALUATION * heldout_tokens
-    batch = next((b for b in BATCHES if tokens <= MAX_STEPS * b * length), BATCHES[-1])
-    return Length(max(MIN_STEPS, min(MAX_STEPS, int(tokens / (batch * length)))), batch)
+    tokens = {
+        s.model: SHARE * tokens_per_second[s.model] * seconds - EVALUATION * heldout_tokens for s in SHAPES
+    }
+    shape = next((s for s in SHAPES if tokens[s.model] >= ENOUGH), SHAPES[-1])
+    left = tokens[shape.model]
+    batch = next((b for b in shape.batches if left <= shape.max_steps * b * length), shape.batches[-1])
+    return Length(shape.model, max(MIN_STEPS, min(shape.max_steps, int(left / (batch * length)))), batch)
 
 
-def measure(experiment: str, vocab_size: int, environment: Mapping[str, str], processes: int = 2) -> float:
-    """Tokens a second of forward and backward passes, summed over processes that run at once with one thread each.
+def measure(
+    experiment: str, vocab_size: int, environment: Mapping[str, str], processes: int = 2
+) -> dict[str, float]:
+    """Tokens a second of forward and backward passes by model, summed over processes that run at once with one thread each.
 
     Raises:
         RuntimeError: a process failed; its output stands above.
     """
-    command = [sys.executable, "-m", "launch.pace", experiment, str(vocab_size)]
+    command = [sys.executable, "-m", "launch.pace", experiment, str(vocab_size), *(s.model for s in SHAPES)]
     started = [
         subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
@@ -81,22 +105,28 @@ def measure(experiment: str, vocab_size: int, environment: Mapping[str, str], pr
     printed = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise RuntimeError(f"`{' '.join(command)}` failed")
-    return sum(map(float, printed))
+    speeds = [json.loads(line) for line in printed]
+    return {s.model: sum(speed[s.model] for speed in speeds) for s in SHAPES}
 
 
 def main() -> int:
-    experiment, vocab_size = sys.argv[1], int(sys.argv[2])
-    config = edge.load("train", TrainRun, [f"experiment={experiment}", "data.path=none", "run.dir=none"])
+    experiment, vocab_size, models = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
     import torch
 
-    precisions = (torch.float32, torch.bfloat16)
-    # As `train.dtype=auto` does, training takes the faster one.
-    faster = min(precisions, key=lambda dtype: _seconds(config, vocab_size, 1, PROBE_LENGTH, dtype))
-    print(ROWS * LENGTH / _seconds(config, vocab_size, ROWS, LENGTH, faster))
+    from pretrain.dtype import decide
+
+    half = decide("auto", torch.device("cpu")).dtype == "bf16"
+    speeds = {}
+    for model in models:
+        overrides = [f"experiment={experiment}", f"model={model}", "data.path=none", "run.dir=none"]
+        config = edge.load("train", TrainRun, overrides)
+        seconds = _seconds(config, vocab_size, torch.bfloat16 if half else torch.float32)
+        speeds[model] = ROWS * LENGTH / seconds
+    print(json.dumps(speeds))
     return 0
 
 
-def _seconds(config: TrainRun, vocab_size: int, rows: int, length: int, dtype: torch.dtype) -> float:
+def _seconds(config: TrainRun, vocab_size: int, dtype: torch.dtype) -> float:
     """Shortest time of a forward and backward pass of the model, after one that is not counted."""
     import torch
 
@@ -106,9 +136,9 @@ def _seconds(config: TrainRun, vocab_size: int, rows: int, length: int, dtype: t
     model = Llama(config.model, vocab_size)
     init_weights([model], config.seed)
     model.compute_dtype = dtype
-    tokens = torch.randint(vocab_size, (rows, length + 1), generator=torch.Generator().manual_seed(0))
-    positions = torch.arange(length).expand(rows, length)
-    boundaries = torch.tensor([0, length], dtype=torch.int32).expand(rows, 2)
+    tokens = torch.randint(vocab_size, (ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(LENGTH).expand(ROWS, LENGTH)
+    boundaries = torch.tensor([0, LENGTH], dtype=torch.int32).expand(ROWS, 2)
     times = []
     for _ in range(1 + ROUNDS):
         began = time.perf_counter()

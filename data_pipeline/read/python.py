@@ -63,7 +63,7 @@ class Entry:
         return f"{self.kind}\t{self.distribution}\t{self.path}"
 
 
-def entries(root: str, prose: bool, cap: int | None) -> list[Entry]:
+def entries(root: str, prose: bool, cap: int | None, largest: int) -> list[Entry]:
     """What the environment holds, in a fixed order, at most `cap` bytes of each kind.
 
     The cap is spread over distributions: all get the same allowance, unused allowance goes to the others, and within
@@ -73,6 +73,7 @@ def entries(root: str, prose: bool, cap: int | None) -> list[Entry]:
         root: `environment` for the running interpreter's, or a path of site-packages.
         prose: prose instead of code.
         cap: bytes; null: no limit.
+        largest: bytes of a file; larger ones are left out before the cap is spread.
 
     Raises:
         ValueError: the folder holds no installed distribution.
@@ -89,6 +90,8 @@ def entries(root: str, prose: bool, cap: int | None) -> list[Entry]:
         )
     if prose and root == "environment":
         found += [*_standard_library(), Entry(TOPICS, STANDARD_LIBRARY, "topics", 700_000), *_system()]
+    # The topics are many documents of one module.
+    found = [e for e in found if e.kind == TOPICS or e.size <= largest]
     by_kind: dict[str, list[Entry]] = defaultdict(list)
     for entry in sorted(set(found), key=lambda e: (e.kind, e.distribution.lower(), e.path)):
         by_kind[entry.kind].append(entry)
@@ -207,9 +210,17 @@ def _entry(
     file = root / path
     try:
         with open_stream(file) as stream:
-            payload = stream.read(recipe.max_record_bytes)
+            payload = stream.read(recipe.max_record_bytes + 1)
     except DAMAGE as error:
         return SetAside(str(file), number, 0, f"not readable: {error}", "a readable file")
+    if len(payload) > recipe.max_record_bytes:  # unpacked, or grown since it was listed
+        return SetAside(
+            str(file),
+            number,
+            0,
+            f"larger than {recipe.max_record_bytes} bytes",
+            "raise `recipe.max_record_bytes` to read it",
+        )
     # A module's code and its docstrings are one group, whichever of the two a source reads.
     group = f"python:{distribution}/{path}"
     url = {DOCSTRING: f"{group}#docstrings", SYSTEM: f"file:{file}"}.get(kind, group)

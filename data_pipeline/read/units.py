@@ -243,7 +243,9 @@ def _cuts(file: str, kind: Kind, head: storage.Head, target: int) -> list[int]:
 
 def _python_units(source: Source, unit_bytes: int, first: int) -> list[Unit]:
     recipe = source.recipe
-    entries = python.entries(source.input, recipe.documents == "prose", recipe.max_source_bytes)
+    entries = python.entries(
+        source.input, recipe.documents == "prose", recipe.max_source_bytes, recipe.max_record_bytes
+    )
     units: list[Unit] = []
     lines: list[str] = []
     size = 0

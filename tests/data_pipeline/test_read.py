@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import lz4.frame
@@ -251,6 +252,18 @@ def test_cap_is_spread_over_packages() -> None:
     assert sum(e.size for e in chosen) <= 3000
     assert sum(e.distribution == "small" for e in chosen) == 5
     assert sum(e.distribution == "big" for e in chosen) == 25
+
+
+def test_files_of_an_environment_above_the_largest_record_are_left_out_not_cut() -> None:
+    recipe = RecipeConfig(name="p", reader="python", documents="code", max_source_bytes=300_000)
+    small = replace(recipe, max_record_bytes=2000)
+    units = plan([Source("s", small, "environment")], 2**26).units
+    items = [item for unit in units for item in environment.read(unit, small)]
+    assert items and all(isinstance(item, Record) and len(item.payload) <= 2000 for item in items)
+    assert sum(unit.bytes for unit in units) > 150_000  # the limit of the source is spread over small files
+    (large,) = (plan([Source("s", recipe, "environment")], 2**26)).units
+    kept = [item for item in environment.read(large, small) if isinstance(item, SetAside)]
+    assert kept and "larger than 2000 bytes" in kept[0].reason
 
 
 def test_docstrings_in_order() -> None:

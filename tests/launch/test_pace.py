@@ -1,34 +1,43 @@
-"""The length of the demo's training follows from the speed and the time that is left."""
+"""The length of the demo's training follows from the speed of the machine and the time that is left."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from launch import pace
+from configs.schema.train import ClusterConfig
+from launch import local, pace
 
 HELDOUT, LENGTH = 300_000, 512
 
 
-@pytest.mark.parametrize("speed", [700, 1_500, 2_500, 6_000, 50_000])
-@pytest.mark.parametrize("seconds", [120, 250, 400])
-def test_training_and_evaluation_fit_the_time_that_is_left(speed: float, seconds: float) -> None:
-    length = pace.fit(seconds, speed, HELDOUT, LENGTH)
-    tokens = length.steps * length.batch * LENGTH + HELDOUT * pace.EVALUATION
-    assert pace.MIN_STEPS <= length.steps <= pace.MAX_STEPS
-    assert tokens <= speed * seconds or (length.steps, length.batch) == (pace.MIN_STEPS, min(pace.BATCHES))
+def seconds_of(length: pace.Length, speed: dict[str, float]) -> float:
+    """Training and the evaluation at its end, by the module's own estimate of a step."""
+    work = length.steps * length.batch * LENGTH + pace.EVALUATION * HELDOUT
+    return work / (pace.SHARE * speed[length.model])
 
 
-def test_a_slow_machine_takes_smaller_steps_and_not_far_fewer() -> None:
-    fast, slow = (pace.fit(300, speed, HELDOUT, LENGTH) for speed in (20_000, 2_000))
-    assert (fast.steps, fast.batch) == (pace.MAX_STEPS, max(pace.BATCHES))
-    assert slow.batch < fast.batch and slow.steps >= pace.MAX_STEPS / 2 - 1
+@pytest.mark.parametrize("speed", [1000.0, 2000.0, 4000.0, 8000.0, 20_000.0, 100_000.0])
+@pytest.mark.parametrize("left", [100.0, 200.0, 400.0])
+def test_training_and_evaluation_fit_the_time_that_is_left(speed: float, left: float) -> None:
+    speeds = {"4m": speed, "2m": 2.2 * speed}
+    length = pace.fit(left, speeds, HELDOUT, LENGTH)
+    assert length.steps == pace.MIN_STEPS or seconds_of(length, speeds) <= left + 1e-6
+    assert length.batch % 2 == 0  # two ranks
+    assert pace.MIN_STEPS <= length.steps <= 600
+
+
+def test_a_slow_machine_trains_the_narrow_model_and_a_fast_one_the_larger() -> None:
+    slow = pace.fit(150.0, {"4m": 2000.0, "2m": 4500.0}, HELDOUT, LENGTH)
+    fast = pace.fit(300.0, {"4m": 12_000.0, "2m": 25_000.0}, HELDOUT, LENGTH)
+    assert (slow.model, slow.batch) == ("2m", 4) and fast == pace.Length("4m", 180, 16)
 
 
 def test_no_time_left_is_the_shortest_training() -> None:
-    assert pace.fit(-100, 2_000, HELDOUT, LENGTH) == pace.Length(pace.MIN_STEPS, min(pace.BATCHES))
+    assert pace.fit(-100.0, {"4m": 2000.0, "2m": 4500.0}, HELDOUT, LENGTH) == pace.Length(
+        "2m", pace.MIN_STEPS, 4
+    )
 
 
-def test_the_speed_of_this_machine_is_measured() -> None:
-    assert pace.measure("demo", 512, {**os.environ, "OMP_NUM_THREADS": "1"}) > 0
+def test_speed_is_measured_of_each_model() -> None:
+    speeds = pace.measure("demo", 512, local.environment(ClusterConfig(threads=1)), processes=1)
+    assert list(speeds) == [s.model for s in pace.SHAPES] and all(v > 0 for v in speeds.values())

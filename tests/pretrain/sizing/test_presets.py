@@ -36,6 +36,7 @@ PUBLISHED = {
 # The rest of the ladder: words of the vocabulary that a model of this size can afford, and its name in millions.
 LADDER = {
     "1m": (4_096, 1),
+    "2m": (4_096, 2),
     "4m": (4_096, 4),
     "10m": (8_192, 10),
     "33m": (8_192, 33),
