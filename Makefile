@@ -58,10 +58,10 @@ system:
 
 .venv/.stamp-run: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[data,track,report]'
-	$(BIN)/python -m data_pipeline.compiled
+	$(BIN)/python -m data_pipeline.compiling
 	@touch $@
 
 .venv/.stamp-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m data_pipeline.compiled
+	$(BIN)/python -m data_pipeline.compiling
 	@touch $@ .venv/.stamp-run

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from configs import edge, environment
 from configs.schema.pipeline import DataRun
-from data_pipeline import executors, flow, funnel, policy, progress
+from data_pipeline import compiling, executors, flow, funnel, policy, progress
 from data_pipeline import stage as staging
 from data_pipeline.packed.files import remove_leftovers, write_atomically
 from data_pipeline.read import units as planning
@@ -56,9 +56,10 @@ def _run(config: DataRun) -> int:
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
     executors.check(config.executor)
-    if not config.dry_run:
-        executors.warm_up(config.executor)
     plan = planning.plan(sources, config.unit_bytes, run_dir)
+    # The stages are described by modules with kernels, of which every run needs those of signals and privacy.
+    described = ["flow", *(["dedup/lines.py"] if config.dedup.lines else [])]
+    compiling.ensure(compiling.needed_to_plan(described), lambda line: print(f"  {line}", flush=True))
     todo, not_run, reduced = flow.build(run_dir, config, plan)
     expected = staging.fingerprints(todo)
     if config.dry_run:
@@ -96,16 +97,18 @@ def _stages(
         print(f"  not run · {line}")
     for line in reduced:
         print(f"  in part · {line}")
+    executors.prepare(run_dir, todo, expected, config.executor)
     states: dict[str, staging.State] = {}
     redone = False
-    with progress.Page(run_dir, todo, [u.bytes for u in plan.units]) as page:
+    sizes = [u.bytes for u in plan.units]
+    with progress.Page(run_dir, todo, sizes) as page:
         for i, stage in enumerate(todo, 1):
             state = staging.state(run_dir, stage, expected[stage.name])
             skipped = state.done
             if not skipped:
                 redone = True
                 page.begin(stage)
-                state = executors.run(run_dir, stage, config, expected[stage.name])
+                state = executors.run(run_dir, stage, config, expected[stage.name], sizes)
             states[stage.name] = state
             page.end(stage, state, skipped)
             took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"

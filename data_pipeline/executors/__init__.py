@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.schema.pipeline import DataRun, ExecutorConfig
-from data_pipeline import progress
+from data_pipeline import compiling, progress
 from data_pipeline import stage as stages
 from data_pipeline.executors import task
 from data_pipeline.stage import Stage, StageStep, State
@@ -20,15 +21,18 @@ FULL_DISK = ("No space left on device", "Not enough free space")
 """What Arrow and NumPy say of a full disk, in errors without a number."""
 
 
-def run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
+def run(run_dir: Path, stage: Stage, config: DataRun, expected: str, sizes: Sequence[int] = ()) -> State:
     """Run what is left of a stage.
+
+    Args:
+        sizes: bytes of each unit of input; the local executor begins with the largest.
 
     Raises:
         Whatever the stage raises. RuntimeError naming the task's log where a worker process or a Slurm job failed.
         OSError: the disk is full.
     """
     try:
-        return _run(run_dir, stage, config, expected)
+        return _run(run_dir, stage, config, expected, sizes)
     except Exception as error:
         # Libraries in native code say it in words alone.
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
@@ -48,15 +52,24 @@ def check(config: ExecutorConfig) -> None:
         slurm.check(config)
 
 
-def warm_up(config: ExecutorConfig) -> None:
-    """Begin what workers need to start, while the driver plans."""
-    if config.kind == "local" and (config.workers or os.cpu_count() or 1) > 1:
+def prepare(
+    run_dir: Path, todo: Sequence[Stage], expected: Mapping[str, str], config: ExecutorConfig
+) -> None:
+    """Compile the kernels of stages that are not done, and begin what workers need to start."""
+    code = {
+        name
+        for stage in todo
+        if not stages.state(run_dir, stage, expected[stage.name]).done
+        for name in stage.code
+    }
+    compiling.ensure(compiling.needed(code), lambda line: print(f"  {line}", flush=True))
+    if code and config.kind == "local" and (config.workers or os.cpu_count() or 1) > 1:
         from data_pipeline.executors import local
 
         local.warm_up()
 
 
-def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
+def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str, sizes: Sequence[int]) -> State:
     stages.prepare(run_dir, stage, expected)
     began = time.monotonic()
     logs = run_dir / "logs" / stage.name
@@ -69,8 +82,10 @@ def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str) -> State:
         if config.executor.kind == "local":
             from data_pipeline.executors import local
 
-            workers = min(config.executor.workers or os.cpu_count() or 1, stage.tasks)
-            local.run(stage, step, workers, logs)
+            workers = config.executor.workers or os.cpu_count() or 1
+            # A stage of one task runs in this process, with the threads of all workers.
+            task.limit_threads(workers)
+            local.run(stage, step, min(workers, stage.tasks), logs, sizes)
         elif config.executor.kind == "slurm":
             from data_pipeline.executors import slurm
 

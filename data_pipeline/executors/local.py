@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
 
-from data_pipeline.executors.task import Task, exit_reason
+from data_pipeline.executors.task import Task, exit_reason, limit_threads
 from data_pipeline.stage import Stage, StageStep, die_with
 
 PRELOAD = [
@@ -46,6 +47,9 @@ RECYCLE_BYTES = 1 * 2**30
 class LocalExecutor(Task, LocalPipelineExecutor):
     """datatrove's executor with workers that are kept from stage to stage."""
 
+    sizes: Sequence[int] = ()
+    """Bytes of input of each task, where they are known."""
+
     def run(self) -> None:
         """Run the tasks that are left.
 
@@ -54,6 +58,9 @@ class LocalExecutor(Task, LocalPipelineExecutor):
             WorkerDied: a task ended its worker process several times.
         """
         ranks = self.get_incomplete_ranks()
+        if len(self.sizes) == self.tasks:
+            # The largest first: a large one at the end would keep one worker busy and the others idle.
+            ranks.sort(key=lambda rank: -self.sizes[rank])
         if self.workers == 1:
             for rank in ranks:
                 self._run_for_rank(rank)
@@ -65,15 +72,21 @@ class LocalExecutor(Task, LocalPipelineExecutor):
                 raise
 
 
-def run(stage: Stage, step: StageStep, workers: int, logs: Path) -> None:
-    """Run what is left of a stage with so many workers.
+def run(stage: Stage, step: StageStep, workers: int, logs: Path, sizes: Sequence[int]) -> None:
+    """Run what is left of a stage.
+
+    Args:
+        workers: at most so many tasks at a time.
+        sizes: bytes of each unit of input; large ones come first where a stage has a task for each.
 
     Raises:
         What a task raises.
         RuntimeError: a task ended its worker process several times.
     """
     try:
-        LocalExecutor([step], tasks=stage.tasks, workers=workers, logging_dir=str(logs)).run()
+        executor = LocalExecutor([step], tasks=stage.tasks, workers=workers, logging_dir=str(logs))
+        executor.sizes = sizes
+        executor.run()
     except WorkerDied as error:
         raise RuntimeError(f"stage {stage.name}: {error}; the task's log is in {logs / 'logs'}") from None
 
@@ -134,7 +147,7 @@ class Pool:
         worker.process.join()
 
     def run(self, executor: LocalExecutor, ranks: list[int]) -> None:
-        """Run tasks, in the order of their ranks as far as there are free workers."""
+        """Run tasks, in the order of `ranks` as far as there are free workers."""
         job = pickle.dumps(executor)
         waiting, deaths = deque(ranks), Counter[int]()
         left = len(ranks)
@@ -216,6 +229,7 @@ def _work(connection: Connection, driver: int) -> None:
     """The life of a worker: tasks, one after the other, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which ends the workers
     die_with(driver)
+    limit_threads(1)
     known: tuple[bytes, Any] = (b"", None)
     while True:
         try:

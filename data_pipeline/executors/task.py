@@ -59,6 +59,24 @@ def peak_memory() -> int:
     return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
+def limit_threads(threads: int) -> None:
+    """Limit what libraries start in this process, so that workers do not take each other's cores.
+
+    Without it encoding with two workers on two cores is slower than with one: each of them starts a thread a core. To be
+    called before the first task; what the user has set in the environment stays.
+    """
+    for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said, so that no fork is warned about
+    import pyarrow
+
+    pyarrow.set_cpu_count(threads)
+    from threadpoolctl import threadpool_limits
+
+    # Libraries that were loaded before have read their variables.
+    threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
+
+
 _open: list[IO[str]] = []
 """Logs of the tasks that run in this process now; the last one gets what libraries log."""
 _installed = False

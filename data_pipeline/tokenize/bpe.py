@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.keyed import rank
 from data_pipeline.packed import TokenizerInfo
-from data_pipeline.packed.files import atomic_file
+from data_pipeline.packed.files import atomic_file, write_atomically
 from data_pipeline.tokenize.folder import (
     BEGIN,
     END,
@@ -144,8 +144,7 @@ def _save(tokenizer: Tokenizer, output: Path) -> None:
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": 1_000_000_000,
     }
-    (output / "tokenizer_config.json").write_bytes(
-        orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    )
+    encoded = orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    write_atomically(output / "tokenizer_config.json", encoded)
     with atomic_file(output / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary), pretty=True)

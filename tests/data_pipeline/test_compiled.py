@@ -31,7 +31,9 @@ def test_a_change_of_a_called_function_or_a_constant_in_another_file_is_noticed(
     (package / "room").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "room/__init__.py").touch()
-    shutil.copy(ROOT / "data_pipeline/compiled.py", package / "compiled.py")
+    for name in ("compiled.py", "compiling.py"):
+        shutil.copy(ROOT / "data_pipeline" / name, package / name)
+    (package / "beside.py").write_text("FACTOR = 3\n")
     called = "from data_pipeline.compiled import subroutine\n@subroutine\ndef called(n):\n    return n + {}\n"
     (package / "called.py").write_text(called.format(1))
     (package / "room/constants.py").write_text("FACTOR = 10\n")
@@ -46,6 +48,8 @@ def test_a_change_of_a_called_function_or_a_constant_in_another_file_is_noticed(
     """
     assert python(program, tmp_path) == "20 0\n"
     assert python(program, tmp_path) == "20 1\n"
+    (package / "beside.py").write_text("FACTOR = 4\n")  # nothing that the kernel imports
+    assert python(program, tmp_path) == "20 1\n"
     (package / "called.py").write_text(called.format(2))
     assert python(program, tmp_path) == "30 0\n"
     (package / "room/constants.py").write_text("FACTOR = 7\n")
@@ -54,9 +58,9 @@ def test_a_change_of_a_called_function_or_a_constant_in_another_file_is_noticed(
 
 def test_without_a_place_to_keep_it_code_is_compiled_in_memory(tmp_path: Path) -> None:
     program = """
-        import os, tempfile
+        import os
         def refuse(*a, **k): raise PermissionError('read-only')
-        os.makedirs = tempfile.TemporaryFile = refuse
+        os.mkdir = refuse
         from data_pipeline.compiled import kernel
         open('twice.py', 'w').write('def twice(n):\\n    return 2 * n\\n')
         import sys; sys.path.insert(0, '.')
@@ -68,3 +72,36 @@ def test_without_a_place_to_keep_it_code_is_compiled_in_memory(tmp_path: Path) -
     (folder / "data_pipeline").symlink_to(ROOT / "data_pipeline")
     assert python(program, folder) == "42\n"
     assert not list(folder.glob("__pycache__/*.nb?"))
+
+
+def test_a_module_is_compiled_once_however_many_processes_want_it(tmp_path: Path) -> None:
+    package = tmp_path / "data_pipeline"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in ("compiled.py", "compiling.py"):
+        shutil.copy(ROOT / "data_pipeline" / name, package / name)
+    kernel = "@kernel('int64(int64)')\ndef k{}(n):\n    return n + {}\n"
+    for module in ("one", "two"):
+        body = "from data_pipeline.compiled import kernel\n" + "".join(kernel.format(i, i) for i in range(2))
+        (package / f"{module}.py").write_text(body)
+    program = """
+        from data_pipeline import compiling, compiled
+        print([f.stem for f in compiling.needed(["one.py"])])
+        compiling.ensure(compiling.holders(), print)
+        compiling.ensure(compiling.holders(), print)
+        from data_pipeline import one, two
+        print(sum(sum(k.stats.cache_hits.values()) for k in (one.k0, one.k1, two.k0, two.k1)))
+    """
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    runs = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for run in runs:
+        lines = (run.communicate()[0] or "").splitlines()
+        assert run.returncode == 0
+        assert lines[0] == "['one']" and lines[-1] == "4"
+        assert sum(line.startswith("kernels are compiled") for line in lines) <= 1
+    # numba numbers the files of a signature that was compiled twice.
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 4
