@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs import edge
@@ -20,12 +22,38 @@ from configs.schema.train import LaunchRun, TrainRun
 from launch.cli import guarded
 from launch.processes import die_with_parent
 
+_LOST_PEER = re.compile(
+    r"(?i)connection (was )?(reset|closed|refused)|broken pipe|remote process exited|ncclRemoteError"
+)
+"""What Gloo and NCCL say when the rank at the other end is gone."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     (run_dir,) = sys.argv[1:] if argv is None else argv
     die_with_parent()
-    redirect_output(Path(run_dir) / "logs" / f"rank-{os.environ['RANK']}.log")
-    return guarded(lambda: train(Path(run_dir)))
+    logs = Path(run_dir) / "logs"
+    redirect_output(logs / f"rank-{os.environ['RANK']}.log")
+    return guarded(
+        lambda: told(lambda: train(Path(run_dir)), logs / f"traceback-rank-{os.environ['RANK']}.txt")
+    )
+
+
+def told(call: Callable[[], int], file: Path) -> int:
+    """Call; when another rank is gone, say so in one line, because the cause is there and the supervisor names it.
+
+    Args:
+        call: trains, and returns the exit status.
+        file: where the traceback is appended.
+    """
+    try:
+        return call()
+    except RuntimeError as error:  # of torch.distributed, or a subclass
+        if not _LOST_PEER.search(str(error)):
+            raise
+        with file.open("a") as out:
+            out.write(traceback.format_exc())
+        print(f"This rank ends: it lost another one while they communicated (traceback: {file})", flush=True)
+        return 1
 
 
 def train(run_dir: Path) -> int:
