@@ -21,10 +21,13 @@ from pathlib import Path
 
 from configs import edge, environment
 from configs.schema.pipeline import DataRun
-from data_pipeline import compiling, executors, flow, funnel, policy, progress
+from data_pipeline import compiling, executors, flow, funnel, policy, progress, rejected
 from data_pipeline import stage as staging
 from data_pipeline.packed.files import remove_leftovers, write_atomically
 from data_pipeline.read import units as planning
+
+SHOWN_REASONS = 5
+"""Reasons of records set aside that the end of a run names."""
 
 
 def run(config: DataRun) -> int:
@@ -57,6 +60,7 @@ def _run(config: DataRun) -> int:
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
     executors.check(config.executor)
     plan = planning.plan(sources, config.unit_bytes, run_dir)
+    rejected.check_keys(sources, plan.units)
     # The stages are described by modules with kernels, of which every run needs those of signals and privacy.
     described = ["flow", *(["dedup/lines.py"] if config.dedup.lines else [])]
     compiling.ensure(compiling.needed_to_plan(described), lambda line: print(f"  {line}", flush=True))
@@ -113,9 +117,14 @@ def _stages(
             page.end(stage, state, skipped)
             took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"
             print(f"  {i:>2}/{len(todo)} {stage.name:<15} {took}  {_shown(state)}", flush=True)
+            if stage.name == "read" and state.counts.get("read", 0) == state.counts.get("set_aside", 0) > 0:
+                raise ValueError(_nothing_read(run_dir, state.counts["read"]))
             if stage.name == "final" and not state.counts.get("kept"):
                 account = funnel.account(run_dir, plan, states, not_run, reduced)
                 print(funnel.table(account))
+                counts = states["read"].counts
+                if 2 * counts.get("set_aside", 0) > counts.get("read", 0):
+                    raise ValueError(_nothing_read(run_dir, counts["set_aside"]))
                 raise ValueError(
                     f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
                     "each rule dropped"
@@ -128,12 +137,21 @@ def _stages(
     print(funnel.table(account))
     set_aside = sum(row["set_aside_documents"] for row in account.sources.values())
     if set_aside:
-        print(
-            f"{set_aside:,} damaged records are in {run_dir / 'rejected'}, each with its file, place and reason"
-        )
+        print(f"{set_aside:,} records were set aside, see {run_dir / 'rejected'}:")
+        for reason in rejected.reasons(run_dir)[:SHOWN_REASONS]:
+            print(f"  {reason}")
     made = run_dir / ("packed" if "pack" in states else "kept")
     print(f"{verb} in {time.monotonic() - began:.1f} s: {made}")
     return 0
+
+
+def _nothing_read(run_dir: Path, set_aside: int) -> str:
+    """Why there is no document where most records were set aside."""
+    most = rejected.reasons(run_dir)[0]
+    return (
+        f"no document was kept: {set_aside:,} records were set aside, most of them for one reason: {most}; all are in "
+        f"{run_dir / 'rejected'}"
+    )
 
 
 def _shown(state: staging.State) -> str:

@@ -25,7 +25,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from configs.schema.pipeline import DataRun
 from data_pipeline import fingerprint
-from data_pipeline.packed.files import remove_leftovers, write_atomically
+from data_pipeline.packed.files import is_temporary, remove_leftovers, write_atomically
 
 StageFunction = Callable[[Path, int, DataRun], Mapping[str, Any] | None]
 """(run directory, shard, configuration) → counts. For stages with one task the shard is 0."""
@@ -86,7 +86,7 @@ def fingerprints(stages: list[Stage]) -> dict[str, str]:
 
 
 def state(run_dir: Path, stage: Stage, expected: str) -> State:
-    """Whether a stage is done. Outputs that were removed by hand make it undone."""
+    """Whether a stage is done. Outputs that were removed by hand, single shards too, make it undone."""
     path = run_dir / "stages" / f"{stage.name}.json"
     if not path.is_file() or not all((run_dir / output).exists() for output in stage.outputs):
         return State(expected, False)
@@ -94,15 +94,31 @@ def state(run_dir: Path, stage: Stage, expected: str) -> State:
         saved = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError:
         return State(expected, False)
-    return State(expected, saved["fingerprint"] == expected, saved["counts"], saved["seconds"])
+    whole = all(_count_files(run_dir / o) >= n for o, n in saved.get("files", {}).items())
+    done = whole and saved["fingerprint"] == expected
+    return State(expected, done, saved["counts"], saved["seconds"])
+
+
+HANDED_ON = ("minhash", "lines", "semantic", "tokens")
+"""Folders of intermediate files, some of which the stages that use them remove."""
+
+
+def _count_files(path: Path) -> int:
+    """Files of an output that are complete."""
+    if not path.is_dir():
+        return int(path.exists())
+    return sum(not is_temporary(Path(name)) for _, _, names in os.walk(path) for name in names)
 
 
 def prepare(run_dir: Path, stage: Stage, expected: str) -> None:
     """Make the run directory ready for a stage: remove what other inputs left, keep what these inputs did."""
     started = run_dir / "stages" / f"{stage.name}.started"
     started.parent.mkdir(parents=True, exist_ok=True)
-    (run_dir / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
-    same = started.is_file() and started.read_text() == expected
+    completed = run_dir / "stages" / f"{stage.name}.json"
+    # A stage that was complete and is not done has lost a part of its output: which tasks are to be redone is not known.
+    lost = completed.is_file()
+    completed.unlink(missing_ok=True)
+    same = not lost and started.is_file() and started.read_text() == expected
     if not (same and all((run_dir / output).exists() for output in stage.outputs)):
         for path in (run_dir / "logs" / stage.name, *(run_dir / output for output in stage.outputs)):
             remove(path)
@@ -127,6 +143,7 @@ def finish(run_dir: Path, stage: Stage, expected: str, seconds: float) -> State:
         "tasks": stage.tasks,
         "seconds": round(seconds, 3),
         "counts": dict(counts),
+        "files": {o: _count_files(run_dir / o) for o in stage.outputs if Path(o).parts[0] not in HANDED_ON},
     }
     write_atomically(
         run_dir / "stages" / f"{stage.name}.json", orjson.dumps(record, option=orjson.OPT_INDENT_2)

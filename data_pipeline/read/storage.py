@@ -307,7 +307,10 @@ def _find_remote(pattern: str) -> Found:
         else:
             _info(pattern)
             names = [path]
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if error.__cause__ is not None:
+            # HTTP file systems call every answer but success a missing file.
+            raise ValueError(f"input {pattern} cannot be read: {error.__cause__}") from error
         names = []
     except _GONE as error:
         raise ValueError(f"input {pattern} cannot be listed: {error}") from error

@@ -1,0 +1,71 @@
+"""What a run says of input that it cannot use, and what it repeats when output was removed by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import run as verb
+
+SENTENCE = "The river rises in the hills above the town and runs for forty miles to the sea"
+
+
+def data(source: Path, output: Path, *more: str) -> int:
+    words = ["recipe=text", f"input={source}", f"output={output}", "executor.workers=1", *more]
+    return verb.main(words)
+
+
+def write(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_a_wrong_text_key_stops_before_the_first_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "a.jsonl", [{"content": SENTENCE, "id": i} for i in range(2000)])
+    assert data(source, tmp_path / "out", "stop_after=final") == 1
+    error = capsys.readouterr().err
+    assert re.search(r"none of its first 1,000 records.*`text`.*content, id; set `recipe.text_key`", error)
+    assert not (tmp_path / "out").exists()
+    assert data(source, tmp_path / "out", "stop_after=read", "recipe.text_key=content") == 0
+
+
+def test_nothing_but_records_set_aside_ends_the_run_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "a.jsonl", ["{broken", "{broken too", '{"text": 5}'])
+    assert data(source, tmp_path / "out", "stop_after=final") == 1
+    error = capsys.readouterr().err
+    assert "3 records were set aside, most of them for one reason: 2 × not JSON" in error
+    assert "rejected" in error and "a.jsonl, record 0" in error
+    assert not (tmp_path / "out" / "decisions").exists(), "no stage runs on nothing"
+
+
+def test_reasons_of_records_set_aside_are_shown_with_an_example(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": f"{SENTENCE}, {i}."} for i in range(20)]
+    source = write(tmp_path / "a.jsonl", [*rows, "{broken", '{"text": 5}', '{"text": 6}'])
+    assert data(source, tmp_path / "out", "stop_after=final") == 0
+    out = capsys.readouterr().out
+    assert "3 records were set aside" in out
+    assert "2 × field `text` is not text: it is int (such as " in out and "1 × not JSON" in out
+
+
+def test_a_shard_that_was_removed_by_hand_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "a.jsonl", [{"text": f"{SENTENCE}, {i}."} for i in range(20)])
+    assert data(source, tmp_path / "out", "stop_after=copies") == 0
+    shard = tmp_path / "out" / "documents" / "00000.parquet"
+    made = shard.read_bytes()
+    capsys.readouterr()
+    assert data(source, tmp_path / "out", "stop_after=copies") == 0
+    assert "unchanged up to stage copies" in capsys.readouterr().out
+    shard.unlink()
+    assert data(source, tmp_path / "out", "stop_after=copies", "seed=3") == 0
+    assert shard.read_bytes() == made
