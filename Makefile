@@ -29,7 +29,7 @@ test-python:  ## tests on another Python, in .venv-X.Y: make test-python PYTHON=
 	$(PYTHON) -m venv $$folder; \
 	$$folder/bin/python -m pip install $(PIP_FLAGS) --only-binary :all: --no-binary antlr4-python3-runtime \
 		-c constraints.txt -e '.[dev]'; \
-	$$folder/bin/python -m data_pipeline.compiled; \
+	$$folder/bin/python -m data_pipeline.compiling; \
 	$$folder/bin/python -m pytest -n 2 --dist loadgroup -m "not full and not slurm and not browser" -rs $(ARGS)
 
 lint: .venv/.stamp-dev  ## ruff and mypy
