@@ -53,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     plan = arguments.runs / "demo-plan.json"
     made = json.loads(plan.read_text()) if plan.exists() else {}
-    if "tokens_per_second" not in made:
-        made["tokens_per_second"] = pace.measure(
+    if "tokens_per_second_by_model" not in made:
+        made["tokens_per_second_by_model"] = pace.measure(
             "demo", VOCABULARY, local.environment(ClusterConfig(threads=1))
         )
         write_atomically(plan, json.dumps(made).encode())
-    speeds = made["tokens_per_second"]
+    speeds = made["tokens_per_second_by_model"]
     shown = ", ".join(f"{speed:,.0f} tokens/s of the model {model}" for model, speed in speeds.items())
     print(f"# this machine trains about {shown}, on two processes", flush=True)
     heldout = HELDOUT_BYTES if speeds["4m"] > SLOW else SMALL_HELDOUT_BYTES
