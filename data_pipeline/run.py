@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ def run(config: DataRun) -> int:
 
 def _run(config: DataRun) -> int:
     began = time.monotonic()
+    print(f"data: {'planning' if config.dry_run else 'preparing'} {config.output}", flush=True)
     sources = flow.sources(config)
     for source in sources:
         policy.check(source.recipe.filter)
@@ -142,6 +144,7 @@ def _stages(
             print(f"  {reason}")
     made = run_dir / ("packed" if "pack" in states else "kept")
     print(f"{verb} in {time.monotonic() - began:.1f} s: {made}")
+    print(_next(run_dir, packed="pack" in states), flush=True)
     return 0
 
 
@@ -152,6 +155,15 @@ def _nothing_read(run_dir: Path, set_aside: int) -> str:
         f"no document was kept: {set_aside:,} records were set aside, most of them for one reason: {most}; all are in "
         f"{run_dir / 'rejected'}"
     )
+
+
+def _next(run_dir: Path, packed: bool) -> str:
+    """What one does with a finished run, as commands."""
+    commands = [["arriero", "report", f"data.path={run_dir}"]]
+    if packed:
+        where = f"data.path={run_dir / 'packed'}"
+        commands += [["arriero", "train", where, "model=debug", "train.steps=100", "run.dir=runs/first"]]
+    return "\n".join(["Next:", *(f"  {shlex.join(words)}" for words in commands)])
 
 
 def _shown(state: staging.State) -> str:

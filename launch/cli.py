@@ -161,6 +161,8 @@ def _run(words: Sequence[str]) -> int:
         return edge.main(verb, _schema(verb), lambda config: 0, "", rest)
     # A mistake is told before the verb's packages are imported.
     edge.check(verb, _schema(verb), rest)
+    if verb == "train" and not any(word.startswith("-") for word in rest):
+        print("train: loading torch", flush=True)  # seconds, on a busy machine
     return importlib.import_module(VERBS[verb].module).main(rest) or 0
 
 

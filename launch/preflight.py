@@ -18,6 +18,7 @@ from configs.schema.train import LaunchRun
 from launch.plan import table as memory_table
 from launch.worker import train_config
 from pretrain.advice import warnings
+from pretrain.checkpoint_folders import committed
 from pretrain.sizing import fill
 from pretrain.sizing.footprint import ACCELERATORS, USABLE, Accelerator, Footprint, footprint
 from pretrain.sizing.shape import parameters
@@ -218,7 +219,7 @@ def _disk(config: LaunchRun, run_dir: Path, total: int, found: Preflight) -> str
     written = -(-steps // every)
     # One more is written before the oldest goes.
     kept = written if keep == 0 else min(written, keep + 1)
-    there = len(list(run_dir.glob("checkpoints/step-*/COMMITTED")))
+    there = len(committed(run_dir))
     needed, free = each * max(1, kept - there), shutil.disk_usage(_existing(run_dir)).free
     said = (
         f"{kept} checkpoints of {_size(each)} (checkpoint.every={every}, checkpoint.keep={keep})"

@@ -26,8 +26,9 @@ from launch import goodput
 from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_PREEMPTED
 from launch.processes import adopt_orphans
 from pretrain.checkpoint_folders import committed, step_of
+from pretrain.ending import ending
 from pretrain.ledger import Ledger, read_ledger
-from pretrain.rundir import RunLock
+from pretrain.rundir import RunLock, begin_anew
 
 POLL = 0.1  # seconds between looks at the attempt
 GRACE = 10.0  # seconds that other nodes get to end by themselves when a worker has failed
@@ -161,7 +162,7 @@ class Supervisor:
 
     def __init__(self, config: LaunchRun, run_dir: Path, place: Place, requeued: bool = False):
         self.config, self.run_dir, self.place, self.requeued = config, run_dir, place, requeued
-        self.ledger = Ledger(run_dir / "ledger.jsonl")
+        self._ledger: Ledger | None = None
         self.stop: signal.Signals | None = None
         self.again = False
 
@@ -175,6 +176,8 @@ class Supervisor:
             print(goodput.table(read_ledger(self.run_dir)), flush=True)
             return 0
         write_atomically(self.run_dir / "launch.yaml", edge.to_yaml(self.config))  # what the ranks read
+        if not self.requeued and (aside := begin_anew(self.run_dir)) is not None:
+            say(f"no checkpoint is left of an earlier run; its records are now in {aside}")
         adopt_orphans()
         before = {n: signal.signal(n, self._on_signal) for n in STOPS}
         try:
@@ -183,7 +186,17 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
             lock.release()
-            print(goodput.table(read_ledger(self.run_dir)), flush=True)
+            events = read_ledger(self.run_dir)
+            print(goodput.table(events), flush=True)
+            if events and events[-1]["event"] == "finished":
+                print(ending(self.run_dir), flush=True)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The run's ledger; opened once records of an earlier run are out of the way."""
+        if self._ledger is None:
+            self._ledger = Ledger(self.run_dir / "ledger.jsonl")
+        return self._ledger
 
     def _run(self) -> int:
         best = newest_committed(self.run_dir)

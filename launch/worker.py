@@ -61,7 +61,7 @@ def train(run_dir: Path) -> int:
     config = train_config(edge.read(run_dir / "launch.yaml", LaunchRun))
     import pretrain.train
 
-    return pretrain.train.run(config)
+    return pretrain.train.run(config, supervised=True)
 
 
 def train_config(config: LaunchRun) -> TrainRun:

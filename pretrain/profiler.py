@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -51,6 +52,8 @@ class Profiler:
         measured = bool(self._config.every) and step % self._config.every == 0
         if not self._here or not (written or measured):
             return
+        # Else each trace prints `USDT: profiler_start`; read by torch at the first trace, and the user's own value wins.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         on_cuda = self._process.device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
         memory = self._config.memory and written

@@ -19,6 +19,7 @@ from configs import edge
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import atomic_folder, remove_leftovers, write_atomically
+from pretrain.checkpoint_folders import committed
 from pretrain.ledger import end_torn_line, read_lines, write_whole
 
 METRICS_FORMAT = 2
@@ -159,6 +160,39 @@ def read_evaluations(run_dir: Path) -> list[dict[str, Any]]:
         if "step" in row and "source" in row
     }
     return sorted(rows.values(), key=lambda row: row["step"])
+
+
+RECORDS = (
+    "ledger.jsonl",
+    "metrics.jsonl",
+    "eval.jsonl",
+    "heldout_documents.jsonl",
+    "samples.jsonl",
+    "report.html",
+    "tensorboard",
+    "tracker_ids.json",
+)
+"""What a run writes down about itself."""
+
+
+def begin_anew(run_dir: Path) -> Path | None:
+    """Move the records of an earlier run aside, where none of its checkpoints is left and a run begins at step 1 again.
+
+    Its rows would otherwise be taken for those of the new run. Call it before any of the files is open.
+
+    Returns:
+        The folder that holds them now; None: nothing to move.
+    """
+    if committed(run_dir) or not read_metrics(run_dir):
+        return None
+    number = 1
+    while (aside := run_dir / f"earlier-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in (run_dir / name for name in RECORDS):
+        if path.exists():
+            path.replace(aside / path.name)
+    return aside
 
 
 def prepare(run_dir: Path, config: TrainRun, packed: PackedDataset) -> None:

@@ -40,12 +40,13 @@ from pretrain.distributed import (
     together,
 )
 from pretrain.dtype import settle
+from pretrain.ending import ending
 from pretrain.garbage import GarbageCollection
 from pretrain.metrics.records import Records
 from pretrain.optim.schedule import lr_factor
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
 from pretrain.resume import before, begin, check, forget_heartbeats
-from pretrain.rundir import RunLock, prepare
+from pretrain.rundir import RunLock, begin_anew, prepare
 from pretrain.sizing.fill import in_process
 from pretrain.step import train_step
 from pretrain.trainer import Trainer, TrainingStopped
@@ -111,8 +112,12 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
     return Trainer(config, process, checked, begun, stop, heartbeat, records)
 
 
-def run(config: TrainRun) -> int:
-    """Own the run directory and the process group around `train`; returns the exit status, 75 when preempted."""
+def run(config: TrainRun, supervised: bool = False) -> int:
+    """Own the run directory and the process group around `train`; returns the exit status, 75 when preempted.
+
+    Args:
+        supervised: the supervisor looks after the files of an earlier run, and says at the end what was made.
+    """
     if config.train.dry_run:
         return dry_run.run(config)
     began, run_dir = time.time(), Path(config.run.dir)
@@ -122,10 +127,16 @@ def run(config: TrainRun) -> int:
         RunLock(run_dir / "lock", config.resilience.heartbeat_every),
         1,
     )
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    records.console.say(
+        f"train: {config.model.name} on {config.data.path} → {run_dir}, {ranks} ranks; preparing"
+    )
     try:
         process = setup(config.device, config.resilience.collective_timeout, config.train.deterministic)
         on_rank0(lock.acquire)
         dump_stacks_on_signal(run_dir, rank)
+        if not supervised and (aside := on_rank0(lambda: begin_anew(run_dir))) is not None:
+            records.console.say(f"no checkpoint is left of an earlier run; its records are now in {aside}")
         on_rank0(records.open)
         on_rank0(lambda: record_environment(run_dir, process))
         config, precision = settle(config, process.device)
@@ -142,6 +153,9 @@ def run(config: TrainRun) -> int:
         if code == 0:
             records.event("finished", config.train.steps, seconds=time.time() - began)
         records.close()
+        records.console.close()
+        if code == 0 and not supervised and rank == 0:
+            print(ending(run_dir), flush=True)
         teardown()
     except (ConfigError, PackedError, PlanError, TrainingStopped, OSError) as error:
         code = 2 if isinstance(error, ConfigError) else 1

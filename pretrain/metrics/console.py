@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a progress bar on a terminal, a line every `run.log_every` steps elsewhere."""
+"""What a person sees while a run trains: a line every `run.log_every` steps, on a terminal above a progress bar."""
 
 from __future__ import annotations
 
@@ -41,15 +41,14 @@ class Console:
             self._bar.update()
             if log_now:
                 self._bar.set_postfix_str(f"loss {row['loss']:.4f}, {_rate(row['tokens_per_second'])}")
-        elif log_now and self.shown:
+        if log_now and self.shown:
             mfu = f" ({row['mfu']:.1%} MFU)" if row["mfu"] is not None else ""
             comm = f"  communication {row['comm_share']:.1%}" if row["comm_share"] is not None else ""
             memory, waited = row["memory_interval_peak_bytes"] / 2**30, 1000 * row["data_wait_seconds"]
-            print(
+            self.say(
                 f"step {row['step']:>7}/{total}  loss {row['loss']:.4f}  grad norm {row['grad_norm']:.3f}  "
                 f"lr {row['lr']:.2e}  {_rate(row['tokens_per_second'])}  "
-                f"{row['tflop_per_second_per_device']:.3g} TFLOP/s{mfu}  {memory:.2f} GiB  data wait {waited:.0f} ms{comm}",
-                flush=True,
+                f"{row['tflop_per_second_per_device']:.3g} TFLOP/s{mfu}  {memory:.2f} GiB  data wait {waited:.0f} ms{comm}"
             )
 
     def close(self) -> None:
