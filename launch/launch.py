@@ -9,7 +9,7 @@ Examples:
     arriero launch cluster=local cluster.nproc=2 model=debug data.path=data/web/packed run.dir=runs/b train.steps=200
 
     # two Slurm nodes with eight GPUs each: show the script first, then submit and follow it
-    arriero launch cluster=slurm cluster.nodes=2 cluster.nproc=8 cluster.gpus_per_node=8 dry_run=true \\
+    arriero launch cluster=slurm cluster.nodes=2 cluster.nproc=8 dry_run=true \\
         model=8b data.path=data/web/packed run.dir=runs/c
 
     # stop the submitted job of a run
