@@ -29,6 +29,7 @@ from configs.edge import ConfigError
 from configs.schema.train import ClusterConfig, LaunchRun
 from launch.cli import EXIT_CONFIG
 from pretrain.advice import block
+from pretrain.rundir import RunLock
 
 if TYPE_CHECKING:
     from launch.preflight import Preflight
@@ -41,6 +42,11 @@ def run(config: LaunchRun) -> int:
     if config.cancel:
         return cancel(config, run_dir)
     print(f"launch: checking {config.model.name} on {config.data.path} for {run_dir}", flush=True)
+    if not config.dry_run and (run_dir / "supervisor.lock").exists() and config.cluster.kind == "local":
+        # A run that is under way in this folder is what is wrong, whatever else the checks would find.
+        lock = RunLock(run_dir / "supervisor.lock")
+        lock.acquire()
+        lock.release()
     from launch.preflight import preflight
 
     found = preflight(config, run_dir)

@@ -35,6 +35,8 @@ class Facts:
     """Schedule of that checkpoint; None: the run begins."""
     steps_before: int = 0
     """`train.steps` of that checkpoint."""
+    native_bf16: bool = True
+    """Whether the device multiplies in bf16 by instructions of its own."""
     data_tokenizer: str = ""
     """`identity` of the packed dataset's tokenizer; not needed without a `model_tokenizer`."""
     model_tokenizer: str | None = None
@@ -48,6 +50,7 @@ def warnings(config: TrainRun, facts: Facts) -> list[str]:
         *_data(config, facts),
         *_checkpoints(config, facts),
         *_tokenizer(config, facts),
+        *_precision(config, facts),
     ]
 
 
@@ -156,4 +159,13 @@ def _tokenizer(config: TrainRun, facts: Facts) -> list[str]:
         f"the data was made with another tokenizer than the model: {config.data.path} with {facts.data_tokenizer[:12]}…, "
         f"model.init_from={config.model.init_from} with {facts.model_tokenizer[:12]}… (SHA-256); equal ids then mean other "
         "text. Pack the data again with the model's tokenizer (tokenizer.path)"
+    ]
+
+
+def _precision(config: TrainRun, facts: Facts) -> list[str]:
+    if facts.native_bf16 or not config.train.dtype.startswith("bf16"):
+        return []
+    return [
+        f"train.dtype={config.train.dtype}, but this processor has no instructions for products in bf16, which are then far "
+        "slower than fp32's; set train.dtype=fp32"
     ]
