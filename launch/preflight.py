@@ -67,7 +67,7 @@ def preflight(config: LaunchRun, run_dir: Path) -> Preflight:
             device,
             config.optim,
         )
-        facts = before(train, run_dir, checked)
+        facts = replace(before(train, run_dir, checked), native_bf16=_native_bf16(config))
         found.warnings += warnings(train, facts)
     except ConfigError as error:
         found.errors.append(str(error))
@@ -86,6 +86,16 @@ def on_gpus(config: LaunchRun) -> bool:
     if config.cluster.kind == "slurm":
         return gpus_per_node(config.cluster, config.device) > 0
     return config.device == "cuda"
+
+
+def _native_bf16(config: LaunchRun) -> bool:
+    """Whether the ranks multiply in bf16 natively; True where it cannot be known here, or does not matter."""
+    from pretrain.distributed import device_type
+    from pretrain.dtype import HALF
+    from pretrain.metrics.speed import multiplies_bf16
+
+    here = config.cluster.kind == "local" and config.train.dtype in HALF
+    return not here or device_type(config.device) != "cpu" or multiplies_bf16("cpu")
 
 
 def _node_memory(config: LaunchRun, found: Preflight) -> float:

@@ -36,7 +36,7 @@ class Facts:
     steps_before: int = 0
     """`train.steps` of that checkpoint."""
     native_bf16: bool = True
-    """Whether the device multiplies in bf16 by instructions of its own."""
+    """Whether the devices multiply in bf16 natively; the ranks, which measure it and say the factor, leave it True."""
     data_tokenizer: str = ""
     """`identity` of the packed dataset's tokenizer; not needed without a `model_tokenizer`."""
     model_tokenizer: str | None = None
@@ -166,6 +166,6 @@ def _precision(config: TrainRun, facts: Facts) -> list[str]:
     if facts.native_bf16 or not config.train.dtype.startswith("bf16"):
         return []
     return [
-        f"train.dtype={config.train.dtype}, but this processor has no instructions for products in bf16, which are then far "
-        "slower than fp32's; set train.dtype=fp32"
+        f"train.dtype={config.train.dtype}, but this processor does not multiply bf16 natively, which is then slower than "
+        "fp32; set train.dtype=fp32, or leave the key out"
     ]

@@ -23,11 +23,7 @@ SNAPSHOT_EVENTS = 200_000
 
 
 def check(config: ProfileConfig, world_size: int) -> None:
-    """Raise ConfigError for steps before the first or ranks that do not exist."""
-    if wrong := [step for step in config.steps if step < 1]:
-        raise ConfigError(f"`profile.steps` holds {wrong[0]}; steps are counted from 1")
-    if config.every < 0:
-        raise ConfigError(f"`profile.every` must not be negative, but it is {config.every}")
+    """Raise ConfigError for ranks that do not exist."""
     if wrong := [rank for rank in config.ranks if not 0 <= rank < world_size]:
         raise ConfigError(
             f"`profile.ranks` holds {wrong[0]}, but the {world_size} ranks are 0 to {world_size - 1}"

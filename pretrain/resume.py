@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -261,9 +259,7 @@ def before(config: TrainRun, run_dir: Path, checked: Checked) -> Facts:
     held: dict[str, int] = {}
     for info in streams.values():
         held[info.source] = held.get(info.source, 0) + info.sequences
-    held = {source: n for source, n in held.items() if n}
-    native = device_type(config.device) == "cuda" or native_bf16_on_cpu()
-    facts = Facts(held, checked.plan.consumed(used), used, native_bf16=native)
+    facts = Facts({source: n for source, n in held.items() if n}, checked.plan.consumed(used), used)
     if config.model.init_from is not None:
         own = identity(checked.packed.tokenizer_path / "tokenizer.json")
         given = tokenizer_of(Path(config.model.init_from))
@@ -287,14 +283,6 @@ def before(config: TrainRun, run_dir: Path, checked: Checked) -> Facts:
             steps_before=old.train.steps,
         )
     return facts
-
-
-def native_bf16_on_cpu() -> bool:
-    """Whether this processor multiplies in bf16 by instructions of its own, and oneDNN may use them."""
-    masked = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if masked.startswith(("SSE", "AVX2")) or masked in ("AVX512_CORE", "AVX512_CORE_VNNI"):
-        return False
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _check_position(path: Path, state: dict[str, Any], config: TrainRun, checked: Checked) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,27 @@ def test_a_run_whose_checkpoint_it_cannot_continue_from_is_not_submitted(
         found = preflight(config(toy_packed, run_dir, "train.steps=3", word), run_dir)
         assert len(found.errors) == 1 and says in found.errors[0]
     assert not preflight(config(toy_packed, run_dir, "train.steps=3"), run_dir).errors
+
+
+def test_bf16_is_warned_of_where_this_processor_does_not_multiply_it_natively(
+    toy_packed: Path, tmp_path: Path
+) -> None:
+    masks = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+    def shown(*words: str) -> str:
+        words = (*overrides(toy_packed, tmp_path / "run"), "device=cpu", "dry_run=true", *words)
+        code = "import sys; from launch import launch; sys.exit(launch.main(sys.argv[1:]))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=Path(__file__).parents[2], env=os.environ | masks, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    says = "does not multiply bf16 natively"
+    assert says in shown("cluster=local", "train.dtype=bf16")
+    # What the nodes of a cluster multiply in is not known here.
+    assert says not in shown("cluster=slurm", "train.dtype=bf16")
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,12 @@ def test_more_than_four_epochs_of_a_source() -> None:
     assert len(shown) == 1 and "source books is repeated 4.1 times" in shown[0]
 
 
-def test_bf16_where_the_processor_has_no_instructions_for_it() -> None:
+def test_bf16_where_the_processor_does_not_multiply_it_natively() -> None:
     plain = replace(FACTS, native_bf16=False)
     shown = found("train.dtype=bf16", facts=plain)
     assert len(shown) == 1 and "set train.dtype=fp32" in shown[0]
     assert found("train.dtype=fp32", facts=plain) == [] == found("train.dtype=bf16")
+    assert found("train.dtype=auto", facts=plain) == []
 
 
 def test_a_longer_run_says_both_learning_rates() -> None:

@@ -107,9 +107,9 @@ def test_waiting_inside_an_operator_of_the_cpu_is_no_computation() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("profile.steps=[0]", "steps are counted from 1"),
+        ("profile.steps=[0]", "`profile.steps[0]` must be an integer of at least 1"),
         ("profile.ranks=[1]", "`profile.ranks` holds 1, but the 1 ranks are 0 to 0"),
-        ("profile.every=-1", "`profile.every` must not be negative"),
+        ("profile.every=-1", "`profile.every` must be an integer of at least 0"),
     ],
 )
 def test_profiles_that_cannot_be_are_refused(
