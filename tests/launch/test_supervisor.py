@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from toyrun import PATIENCE, ROOT, overrides
 
 from pretrain.ledger import read_ledger
@@ -152,12 +153,23 @@ def test_one_supervisor_a_run_and_nothing_outlives_it(toy_packed: Path, tmp_path
             time.sleep(0.05)
 
 
-def test_a_wrong_configuration_is_told_once_and_never_tried_again(toy_packed: Path, tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_told_once_before_anything_starts(toy_packed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with launched(toy_packed, run_dir, "parallel.tp=3") as process:
         assert process.wait(PATIENCE) == 2, told(run_dir)
-    assert len(events(run_dir, "launched")) == 1
+    assert not run_dir.exists() or not events(run_dir, "launched")
     assert len(re.findall("^error: .*tp", told(run_dir), re.MULTILINE)) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="ranks find a GPU here")
+def test_what_only_ranks_find_wrong_is_told_once_and_never_tried_again(
+    toy_packed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    with launched(toy_packed, run_dir, "device=cuda") as process:
+        assert process.wait(PATIENCE) == 2, told(run_dir)
+    assert len(events(run_dir, "launched")) == 1
+    assert len(re.findall("^error: .*no CUDA device", told(run_dir), re.MULTILINE)) == 1
 
 
 def test_restarts_without_progress_are_bounded(toy_packed: Path, tmp_path: Path) -> None:
