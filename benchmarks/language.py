@@ -1,10 +1,11 @@
 """Language identification: models trained on whole texts, tested on single sentences of other kinds; speed beside fastText.
 
-    ARRIERO_TEST_DATA=DATA python benchmarks/language.py [MODEL.bin …]
+    ARRIERO_TEST_DATA=DATA python benchmarks/language.py [cld2 | MODEL.bin …]
 
 Trained on lines of declarations of human rights, Bible chapters and Wikipedia articles (nothing of the test sentences), with
 source code as `zxx`; tested on `multilingual/sentences.jsonl.zst` (single sentences of newspapers and the web, 75 languages,
-of which the training texts lack three). Each further model (lid.176.bin, GlotLID) is measured as well.
+of which the training texts lack three). CLD2, the default, is measured first; models that are named (lid.176.bin, GlotLID)
+are measured alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import language_data
 
 from configs import edge
 from configs.schema.pipeline import ClassifierConfig, DataRun
+from data_pipeline.annotate import cld2
 from data_pipeline.annotate.language import Identifier
 from data_pipeline.classify import fasttext, measure, offline, train
 from data_pipeline.classify.rows import Row
@@ -58,7 +60,8 @@ def show(name: str, path: Path, test: list[Row]) -> None:
     """Print what a model makes of the sentences, with the scripts' help."""
     texts = pa.array([text for text, _ in test], pa.large_string())
     truth = [label for _, label in test]
-    classifier = fasttext.Classifier(path)
+    packaged = str(path) == cld2.NAME
+    classifier = cld2.Cld2(2000) if packaged else fasttext.Classifier(path)
     start = time.process_time()
     scores = classifier.scores(texts)
     own = len(test) / (time.process_time() - start)
@@ -74,7 +77,8 @@ def show(name: str, path: Path, test: list[Row]) -> None:
     right = np.array([p == t for p, t in zip(predicted, truth, strict=True)])
     bins = measure.reliability(score, right)
     error = sum(b["rows"] * abs(b["score"] - b["share"]) for b in bins) / len(test)
-    print(f"\n{name} ({path.stat().st_size / 1e6:.0f} MB), {len(test)} sentences of {len(f1)} languages")
+    size = "a package" if packaged else f"{path.stat().st_size / 1e6:.0f} MB"
+    print(f"\n{name} ({size}), {len(test)} sentences of {len(f1)} languages")
     print(
         f"  macro F1 {np.mean(list(f1.values())):.4f} (without the scripts' help {np.mean(list(plain.values())):.4f}); "
         f"of the {len(learnt)} it can tell, on their sentences, {np.mean(list(f1_known.values())):.4f}; "
@@ -129,6 +133,10 @@ def main() -> int:
         return 0
     data = Path(os.environ["ARRIERO_TEST_DATA"])
     test = language_data.sentences(data)
+    for given in sys.argv[1:] or [cld2.NAME]:
+        show(Path(given).name, Path(given), test)
+    if sys.argv[1:]:
+        return 0
     found = training_rows(data, {label for _, label in test})
     with tempfile.TemporaryDirectory() as folder:
         for name, config in MODELS.items():
@@ -142,8 +150,6 @@ def main() -> int:
         config = edge.load("data", DataRun, ["output=unused"]).languages
         fasttext.train(offline.language_rows(0), config, path, 0)
         show("what the Python environment holds (offline)", path, test)
-        for given in sys.argv[1:]:
-            show(Path(given).name, Path(given), test)
     return 0
 
 

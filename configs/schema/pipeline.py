@@ -144,7 +144,8 @@ class ClassifierConfig:
     """A fastText classifier: an existing model, or one trained in this run."""
 
     model: AnyPath | None = None
-    """Path of a fastText `.bin` model; null: the stage says `not run` unless `train` names training data."""
+    """Path of a fastText `.bin` model; for languages also `cld2`, the model that the package `pycld2` holds, which gives way
+    to `train`; null: the stage says `not run` unless `train` names training data."""
     train: AnyPath | None = None
     """Labelled JSONL (`text`, `label`) from which a small model is trained first; `offline`: rows made from what the
     Python environment holds (`classify.offline`), for languages and nsfw; null: no training."""
@@ -424,7 +425,13 @@ class DataRun:
     """Several inputs at once, each with a recipe by name."""
     # Languages are told apart by characters more than by words, and by counting them where there is little text of each.
     languages: ClassifierConfig = section(
-        ClassifierConfig, method="bayes", word_ngrams=1, min_char_ngram=1, max_char_ngram=4, buckets=131_072
+        ClassifierConfig,
+        model="cld2",
+        method="bayes",
+        word_ngrams=1,
+        min_char_ngram=1,
+        max_char_ngram=4,
+        buckets=131_072,
     )
     """Language identification: labels are ISO 639-1 codes (`__label__en`)."""
     url: UrlConfig = section(UrlConfig)

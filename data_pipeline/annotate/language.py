@@ -1,9 +1,9 @@
 """Language identification: what a document is written in, in which script, and how sure that is.
 
-One interface for every fastText model: lid.176 (`__label__en`), GlotLID (`__label__eng_Latn`), or one trained by
-`arriero classify`; their labels become one scheme (`codes.normal`). The script of the text has a say: a label whose script
-the text is not written in is out of the question, and a script that only one language uses names that language where the
-model has none for it, or where there is no model.
+One interface for CLD2, which `pycld2` brings along, and for every fastText model: lid.176 (`__label__en`), GlotLID
+(`__label__eng_Latn`), or one trained by `arriero classify`; their labels become one scheme (`codes.normal`). The script of
+the text has a say: a label whose script the text is not written in is out of the question, and a script that only one
+language uses names that language where the model has none for it, or where there is no model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.schema.pipeline import ClassifierConfig
-from data_pipeline.annotate import codes, scripts, sentences
+from data_pipeline.annotate import cld2, codes, scripts, sentences
 from data_pipeline.classify.fasttext import Classifier
 
 COLUMNS = (
@@ -114,12 +114,20 @@ def columns_of(labels: tuple[str, ...]) -> Columns:
 class Identifier:
     """A model, or none, and the scripts.
 
+    Args:
+        model: `cld2`, or a fastText file.
+
     Raises:
         FileNotFoundError, ValueError: as `Classifier`.
+        ModuleNotFoundError: CLD2 without its package.
     """
 
     def __init__(self, model: Path | None, max_characters: int) -> None:
-        self.classifier = None if model is None else Classifier(model, max_characters)
+        self.classifier: Classifier | cld2.Cld2 | None = None
+        if model is not None:
+            named = str(model) == cld2.NAME
+            self.classifier = cld2.Cld2(max_characters) if named else Classifier(model, max_characters)
+        self.max_characters = max_characters
 
     def table(self, texts: pa.ChunkedArray | pa.Array, known: str | None = None) -> pa.Table:
         """The columns of `annotate` but the id, for texts without nulls."""
@@ -169,7 +177,7 @@ class Identifier:
         second: list[str | None] = [None] * n
         if self.classifier is not None:
             columns = columns_of(self.classifier.labels)
-            scores = self.classifier.scores(texts).astype(np.float64)
+            scores = self.classifier.scores(_without_capitals(texts, self.max_characters)).astype(np.float64)
             unscored = np.isnan(scores).any(axis=1)
             scores = np.where(_possible(columns.allowed, counts), np.nan_to_num(scores), 0.0)
             left = scores.sum(axis=1)
@@ -184,6 +192,9 @@ class Identifier:
             # A script of one language, which the model does not know: whatever it says is a guess among others.
             strange = np.array([name in codes.UNIQUE and name not in columns.scripts for name in names], bool)
             told = (left > 0) & (letters > 0) & ~unscored & ~(strange & (share >= 0.5))
+            open_ = np.array([name == codes.UNKNOWN for name in columns.languages], bool)
+            told &= ~open_[best]
+            second_score[open_[next_best]] = np.nan
             score[~told] = np.nan
             second_score[~told | (second_score <= 0)] = np.nan
             for i in np.flatnonzero(told).tolist():
@@ -201,6 +212,15 @@ class Identifier:
             elif self.classifier is not None:
                 first[i], score[i] = codes.UNKNOWN, 0.0
         return first, score, second, second_score
+
+
+def _without_capitals(texts: pa.Array, max_characters: int) -> pa.Array:
+    """Texts, those that begin in capitals for the most part in small letters: models have read few capitals."""
+    start = pc.utf8_slice_codeunits(texts, 0, max_characters)
+    capitals = pc.greater(
+        pc.count_substring_regex(start, r"\p{Lu}"), pc.count_substring_regex(start, r"\p{Ll}")
+    )
+    return pc.if_else(capitals, pc.utf8_lower(texts), texts) if pc.any(capitals).as_py() else texts
 
 
 def _possible(allowed: np.ndarray, counts: np.ndarray) -> np.ndarray:

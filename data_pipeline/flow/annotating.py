@@ -9,11 +9,12 @@ from typing import Any
 from configs import edge
 from configs.schema.pipeline import ClassifierConfig, DataRun
 from data_pipeline import fingerprint
-from data_pipeline.annotate import heuristics, outliers
+from data_pipeline.annotate import cld2, heuristics, outliers
 from data_pipeline.document import read_shard, shard_count, shard_path, texts, write_table
 from data_pipeline.flow.context import (
     Context,
     given_files,
+    language_config,
     model_path,
     numbers,
     recipe_of,
@@ -22,7 +23,7 @@ from data_pipeline.flow.context import (
 from data_pipeline.stage import Stage
 
 _SCORING = ("classify/fasttext.py", "classify/inference.py", "classify/calibrate.py")
-_LANGUAGE = ("annotate/codes.py", "annotate/scripts.py", "annotate/sentences.py")
+_LANGUAGE = ("annotate/cld2.py", "annotate/codes.py", "annotate/scripts.py", "annotate/sentences.py")
 _NSFW = tuple(
     f"annotate/{name}.py"
     for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary", "stopwords")
@@ -59,10 +60,11 @@ def language_model(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]
     """Train the language classifier."""
     from data_pipeline.classify import offline, rows
 
-    train = config.languages.train
+    chosen = language_config(config)
+    train = chosen.train
     assert train is not None
     found = offline.language_rows(config.seed) if train == "offline" else rows.read(Path(train))
-    return _train(config.languages, found, run_dir, "language", config.seed)
+    return _train(chosen, found, run_dir, "language", config.seed)
 
 
 def nsfw_model(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -102,8 +104,9 @@ def language(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
 
     _, recipe = recipe_of(run_dir, shard, config)
     documents = read_shard(run_dir, shard, ["id", "text"])
-    model = model_path(run_dir, config.languages, "language")
-    table = annotator.annotate(documents, config.languages, model, recipe.language)
+    chosen = language_config(config)
+    model = model_path(run_dir, chosen, "language")
+    table = annotator.annotate(documents, chosen, model, recipe.language)
     write_table(table, shard_path(run_dir, "signals/language", shard))
     return {"documents": len(table)}
 
@@ -185,7 +188,7 @@ def stages(context: Context) -> Iterator[Stage]:
 
 
 def _languages(context: Context) -> Iterator[Stage]:
-    config, plain = context.config.languages, edge.to_dict
+    config, plain = language_config(context.config), edge.to_dict
     if config.model is None and config.train is not None:
         yield Stage(
             "language_model",
@@ -205,12 +208,19 @@ def _languages(context: Context) -> Iterator[Stage]:
         code=("annotate/language.py", *_LANGUAGE, *_SCORING),
         config=[plain(config), {k: r["language"] for k, r in context.recipes.items()}],
         inputs=given_files(config),
+        libraries=(cld2.DISTRIBUTION,) if config.model == cld2.NAME else (),
     )
+    if context.config.languages.model == cld2.NAME and not cld2.available() and config.train == "offline":
+        context.reduced.append(
+            "language: pycld2 is not installed, so a model is trained on what this Python environment holds, which mistakes "
+            "three times as many sentences; pip install pycld2, or set languages.model=FILE.bin"
+        )
     missing = model_path(context.run_dir, config, "language") is None
     if missing and not all(s.recipe.language for s in context.sources):
         context.reduced.append(
             "language: no model, so only languages with a script of their own are told, and the others judged as English "
-            "(its stop words drop German pages); set languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
+            "(its stop words drop German pages); pip install pycld2 and set languages.model=cld2, or "
+            "languages.model=FILE.bin or languages.train=offline|FILE.jsonl"
         )
 
 

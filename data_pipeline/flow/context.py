@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 from configs import edge
 from configs.schema.pipeline import ClassifierConfig, DataRun, FilterConfig, RecipeConfig, SourceConfig
 from data_pipeline import fingerprint, policy
+from data_pipeline.annotate import cld2
 from data_pipeline.classify import calibrate
 from data_pipeline.document import read_shard
 from data_pipeline.read import Unit
@@ -111,8 +113,22 @@ def model_path(run_dir: Path, config: ClassifierConfig, name: str, labelled: boo
     return run_dir / "models" / f"{name}.bin" if config.train is not None or labelled else None
 
 
+def language_config(config: DataRun) -> ClassifierConfig:
+    """The classifier of languages that this Python can run: CLD2 gives way to training, and without its package to none.
+
+    Where the package is missing, a model is trained on what the environment holds, if that can be read.
+    """
+    chosen = config.languages
+    if chosen.model != cld2.NAME or (chosen.train is None and cld2.available()):
+        return chosen
+    offline = importlib.util.find_spec("babel") is not None
+    return dataclasses.replace(chosen, model=None, train=chosen.train or ("offline" if offline else None))
+
+
 def given_files(classifier: ClassifierConfig) -> list[str]:
     """Content hashes of the files that a classifier is made from."""
+    if classifier.model == cld2.NAME:
+        return []
     named = [classifier.model, None if classifier.train == "offline" else classifier.train]
     if classifier.model is not None and (beside := calibrate.path_of(Path(classifier.model))).is_file():
         named.append(str(beside))

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 import regex
 
-from configs.schema.pipeline import ClassifierConfig
-from data_pipeline.annotate import codes, language, scripts, sentences, stopwords
+from configs import edge
+from configs.schema.pipeline import ClassifierConfig, DataRun
+from data_pipeline.annotate import cld2, codes, language, scripts, sentences, stopwords
 from data_pipeline.classify import fasttext
+from data_pipeline.flow.context import language_config
 
 CONFIG = ClassifierConfig(buckets=2000, min_char_ngram=1, max_char_ngram=2)
 WRITTEN = {
@@ -78,6 +80,45 @@ def test_labels_of_all_models_become_one_scheme(western: Path) -> None:
         "zxx": ("zxx", None), "gsw": ("gsw", None), "spam?": ("spam?", None),
     }.items():  # fmt: skip
         assert codes.normal(label) == expected
+
+
+PACKAGED = Path(cld2.NAME)
+
+
+@pytest.mark.skipif(not cld2.available(), reason="pycld2 is not installed")
+def test_the_packaged_model_tells_languages_in_any_case_and_their_second() -> None:
+    expected = {"de": GERMAN, "en": ENGLISH, "ru": RUSSIAN, "ka": WRITTEN["ka"], "he": WRITTEN["he"]}
+    for change in (str, str.upper, lambda text: f"<b>\x01{text}\x85\ufffe"):
+        found = annotate([change(text) for text in expected.values()], PACKAGED)
+        assert found["language"] == list(expected)
+        assert all(0.8 < score < 1 for score in found["score"])
+    mixed = annotate([f"{GERMAN}. {GERMAN}. {ENGLISH}."], PACKAGED)
+    assert (mixed["language"], mixed["second"]) == (["de"], ["en"])
+    assert 0.5 < mixed["score"][0] < 0.8 and 0.2 < mixed["second_score"][0] < 0.5
+    assert annotate(["", "12 345"], PACKAGED)["language"] == [None, codes.NONE]
+    short = annotate(["Brücke"], PACKAGED)
+    assert short["score"][0] < annotate([GERMAN], PACKAGED)["score"][0], "a word is no sentence"
+
+
+def test_capitals_are_read_as_small_letters(western: Path) -> None:
+    small, capitals = (annotate([f(t) for t in (GERMAN, RUSSIAN)], western) for f in (str.lower, str.upper))
+    assert capitals["language"] == small["language"] == ["de", "ru"]
+    assert capitals["score"] == small["score"]
+
+
+def test_the_packaged_model_gives_way_to_training_and_to_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(*changes: str) -> tuple[str | None, str | None]:
+        config = language_config(edge.load("data", DataRun, [f"output={tmp_path}/o", *changes]))
+        return config.model, config.train
+
+    if cld2.available():
+        assert chosen() == (cld2.NAME, None)
+    assert chosen("languages.train=offline") == (None, "offline")
+    assert chosen("languages.model=null") == (None, None)
+    monkeypatch.setattr(cld2, "available", lambda: False)
+    assert chosen() == (None, "offline")
 
 
 def test_a_label_of_another_script_is_out_of_the_question(tmp_path: Path) -> None:
