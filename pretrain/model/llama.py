@@ -33,8 +33,9 @@ Rope = tuple[Tensor, Tensor]
 def rope_table(config: ModelConfig, positions_bs: Tensor, dtype: torch.dtype) -> Rope:
     """Cosines and sines [B, T, 1, head width] of the rotary embedding (Su et al. 2021) at each position.
 
-    Angles are computed in fp32 whatever the compute precision, as in the reference implementations, so that a model
-    trained here gives the same logits there.
+    Angles are computed in fp32 whatever the compute dtype, as in the reference implementations, so that a model trained
+    here gives the same logits there. The tables are fp32 too, fp64 where `dtype` is: bf16 has 8 bits for a cosine, and
+    scores of one distance would depend on the positions.
     """
     head_dim, device = config.dim // config.n_heads, positions_bs.device
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device=device).float() / head_dim
@@ -48,14 +49,19 @@ def rope_table(config: ModelConfig, positions_bs: Tensor, dtype: torch.dtype) ->
         frequencies = (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
     angles = positions_bs[..., None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)[:, :, None]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    return angles.cos().to(exact), angles.sin().to(exact)
 
 
 def rotate(x_bshe: Tensor, rope: Rope) -> Tensor:
-    """Apply the rotary embedding. Rows are half-split: e pairs with e + E/2, as Hugging Face stores them."""
+    """Apply the rotary embedding in the dtype of its tables; the result is rounded once, to the dtype of `x_bshe`.
+
+    Rows are half-split: e pairs with e + E/2, as Hugging Face stores them.
+    """
     cos, sin = rope
-    left, right = x_bshe.chunk(2, dim=-1)
-    return x_bshe * cos + torch.cat((-right, left), dim=-1) * sin
+    exact_bshe = x_bshe.to(cos.dtype)
+    left, right = exact_bshe.chunk(2, dim=-1)
+    return (exact_bshe * cos + torch.cat((-right, left), dim=-1) * sin).to(x_bshe.dtype)
 
 
 class Linear(nn.Linear):

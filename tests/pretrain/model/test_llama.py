@@ -12,7 +12,7 @@ from torch import Tensor
 from configs.schema.train import ModelConfig, RopeScalingConfig
 from pretrain.hf import hf_name, to_hf_config
 from pretrain.model.init import init_weights
-from pretrain.model.llama import Llama
+from pretrain.model.llama import Llama, rope_table, rotate
 from pretrain.model.loss import linear_cross_entropy, reference_loss
 from pretrain.model.recompute import Recompute, kept_by_layer
 
@@ -222,3 +222,11 @@ def test_padding_of_the_vocabulary_changes_nothing(tied: bool, dtype: torch.dtyp
         whole = expected[name]
         torch.testing.assert_close(grad[: len(whole)], whole, **close)
         assert not grad[len(whole) :].any(), "padding learns nothing"
+
+
+def test_rotation_is_computed_in_fp32_and_rounded_once() -> None:
+    x = torch.randn(1, 64, 2, 16, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    positions = torch.arange(1000, 1064)[None]
+    exact = rotate(x.float(), rope_table(MODEL, positions, torch.float32))
+    rounded = rotate(x, rope_table(MODEL, positions, torch.bfloat16))
+    assert rounded.dtype == torch.bfloat16 and torch.equal(rounded, exact.to(torch.bfloat16))
