@@ -24,6 +24,7 @@ from configs import edge, environment
 from configs.schema.pipeline import DataRun
 from data_pipeline import compiling, executors, flow, funnel, policy, progress, rejected
 from data_pipeline import stage as staging
+from data_pipeline.mixture import resolve_mixture
 from data_pipeline.packed.files import remove_leftovers, write_atomically
 from data_pipeline.read import units as planning
 
@@ -63,6 +64,8 @@ def _run(config: DataRun) -> int:
     executors.check(config.executor)
     plan = planning.plan(sources, config.unit_bytes, run_dir)
     rejected.check_keys(sources, plan.units)
+    if config.stop_after is None:
+        _check_packing(config, [source.name for source in sources])
     # The stages are described by modules with kernels, of which every run needs those of signals and privacy.
     described = ["flow", *(["dedup/lines.py"] if config.dedup.lines else [])]
     compiling.ensure(compiling.needed_to_plan(described), lambda line: print(f"  {line}", flush=True))
@@ -146,6 +149,26 @@ def _stages(
     print(f"{verb} in {time.monotonic() - began:.1f} s: {made}")
     print(_next(run_dir, packed="pack" in states), flush=True)
     return 0
+
+
+def _check_packing(config: DataRun, sources: Sequence[str]) -> None:
+    """What the last stages would refuse, before the first one begins.
+
+    Raises:
+        ValueError: a mixture of sources that the run does not have, no tokenizer at `tokenizer.path`, a vocabulary without
+            room for bytes and special tokens.
+    """
+    resolve_mixture(config.mixture, dict.fromkeys(sources, 1))
+    tokenizer = config.tokenizer
+    if tokenizer.path is not None:
+        from data_pipeline.tokenize import load_tokenizer
+
+        load_tokenizer(Path(tokenizer.path))
+    elif tokenizer.vocab_size < (least := 256 + tokenizer.n_special):
+        raise ValueError(
+            f"tokenizer.vocab_size {tokenizer.vocab_size} is too small: 256 bytes and tokenizer.n_special "
+            f"{tokenizer.n_special} need at least {least}"
+        )
 
 
 def _nothing_read(run_dir: Path, set_aside: int) -> str:

@@ -69,3 +69,21 @@ def test_a_shard_that_was_removed_by_hand_is_made_again(
     shard.unlink()
     assert data(source, tmp_path / "out", "stop_after=copies", "seed=3") == 0
     assert shard.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mixture.weights.boks=1", "mixture.weights names the source `boks`"),
+        ("mixture.max_epochs.nope=1", "mixture.max_epochs names the source `nope`"),
+        ("tokenizer.path=/nowhere", "/nowhere is not a tokenizer folder"),
+        ("tokenizer.vocab_size=300", "256 bytes and tokenizer.n_special 256 need at least 512"),
+    ],
+)
+def test_what_the_last_stages_would_refuse_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    source = write(tmp_path / "a.jsonl", [{"text": f"{SENTENCE}, {i}."} for i in range(20)])
+    assert data(source, tmp_path / "out", override) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
