@@ -10,6 +10,9 @@ from pathlib import Path
 from configs.schema.train import ClusterConfig
 from launch.processes import free_port, kill_descendants
 
+ROOT = Path(__file__).resolve().parent.parent
+"""Folder of the installed packages."""
+
 
 def command(cluster: ClusterConfig, run_dir: Path, exits: Path) -> list[str]:
     """The command of one attempt: torchrun on this machine (through `launch.agent`)."""
@@ -53,6 +56,9 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
         **os.environ,
         "OMP_NUM_THREADS": str(cluster.threads),
         "PYTHONUNBUFFERED": "1",
+        # `python -m` puts the working folder first, where a user's own `configs/` or `launch.py` would be taken for ours.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         # Without it, the store of the rendezvous is shared with the workers, and a restart after a killed worker
         # finds stale addresses in it (torch 2.13, gloo).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",

@@ -194,3 +194,22 @@ def test_a_finished_run_is_left_alone_until_it_is_made_longer(toy_packed: Path, 
         assert len(events(run_dir, "launched")) == launches
         assert events(run_dir, "finished")[-1]["step"] == committed(run_dir) == steps
     assert "nothing to do" in told(run_dir)
+
+
+def test_files_of_the_working_folder_are_not_taken_for_our_packages(toy_packed: Path, tmp_path: Path) -> None:
+    for name in ("configs", "pretrain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('of the user')\n")
+    (tmp_path / "launch.py").write_text("raise RuntimeError('of the user')\n")
+    run_dir = tmp_path / "run"
+    words = overrides(toy_packed, run_dir, "train.steps=2", "train.eval_sequences=1")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "launch.cli", "launch", "cluster.nproc=1", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_ledger(run_dir)[-1]["event"] == "finished"
