@@ -212,8 +212,8 @@ def _languages(context: Context) -> Iterator[Stage]:
     )
     if context.config.languages.model == cld2.NAME and not cld2.available() and config.train == "offline":
         context.reduced.append(
-            "language: pycld2 is not installed, so a model is trained on what this Python environment holds, which mistakes "
-            "three times as many sentences; pip install pycld2, or set languages.model=FILE.bin"
+            "language: pycld2 is not installed, so a model is trained on what this Python environment holds, which is less "
+            "accurate; pip install pycld2, or set languages.model=FILE.bin"
         )
     missing = model_path(context.run_dir, config, "language") is None
     if missing and not all(s.recipe.language for s in context.sources):
