@@ -21,6 +21,7 @@ import xxhash
 
 from data_pipeline import fingerprint
 from data_pipeline.annotate import lists
+from data_pipeline.annotate.list_formats import plain_entries
 from data_pipeline.packed.files import atomic_folder
 from data_pipeline.urls import domains
 
@@ -34,6 +35,8 @@ HOST, SUBDOMAINS, ADDRESS, BELOW, ADDRESS_HOST = range(5)
 
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+\.?")
 _EXPRESSION = re.compile(r"[()\[\]|^$\\]")
+HARMLESS = ("", "en.example.org/wiki/river", "a-b.example/", "123.example.net/x?y=1")
+"""Addresses that have nothing in common: an expression that matches all of them matches everything."""
 _GENERIC = ("domains", "urls", "hosts", "expressions")
 _NOT_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
 _CHUNK = 1 << 23
@@ -175,8 +178,7 @@ def _add_file(builder: _Builder, path: Path) -> None:
 
 def _hashed(builder: _Builder, path: Path, code: int) -> Iterator[tuple[int, bytes]]:
     """(kind, entry) of the hosts and addresses of a file; its words and expressions go to the builder."""
-    for number, line in lists.entries(path):
-        entry = line.lower()
+    for number, line, entry in _entries(path):
         if _HOST.fullmatch(entry):
             yield HOST, entry.rstrip(".").removeprefix("www.").encode()
         elif len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
@@ -197,11 +199,22 @@ def _hashed(builder: _Builder, path: Path, code: int) -> Iterator[tuple[int, byt
             builder.words.setdefault(entry, code)
 
 
+def _entries(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line number, line, entry) of a list, in lower case, whatever tool's notation it is in."""
+    for number, line in lists.entries(path):
+        for entry in plain_entries(line):
+            yield number, line, entry.lower()
+
+
 def _add_expression(builder: _Builder, pattern: str, code: int, path: Path, number: int) -> None:
     try:
-        re.compile(pattern)
+        expression = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{path}, line {number}: {pattern!r} is no regular expression: {error}") from None
+    if all(map(expression.search, HARMLESS)):
+        raise ValueError(
+            f"{path}, line {number}: {pattern!r} matches every address, such as {HARMLESS[1]}; it would drop all pages"
+        )
     builder.expressions.append((pattern, code))
 
 

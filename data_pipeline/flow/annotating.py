@@ -233,7 +233,12 @@ def _urls(context: Context) -> Iterator[Stage]:
             url_lists,
             1,
             outputs=("models/url_lists",),
-            code=("annotate/url_lists.py", "annotate/lists.py", "urls/domains.py"),
+            code=(
+                "annotate/url_lists.py",
+                "annotate/lists.py",
+                "annotate/list_formats.py",
+                "urls/domains.py",
+            ),
             config=[config.lists, config.soft_lists],
             inputs=fingerprint.of_paths(own),
             libraries=("datatrove", "publicsuffixlist"),

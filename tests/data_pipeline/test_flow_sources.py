@@ -40,7 +40,10 @@ NOT_CALLED = {
     "nsfw": ["classify/bayes.py"],
     "quality": ["classify/bayes.py"],
     "quality_labels": ["annotate/quality.py", "classify"],  # trains, which is a stage of its own
-    "url_signals": ["annotate/lists.py"],  # makes the index, which is a stage of its own
+    "url_signals": [
+        "annotate/lists.py",
+        "annotate/list_formats.py",
+    ],  # makes the index, which is a stage of its own
     "tokenizer": [f"packed/{name}.py" for name in ("mixture", "reader", "writer")],
     "tokens": [f"packed/{name}.py" for name in ("mixture", "reader", "writer")],
 }

@@ -251,3 +251,39 @@ def test_registered_domains_follow_the_public_suffix_list() -> None:
             assert domains.registered(host) == reference.privatesuffix(host), host
     assert domains.registered("a.b.nosuchtld") == "b.nosuchtld"
     assert domains.registered("10.0.0.1") is domains.registered("localhost") is domains.registered("") is None
+
+
+FOREIGN = {
+    "adblock": "[Adblock Plus 2.0]\n! Title: ads\n||ads.example^\n||track.example^$third-party\n||host.example/bad^\n"
+    "@@||good.example^\n##.banner\nsite.example##.ad\n||*^\n/banner/*/img^\n|https://start.example/x|\n",
+    "hosts": "# hosts\n127.0.0.1 localhost\n::1 ip6-localhost\n"
+    "0.0.0.0 ads.example track.example # both\n127.0.0.1\tstart.example\n",
+    "dnsmasq": "address=/ads.example/0.0.0.0\nserver=/track.example/start.example/\n",
+    "comments": "; head\nads.example   # why\ntrack.example:8080\nhttp://start.example:81/x\n",
+}
+
+
+@pytest.mark.parametrize("notation", FOREIGN)
+def test_lists_of_other_tools_are_understood(tmp_path: Path, notation: str) -> None:
+    (tmp_path / f"{notation}.txt").write_text(FOREIGN[notation])
+    url_lists.build((str(tmp_path / f"{notation}.txt"),), (), tmp_path / "index", None)
+    pages = {
+        "http://ads.example/a": True,
+        "https://sub.ads.example:8443/": True,
+        "http://track.example/b": True,
+        "http://start.example/x": True,
+        "http://good.example/": False,
+        "http://site.example/": False,
+        "http://localhost/": False,
+        "http://en.example.org/wiki/river": False,
+        "http://host.example/fine": False,
+    }
+    listed = annotated(tmp_path / "index", *pages)["listed"]
+    assert {p: found != "none" for p, found in zip(pages, listed, strict=True)} == pages
+
+
+@pytest.mark.parametrize("line", ["(ads|)", "/.*/", "^", "a*|$"])
+def test_an_entry_that_would_match_every_page_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list.txt").write_text(f"fine.example\n{line}\n")
+    with pytest.raises(ValueError, match=r"line 2: .* matches every address"):
+        url_lists.build((str(tmp_path / "list.txt"),), (), tmp_path / "index", None)
