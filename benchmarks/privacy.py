@@ -176,7 +176,7 @@ def secret(draw: Draw) -> str:
         "AIza" + some(35),
         "eyJhbGciOiJIUzI1NiJ9.eyJ" + some(40) + "." + some(43),
         "glpat-" + some(20),
-        "hf_" + some(34),
+        "hf_" + "".join(draw.choices(string.ascii_letters, k=34)),
         "npm_" + some(36),
         "-----BEGIN PRIVATE KEY-----\n"
         + "\n".join(some(64) for _ in range(8))

@@ -170,6 +170,10 @@ def _run(data, at, high, cls, limit):
     return k
 
 
+MIN_OF_EACH_CASE = 4
+"""Capital and small letters of a key without digits: 30 random letters have fewer of either once in 10,000 keys."""
+
+
 @subroutine
 def _prefixed(data, low, high, i, cls, text, sizes):
     """(begin, end) of a key with a known prefix of which the byte at `i` is part; begin -1: none."""
@@ -190,10 +194,13 @@ def _prefixed(data, low, high, i, cls, text, sizes):
         end = _run(data, begin + size, high, cls, sizes[p, 2])
         if end < 0 or end - begin - size < sizes[p, 1]:
             continue
-        digits = 0
+        # An identifier is a row of words in one case; a key has digits, or, as of some alphabets, letters of both cases.
+        digits, upper, lower = 0, 0, 0
         for k in range(begin + size, end):
             digits += cls[data[k]] & DIGIT
-        if digits:
+            upper += (cls[data[k]] & UPPER) != 0
+            lower += (cls[data[k]] & LOWER) != 0
+        if digits or (upper >= MIN_OF_EACH_CASE and lower >= MIN_OF_EACH_CASE):
             return begin, end
     return -1, 0
 

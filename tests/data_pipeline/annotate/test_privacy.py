@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 import time
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def test_what_only_looks_like_personal_data_is_left_alone(text: str) -> None:
 def test_random_values_of_secret_names_are_found(name: str, assignment: str) -> None:
     assert kinds(assignment.format(name, TOKEN)) == [("secret", TOKEN)]
     assert kinds(assignment.format("colour", TOKEN)) == []
+
+
+def test_keys_whose_alphabet_has_no_digit_are_found() -> None:
+    draw = random.Random(0)
+    keys = ["hf_" + "".join(draw.choices(string.ascii_letters, k=34)) for _ in range(200)]
+    assert [kinds(f"login with {key} now") for key in keys] == [[("secret", key)] for key in keys]
+    assert (
+        kinds("hf_this_is_a_long_identifier_in_snake_case and hf_thisisoneinsmalllettersalonewithoutany")
+        == []
+    )
 
 
 def test_words_before_a_number_say_what_it_is() -> None:
