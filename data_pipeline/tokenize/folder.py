@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from data_pipeline.packed import TokenizerInfo
 
@@ -56,8 +56,25 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     pad = _token(config.get("pad_token"))
     special["pad"] = vocabulary[pad] if pad in vocabulary else special["eos"]
     special.update({name: vocabulary[token] for name, token in NAMED.items() if token in vocabulary})
+    _keep_out_of_text(tokenizer, {special["bos"], special["eos"]}, path)
     digest = hashlib.sha256(content).hexdigest()
     return LoadedTokenizer(tokenizer, TokenizerInfo(digest, max(vocabulary.values()) + 1, special))
+
+
+def _keep_out_of_text(tokenizer: Tokenizer, boundaries: set[int], path: Path) -> None:
+    """Have the text of a boundary token encoded as text, also where the file does not call the token special.
+
+    Raises:
+        ValueError: the tokenizer makes the token out of text all the same, so boundaries could not be told from text.
+    """
+    tokens = [tokenizer.id_to_token(i) for i in sorted(boundaries)]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
+    for token in tokens:
+        if boundaries & set(tokenizer.encode(f"a {token} b{token}", add_special_tokens=False).ids):
+            raise ValueError(
+                f"{path}: the text {token!r} in a document would become the token that separates documents; give the "
+                "tokenizer a begin and an end token of its own"
+            )
 
 
 def import_tokenizer(path: Path, output: Path) -> TokenizerInfo:
