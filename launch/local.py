@@ -10,8 +10,9 @@ from pathlib import Path
 from configs.schema.train import ClusterConfig
 from launch.processes import free_port, kill_descendants
 
-ROOT = Path(__file__).resolve().parent.parent
-"""Folder of the installed packages."""
+_ROOT = Path(__file__).resolve().parent.parent
+CHECKOUT = "" if _ROOT.name in ("site-packages", "dist-packages") else str(_ROOT)
+"""Folder of the packages where they are not installed, and Python would not find them by itself."""
 
 
 def command(cluster: ClusterConfig, run_dir: Path, exits: Path) -> list[str]:
@@ -58,7 +59,7 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # `python -m` puts the working folder first, where a user's own `configs/` or `launch.py` would be taken for ours.
         "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (CHECKOUT, os.environ.get("PYTHONPATH")))),
         # Without it, the store of the rendezvous is shared with the workers, and a restart after a killed worker
         # finds stale addresses in it (torch 2.13, gloo).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
