@@ -33,6 +33,7 @@ DOES: dict[str, str] = {
     "clusters": "joins candidate pairs to clusters",
     "sets": "collects the shingles of the candidates",
     "verify": "compares the candidates shingle by shingle",
+    "sketches": "writes the signatures as datasketch reads them",
     "minhash": "keeps one document of each cluster of near-duplicates",
     "semantic_prepare": "chooses the projection of the embeddings",
     "semantic_embed": "embeds each document",

@@ -308,7 +308,7 @@ def _find_remote(pattern: str) -> Found:
             _info(pattern)
             names = [path]
     except FileNotFoundError as error:
-        if error.__cause__ is not None:
+        if error.__cause__ is not None and getattr(error.__cause__, "status", None) != 404:
             # HTTP file systems call every answer but success a missing file.
             raise ValueError(f"input {pattern} cannot be read: {error.__cause__}") from error
         names = []

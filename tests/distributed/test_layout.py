@@ -30,7 +30,7 @@ def test_dp_shard_takes_what_is_left() -> None:
         (ParallelConfig(cp=2), replace(TRAIN, sequence_length=34), MODEL, 96, 4, "need a multiple of 4"),
         (ParallelConfig(tp=8), TRAIN, MODEL, 96, 8, r"model.n_kv_heads \(4\); smaller sizes that do: 1, 2"),
         (ParallelConfig(tp=3), TRAIN, MODEL, 96, 3, r"model.n_heads \(8\)"),
-        (ParallelConfig(tp=4), TRAIN, MODEL, 97, 4, r"the vocabulary size \(97\)"),
+        (ParallelConfig(tp=4), TRAIN, MODEL, 97, 4, r"97 for 97 tokens; set model\.vocab_multiple=4"),
         (ParallelConfig(tp=4), TRAIN, replace(MODEL, ffn_dim=90), 96, 4, r"model.ffn_dim \(90\)"),
         (ParallelConfig(tp=4), replace(TRAIN, sequence_length=30), MODEL, 96, 4, "train.sequence_length"),
         (ParallelConfig(pp=8), TRAIN, MODEL, 96, 8, "at most 4"),

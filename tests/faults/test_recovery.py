@@ -198,8 +198,8 @@ def test_tokenizer_that_was_swapped_in_the_dataset_is_refused(
         ("parallel.tp=3", "tp"),
         ("train.sequence_length=128", r"`train.sequence_length` is 128"),
         ("model.max_sequence_length=32", r"`model.max_sequence_length` is 32"),
-        ("checkpoint.every=0", r"`checkpoint.every` must be at least 1"),
-        ("optim.lr=-1", r"`optim.lr` must be above 0"),
+        ("checkpoint.every=0", "`checkpoint.every` must be an integer of at least 1"),
+        ("optim.lr=-1", "`optim.lr` must be a number above 0"),
         ("data.path=/nowhere", "/nowhere does not exist"),
     ],
 )

@@ -60,7 +60,8 @@ def test_traces_of_two_ranks_hold_the_ranges_of_a_step(toy_packed: Path, tmp_pat
         summary = summarise(events)
         assert 0 < summary.communication < 1 and summary.communication + summary.idle < 1
         assert sum(summary.phases.values()) < 1 and min(summary.phases.values()) > 0
-        assert any(name == "aten::mm" for name, _, _ in summary.top)
+        # Which operators are the slowest depends on the machine.
+        assert summary.top and any(e["name"] == "aten::mm" for e in events)
         assert "aten::" in (folder / f"memory-rank-{rank}.txt").read_text()
     assert "communication" in (folder / "summary.txt").read_text() and "Step 3, rank 0" in output
     # Measured at multiples of `every` and at traced steps.
