@@ -92,7 +92,7 @@ def train(
     command = [sys.executable, *(torchrun if ranks > 1 else []), "-m", "pretrain.train"]
     # A heartbeat each step tells the step and the process of every rank.
     command += [f"data.path={packed}", f"run.dir={run_dir}", "tracker=none", "device=cpu", *overrides]
-    command += ["resilience.heartbeat_every=0", "run.log_every=1000000"]
+    command += ["resilience.heartbeat_every=1e-3", "run.log_every=1000000"]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     samples: dict[int, list[Sample]] = {rank: [] for rank in range(ranks)}
     with (run_dir.with_name(run_dir.name + ".log")).open("w+") as log:
