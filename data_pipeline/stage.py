@@ -124,14 +124,20 @@ def prepare(run_dir: Path, stage: Stage, expected: str) -> None:
             remove(path)
     else:
         # What is there goes on to count, but for what a killed task had not finished.
-        for output in stage.outputs:
-            for folder, _, _ in os.walk(run_dir / output):
-                remove_leftovers(Path(folder), alone=True)
+        _remove_unfinished(run_dir, stage)
     write_atomically(started, expected)
 
 
+def _remove_unfinished(run_dir: Path, stage: Stage) -> None:
+    """Remove the temporary files of a stage of which no task runs."""
+    for output in stage.outputs:
+        for folder, _, _ in os.walk(run_dir / output):
+            remove_leftovers(Path(folder), alone=True)
+
+
 def finish(run_dir: Path, stage: Stage, expected: str, seconds: float) -> State:
-    """Record a stage as done."""
+    """Record a stage as done, without what tasks that were killed and given to others left unfinished."""
+    _remove_unfinished(run_dir, stage)
     counts: Counter[str] = Counter()
     for path in sorted((run_dir / "logs" / stage.name / "counts").glob("*.json")):
         counts.update(orjson.loads(path.read_bytes()))

@@ -23,14 +23,17 @@ from pathlib import Path
 from configs import edge
 from configs.schema.pipeline import DataRun
 from data_pipeline import executors
+from data_pipeline.packed.files import atomic_file
 from data_pipeline.stage import Stage
 
 
 def deadly(run_dir, shard, config):
     (run_dir / "out" / f"{shard}-{os.getpid()}").touch()
     tries = len(list((run_dir / "out").glob(f"{shard}-*")))
-    if shard == 2 and (tries == 1 or config.seed):
-        os.kill(os.getpid(), signal.SIGKILL)
+    with atomic_file(run_dir / "out" / f"output-{shard}") as path:
+        path.touch()
+        if shard == 2 and (tries == 1 or config.seed):
+            os.kill(os.getpid(), signal.SIGKILL)
     return {"done": 1}
 
 
@@ -65,6 +68,8 @@ def test_the_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "{'done': 6}" in done.stdout
     assert "the worker of task 2 was killed (signal 9" in done.stderr
+    made = {path.name for path in (tmp_path / "run" / "out").iterdir() if path.name[0] not in "012345"}
+    assert made == {f"output-{shard}" for shard in range(6)}, "what the killed one left is removed"
 
 
 def test_another_process_forks_workers_when_the_first_was_killed(tmp_path: Path) -> None:
