@@ -15,6 +15,7 @@ import unicodedata
 from typing import Any
 
 import numpy as np
+import regex
 from numba import types
 
 from data_pipeline.compiled import kernel, subroutine
@@ -35,6 +36,8 @@ _UNSPACED_BLOCKS = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3134F),
 )
+_BLIND = ("HEBREW", "ARABIC", "SYRIAC", "VARIATION SELECTOR", "MONGOLIAN FREE VARIATION SELECTOR")
+"""Scripts whose marks are points that most texts leave out, and marks of form."""
 _FOLDED_BELOW = 0x3000
 _TAG_CHARACTERS = 120
 _ENTITY_CHARACTERS = 9
@@ -60,8 +63,11 @@ def folding() -> np.ndarray:
     for first, last in _UNSPACED_BLOCKS:
         block = table[first : last + 1]
         block[block != GAP] |= np.uint32(UNSPACED)
-    for first, last in ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x20D0, 0x20F0), (0xFE00, 0xFE0F)):
-        table[first : last + 1] = JOIN
+    # Signs of vowels belong to the words of Indic scripts; accents, points of Hebrew and Arabic do not count.
+    for mark in regex.findall(r"\p{M}", every):
+        name, code = unicodedata.name(mark, ""), ord(mark)
+        blind = "COMBINING" in name or name.startswith(_BLIND)
+        table[code] = JOIN if blind or any(a <= code <= b for a, b in _UNSPACED_BLOCKS) else code
     for character in _JOINERS:
         table[ord(character)] = JOIN
     return table

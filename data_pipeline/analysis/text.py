@@ -13,6 +13,7 @@ from data_pipeline.analysis.characters import (
     ENCODED,
     SPACE,
     TERMINAL,
+    UNSPACED,
 )
 from data_pipeline.compiled import small
 
@@ -39,8 +40,11 @@ COUNTS = (
     "fw_punct",
     "fw_short",
 )
-"""Columns of `count`; `spaced`: pieces between white space, `filled`: lines that hold more than white space, `fw_`: those
-between line feeds alone, with sentence punctuation at the end, of at most 30 characters."""
+"""Columns of `count`; `spaced`: words that white space separates (below), `filled`: lines that hold more than white space,
+`fw_`: those between line feeds alone, with sentence punctuation at the end, of at most 30 characters.
+
+Of scripts without spaces each letter is a word of `spaced`, and so is what lies between them and holds a letter or a digit.
+Marks that text extractors write are none: `-` or a number with a full stop at the beginning of a line, `|` alone."""
 SHORT_LINE = 30
 ENCODED_RUN = 120
 
@@ -83,6 +87,19 @@ def decode(data, offsets, cps, bounds):
     return n
 
 
+@small("boolean(uint32[::1], uint32[::1], int64, int64, int64)", inline=True)
+def _is_markup(cps, flags, a, b, first):
+    """Whether the piece from `a` to `b` is a mark of an extractor, in a line whose first character stands at `first`."""
+    if b - a == 1:
+        return cps[a] == 0x7C or (cps[a] == 0x2D and a == first)
+    if a != first or b - a > 5 or cps[b - 1] != 0x2E:
+        return False
+    k = a
+    while k < b - 1 and flags[cps[k]] & DECIMAL:
+        k += 1
+    return k == b - 1
+
+
 @small("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])")
 def count(cps, bounds, flags, out):
     """Count into `out` [d, len(COUNTS)]."""
@@ -91,7 +108,9 @@ def count(cps, bounds, flags, out):
         alnum = decimal = space = non_ascii = encoded = replaced = hashes = ellipses = newlines = 0
         run = dots = 0
         spaced = alpha_spaced = 0
-        inside = holds_letter = False
+        # The piece since the last space or unspaced letter: whether and where it began, and whether that was a letter.
+        inside = holds_letter = holds_alnum = glued = False
+        piece = a
         lines = filled = filled_chars = longest = bullets = ellipsis_lines = 0
         # Of lines by any line break: where the line began, its first and last characters that are no space.
         line, first, last = a, int64(-1), int64(-1)
@@ -114,11 +133,20 @@ def count(cps, bounds, flags, out):
                 if dots:
                     ellipses += dots // 3
                     dots = 0
-                inside = feed_filled = True
-                holds_letter = holds_letter or f & ALPHA != 0
                 last = i
                 if first < 0:
                     first = i
+                feed_filled = True
+                if f & UNSPACED and f & ALPHA:
+                    spaced += 1 + holds_alnum
+                    alpha_spaced += 1 + holds_letter
+                    inside = holds_letter = holds_alnum = False
+                    glued = True
+                    continue
+                if not inside:
+                    piece = i
+                inside = holds_alnum = True
+                holds_letter = holds_letter or f & ALPHA != 0
                 continue
             if i < b:
                 space += f & SPACE != 0
@@ -138,11 +166,13 @@ def count(cps, bounds, flags, out):
                 ellipses += dots // 3 + (c == 0x2026)
                 dots = 0
             if f & SPACE:
-                if inside:
+                if inside and (holds_alnum if glued else not _is_markup(cps, flags, piece, i, first)):
                     spaced += 1
                     alpha_spaced += holds_letter
-                    inside = holds_letter = False
+                inside = holds_letter = holds_alnum = glued = False
             else:
+                if not inside:
+                    piece = i
                 inside = True
                 feed_filled = True
                 last = i

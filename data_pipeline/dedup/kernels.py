@@ -13,8 +13,9 @@ from data_pipeline.compiled import kernel, subroutine
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
-UNSPACED = np.uint32(1 << 31)
-"""Bit of a character that is a word of its own, in `shingles.characters`."""
+UNSPACED, MARK, IGNORED = np.uint32(1 << 31), np.uint32(1 << 30), np.uint32(1)
+"""In `shingles.characters`: bit of a character that is a word of its own, bit of one that belongs to the letter before it;
+what stands for a character that does not count."""
 # Exact looks a document gets at the most, the likeliest first. Without a bound, 5,000 pages that share two thirds of their
 # text and are no duplicates cost 11 million looks; a true duplicate is practically never behind 64 likelier candidates.
 MOST_VERIFIED = 64
@@ -42,7 +43,7 @@ def scramble(x):  # type: ignore[no-untyped-def]
 def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: int, out: np.ndarray) -> int:
     """Write the shingles of data[start:end] (UTF-8) to `out`, which has (end - start) // 2 + 1 places; how many."""
     words = 0
-    inside = False
+    inside = alone = False
     h = np.uint64(0)
     i = start
     while i < end:
@@ -63,25 +64,26 @@ def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: 
             if c >= 0x110000:
                 c = np.uint32(0)
         folded = table[c]
-        if folded == 0:
+        if folded & MARK:
+            # A mark without a letter before it is no word.
             if inside:
-                out[words] = scramble(h)
-                words += 1
-                inside = False
-        elif folded & UNSPACED:
+                h = h * _BASE + np.uint64(folded)
+        elif folded == 0 or folded & UNSPACED:
             if inside:
-                out[words] = scramble(h)
+                out[words] = scramble(h * _BASE if alone else h)
                 words += 1
-                inside = False
-            out[words] = scramble(np.uint64(folded) * _BASE)
-            words += 1
-        else:
-            if not inside:
+            inside = alone = folded != 0
+            h = np.uint64(folded)
+        elif folded != IGNORED:
+            if alone:
+                out[words] = scramble(h * _BASE)
+                words += 1
+            if alone or not inside:
                 h = np.uint64(0)
-                inside = True
+                inside, alone = True, False
             h = h * _BASE + np.uint64(folded)
     if inside:
-        out[words] = scramble(h)
+        out[words] = scramble(h * _BASE if alone else h)
         words += 1
     if words == 0:
         return 0

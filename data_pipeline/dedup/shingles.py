@@ -1,8 +1,9 @@
 """Word shingles as 64-bit hashes, computed from UTF-8 in one compiled pass.
 
-A word is a maximal run of `\\w` characters, each in lower case (the final sigma is a sigma); in Chinese and Japanese,
-which write without spaces, every character is one. A shingle is n consecutive words. Both are hashed as polynomials
-modulo 2**64, so no Python object is made for a word.
+A word is a maximal run of letters with their marks, digits and connectors (`\\w` of Unicode Technical Standard 18), each
+in lower case (the final sigma is a sigma); format characters such as joiners and soft hyphens neither end nor change it
+(Unicode Annex 29, WB4). In scripts that are written without spaces every letter is one, with its marks. A shingle is n
+consecutive words. Both are hashed as polynomials modulo 2**64, so no Python object is made for a word.
 
 Shapes: s shingles, d documents.
 """
@@ -15,23 +16,43 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import regex
 
-from data_pipeline.dedup.kernels import UNSPACED, jaccard_from, scramble, set_batch, shingle_batch
+from data_pipeline.dedup.kernels import (
+    IGNORED,
+    MARK,
+    UNSPACED,
+    jaccard_from,
+    scramble,
+    set_batch,
+    shingle_batch,
+)
 
 BATCH_BYTES = 1 << 20
-# Han, Hiragana, Katakana: Unicode blocks (first, last).
+# Han, Hiragana, Katakana; Thai, Lao, Burmese, Khmer: Unicode blocks (first, last).
 _UNSPACED_BLOCKS = (
     (0x3040, 0x30FF),
     (0x3400, 0x4DBF),
     (0x4E00, 0x9FFF),
     (0xF900, 0xFAFF),
     (0x20000, 0x3134F),
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0xA9E0, 0xA9FF),
+    (0xAA60, 0xAA7F),
 )
+# Zero-width space parts words; the others stand before the digits that they belong to.
+_IGNORED = r"[\p{Cf}--[\u200b\p{Prepended_Concatenation_Mark}]]+"
 
 
 @functools.cache
 def characters() -> np.ndarray:
-    """uint32 [0x110000]: the lower-case form of a word character, with bit 31 where it is a word of its own; else 0."""
+    """uint32 [0x110000]: what the kernel does with a character.
+
+    The lower-case form of a word character, with `UNSPACED` where it begins a word of its own and `MARK` where it belongs to
+    the letter before; `IGNORED` for what does not count within words; else 0, which ends a word.
+    """
     every = np.arange(0x110000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     # Of all characters, only this one has a lower-case form of two. Equal length keeps the table aligned.
     lower = every.replace("\u0130", "i").replace("\u03c2", "\u03c3").lower()
@@ -43,6 +64,10 @@ def characters() -> np.ndarray:
     for first, last in _UNSPACED_BLOCKS:
         block = table[first : last + 1]
         block[block > 0] |= UNSPACED
+    for pattern, value in ((r"\p{M}+", MARK), (_IGNORED, IGNORED)):
+        for match in regex.finditer(pattern, every, regex.V1):
+            codes = np.arange(match.start(), match.end(), dtype=np.uint32)
+            table[codes] = codes | value if value == MARK else value
     return table
 
 

@@ -11,7 +11,7 @@ from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import arrays
 from data_pipeline.dedup.arrays import Arrays
 
-FORMAT = 2
+FORMAT = 3
 """Of signature files and of the index: to be raised when hashes or arrays change."""
 _MOST_TASKS = 256
 

@@ -36,6 +36,13 @@ ODD = [
 ]
 
 
+UNSPACED_LETTER = regex.compile(
+    r"([\p{Alphabetic}&&[\p{L}]&&[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]])",
+    regex.V1,
+)
+LIST_MARK = re.compile(r"-|\d{0,4}\.")
+
+
 def values(text: str, module: Any, **kwargs: Any) -> dict[str, float]:
     return {name: float(v[0]) for name, v in module.signals(analyse([text]), **kwargs).items()}
 
@@ -43,6 +50,19 @@ def values(text: str, module: Any, **kwargs: Any) -> dict[str, float]:
 def words(text: str) -> list[str]:
     batch = analyse([text])
     return [text[a : a + n] for a, n in zip(batch.start.tolist(), batch.length.tolist(), strict=True)]
+
+
+def spaced_words(text: str) -> list[str]:
+    """Words between white space: letters of unspaced scripts one by one, without marks of lists and tables."""
+    found = []
+    for line in text.splitlines():
+        for k, piece in enumerate(line.split()):
+            parts = UNSPACED_LETTER.split(piece)
+            if len(parts) > 1:
+                found += [part for part in parts if any(map(str.isalnum, part))]
+            elif piece != "|" and not (k == 0 and LIST_MARK.fullmatch(piece)):
+                found.append(piece)
+    return found
 
 
 def cut(text: str) -> list[str]:
@@ -169,7 +189,7 @@ def test_gopher_repetition_is_as_defined(noises: list[str]) -> None:
 def test_gopher_quality_is_as_defined(noises: list[str]) -> None:
     for text in noises:
         found, lines, got = words(text), text.splitlines(), values(text, gopher)
-        spaced = text.split()
+        spaced = spaced_words(text)
         assert got["hash_ratio"] == pytest.approx(text.count("#") / max(len(found), 1))
         assert got["ellipsis_ratio"] == pytest.approx(
             (text.count("...") + text.count("…")) / max(len(found), 1)
@@ -187,6 +207,18 @@ def test_gopher_quality_is_as_defined(noises: list[str]) -> None:
         assert got["n_stop_words"] == len(
             {"the", "be", "to", "of", "and", "that", "have", "with"} & set(found)
         )
+
+
+def test_marks_of_lists_and_tables_are_no_words() -> None:
+    rows = ["小河从山里流出", "桥在 2019 年修好", "集市每周开放"]
+    plain, listed = "\n".join(rows), "\n".join(f"- {row}" for row in rows)
+    table = "\n".join(" | ".join([row, "", row]) for row in rows)
+    numbered = "\n".join(f"{k}. {row}" for k, row in enumerate(rows, 9))
+    shares = [values(text, gopher)["alpha_spaced"] for text in (plain, listed, numbered, table)]
+    assert shares == [pytest.approx(18 / 19)] * 4
+    assert values("- the river\n- a bridge | a - b\n12. a mill", gopher)["alpha_spaced"] == pytest.approx(
+        8 / 9
+    )
 
 
 def test_gopher_words_by_hand() -> None:

@@ -105,7 +105,7 @@ def test_an_index_that_does_not_fit_is_one_clear_error(tmp_path: Path) -> None:
     manifest = first / "index/manifest.json"
     good = manifest.read_bytes()
     manifest.write_bytes(orjson.dumps(orjson.loads(good) | {"format": 99}))
-    with pytest.raises(ConfigError, match="format 99 instead of 2"):
+    with pytest.raises(ConfigError, match="format 99 instead of 3"):
         minhash.run(second, 1, config)
     manifest.write_bytes(good)
     other = pq.read_table(first / "documents/00000.parquet")

@@ -6,14 +6,19 @@ import re
 import numpy as np
 import pyarrow as pa
 import pytest
+import regex
 
+from data_pipeline import wordhash
 from data_pipeline.dedup import shingles
 
-WORDS = "the quick Brown fox_2 jumps over lazy dogs Straße ÉCOLE naïve слово привет नमस्ते 42 x a"
+WORDS = """the quick Brown fox_2 jumps over lazy dogs Straße ÉCOLE naïve слово привет नमस्ते 42 x a हिन्दी தமிழ் ক্ষুদ্র שָׁלוֹם مَرْحَبًا
+می‌خواهم Schiff­fahrt été 我们 ｶﾀｶﾅ がく ภาษาไทย ພາສາ ភាសាខ្មែរ မြန်မာစာ"""
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー--[\uff00-\uffef]]"
+WORD = regex.compile(rf"(?:{UNSPACED}|[\w--{UNSPACED}]\w*?(?=\W|{UNSPACED}|$))\p{{M}}*", regex.V1)
 
 
 def reference(text: str, n: int) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
+    words = WORD.findall(re.sub("[\xad\u200c\u200d]", "", text.lower()))
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)} or (
         {tuple(words)} if words else set()
     )
@@ -59,6 +64,20 @@ def test_a_document_longer_than_a_batch_is_one_document() -> None:
     text = " ".join(f"word{i}" for i in range(300_000))
     assert len(text) > 2 * shingles.BATCH_BYTES
     assert len(shingles.shingle_sets(["before", text, "after"], 5)[1]) == 300_000 - 4
+
+
+def test_letters_with_their_marks_are_one_word() -> None:
+    hindi = "हिन्दी भाषा में लिखा हुआ एक छोटा वाक्य"
+    assert len(shingles.shingle_sets([hindi], 1)[0]) == len(hindi.split())
+    _, starts, ends = wordhash.words(hindi)
+    assert [hindi[a:b] for a, b in zip(starts, ends, strict=True)] == hindi.split()
+    pointed, plain = (wordhash.words(text)[0] for text in ("שָׁלוֹם مَرْحَبًا e\u0301te\u0301", "שלום مرحبا été"))
+    np.testing.assert_array_equal(pointed, plain)
+    one, other, hyphen = shingles.shingle_sets(
+        ["Schiff\xadfahrt im Nebel", "Schifffahrt im Nebel", "Schiff-fahrt"], 1
+    )
+    np.testing.assert_array_equal(one, other)
+    assert len(hyphen) == 2
 
 
 def test_ideographs_are_words_of_their_own() -> None:

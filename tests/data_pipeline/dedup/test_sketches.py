@@ -141,7 +141,7 @@ def test_an_index_of_another_format_is_refused(packed_run: tuple[Path, list[str]
     (tmp_path / "index").mkdir()
     manifest = orjson.loads((packed_run[0] / "index/manifest.json").read_bytes())
     (tmp_path / "index/manifest.json").write_bytes(orjson.dumps(manifest | {"format": 1}))
-    with pytest.raises(ConfigError, match="has format 1 instead of 2"):
+    with pytest.raises(ConfigError, match="has format 1 instead of 3"):
         near.nearest(tmp_path, "a b c", 5, 0.1)
 
 
