@@ -85,8 +85,8 @@ def labelled(root: Path, sets: Iterable[str] = SETS) -> list[Labelled]:
                         row["url"],
                         payloads[row["url"]],
                         None if name == "trafilatura-eval" else row.get("main_content") or "",
-                        tuple(row.get("with") or ()) if name == "trafilatura-eval" else (),
-                        tuple(row.get("without") or ()) if name == "trafilatura-eval" else (),
+                        tuple(row.get("with") or ()),
+                        tuple(row.get("without") or ()),
                         row.get("page_type") or "",
                     )
                 )
@@ -117,31 +117,30 @@ def word_scores(found: str, truth: str) -> tuple[float, float, float]:
 def scores(pages: list[Labelled], texts: list[str]) -> dict[str, tuple[float, float, float]]:
     """(precision, recall, F1) by set, and of wcxb by type of page.
 
-    Words: means over pages. Snippets: over all snippets of the set, as trafilatura's evaluation counts them, white space
-    collapsed on both sides.
+    Words: means over pages. Snippets, of the sets that have them: over all snippets of the set, as trafilatura's
+    evaluation counts them, white space collapsed on both sides.
     """
     by_name: dict[str, list[tuple[float, float, float]]] = {}
-    hit = missed = wrong = 0
+    snippets: dict[str, list[int]] = {}
     for page, text in zip(pages, texts, strict=True):
         if page.main is not None:
             score = word_scores(text, page.main)
             by_name.setdefault(page.set, []).append(score)
             if page.set == "wcxb":
                 by_name.setdefault(f"wcxb: {page.page_type}", []).append(score)
-            continue
-        flat = _flat(text)
-        for snippet in page.present:
-            hit += _flat(snippet) in flat
-            missed += _flat(snippet) not in flat
-        wrong += sum(_flat(snippet) in flat for snippet in page.absent)
-    result = {name: tuple(np.mean(values, axis=0).tolist()) for name, values in by_name.items()}
-    if hit:
-        result["trafilatura-eval"] = (
-            hit / (hit + wrong),
-            hit / (hit + missed),
-            2 * hit / (2 * hit + wrong + missed),
-        )
-    return result  # type: ignore[return-value]
+        if page.present or page.absent:
+            flat = _flat(text)
+            counts = snippets.setdefault(page.set, [0, 0, 0])
+            counts[0] += sum(_flat(snippet) in flat for snippet in page.present)
+            counts[1] += len(page.present)
+            counts[2] += sum(_flat(snippet) in flat for snippet in page.absent)
+    result: dict[str, tuple[float, float, float]] = {
+        name: tuple(np.mean(values, axis=0).tolist()) for name, values in by_name.items()
+    }
+    for name, (hit, present, wrong) in snippets.items():
+        found = (hit / max(1, hit + wrong), hit / max(1, present), 2 * hit / max(1, hit + wrong + present))
+        result[name if name not in result else f"{name}: snippets"] = found
+    return result
 
 
 def _flat(text: str) -> str:

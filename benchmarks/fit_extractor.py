@@ -20,6 +20,7 @@ import extraction_pages as labelled_pages
 import lightgbm
 import numpy as np
 import scipy.sparse
+import xxhash
 from extraction_pages import Labelled, fold
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -51,6 +52,8 @@ PARAMETERS = {
     "deterministic": True,
     "force_row_wise": True,
 }
+SETTINGS = repr((ROUNDS, PARTS, ROWS, PARAMETERS)).encode()
+"""What a fit depends on beside its pages."""
 _WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
 Floats = NDArray[np.float64]
 
@@ -82,6 +85,20 @@ def prepare(page: Labelled, distilled: str) -> Prepared | None:
     share, weight = labelled_pages.block_labels(page, blocks, distilled)
     words = [[_hash(w) for w in _WORD.findall(block.encode().lower())[:200]] for block in blocks]
     return Prepared(page.host, data, tree, metadata.head(data, tree), share, weight, _paths(tree), words)
+
+
+def digest(p: Prepared) -> bytes:
+    """Hash of all that a fit reads of a page: labels, words and the features of its blocks."""
+    none = np.zeros(0)
+    judged = html.judge(
+        p.page, p.tree, p.head, Words(none, none.astype(np.float32), none, none.astype(np.float32)).model()
+    )
+    html.add_context(judged, p.share)
+    found = xxhash.xxh3_128(repr((p.host, p.paths, p.words)).encode())
+    columns = judged.width + html.surroundings.CONTEXT
+    for array in (p.share, p.weight, judged.features[:, :columns]):
+        found.update(np.ascontiguousarray(array))
+    return found.digest()
 
 
 _HASHES: dict[bytes, int] = {}
@@ -304,7 +321,7 @@ def main() -> int:
     from trafilatura_peer import trafilatura_texts
 
     pages = labelled_pages.labelled(root)
-    distilled, _ = trafilatura_texts(pages)
+    distilled, _ = trafilatura_texts(pages, keep=True)
     prepared = [
         p for page, text in zip(pages, distilled, strict=True) if (p := prepare(page, text)) is not None
     ]

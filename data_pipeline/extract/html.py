@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.extract import features, hints, metadata, model, structured, surroundings
+from data_pipeline.extract import features, hints, metadata, model, structured, surroundings, wording
 from data_pipeline.extract.layout import FLAGS, HIDDEN, INNER, NODE
 from data_pipeline.extract.mathml import with_tex
 from data_pipeline.extract.parse import Tree, parse
@@ -87,7 +87,7 @@ def main_text(page: bytes, url: str | None = None, fitted: model.Model | None = 
 def judge(page: bytes, tree: Tree, found: metadata.Head, fitted: model.Model) -> Judged:
     """Features of every block."""
     title = np.frombuffer(found.title, np.uint8).copy()
-    x = features.text_features(tree.text, tree.blocks, title, fitted.words, fitted.weights)
+    x = wording.text_features(tree.text, tree.blocks, title, fitted.words, fitted.weights)
     n, b = len(tree.nodes), len(tree.blocks)
     sums = np.zeros((n, features.ELEMENT_COLUMNS))
     path_bits, path_purposes = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -143,7 +143,7 @@ def add_context(judged: Judged, first: np.ndarray) -> None:
 def verdicts(judged: Judged, tables: Tables, fitted: model.Model, url: str | None = None) -> np.ndarray:
     """Which blocks to keep, boolean [B]."""
     p = second_pass(judged, first_pass(judged, fitted.forests[0]), fitted.forests[1])
-    words = judged.text[:, features.WORDS]
+    words = judged.text[:, wording.WORDS]
     p = lift_prose(judged.tree, words, judge_whole(judged.tree, tables, words, p))
     p = _without_hidden(judged, _without_comments(judged, p, url))
     return model.best_blocks(p, judged.text, model.LEAST)
@@ -156,7 +156,7 @@ def _without_hidden(judged: Judged, p: np.ndarray) -> np.ndarray:
     hidden |= (judged.path_bits[blocks[:, NODE]] & features.IN_NOSCRIPT) != 0
     if not hidden.any():
         return p
-    words = p * judged.text[:, features.WORDS]
+    words = p * judged.text[:, wording.WORDS]
     return p if words[hidden].sum() > words[~hidden].sum() else np.where(hidden, 0.0, p)
 
 
@@ -165,7 +165,7 @@ def _without_comments(judged: Judged, p: np.ndarray, url: str | None) -> np.ndar
     inside = (judged.path_bits[judged.tree.blocks[:, NODE]] & features.IN_COMMENTS) != 0
     if not inside.any() or metadata.is_forum(judged.page, url):
         return p
-    words = p * judged.text[:, features.WORDS]
+    words = p * judged.text[:, wording.WORDS]
     article = words[: int(np.argmax(inside))].sum()
     if article < ARTICLE_WORDS or article < 0.7 * words[~inside].sum():
         return p

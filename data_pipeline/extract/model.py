@@ -2,7 +2,7 @@
 
 The second pass sees what the first says about a block's neighbours, containers and kind. The blocks kept maximise the
 expected F-beta of their words (Lipton, Elkan and Naryanaswamy 2014): on a page that is hard to read a lower probability
-suffices than on a clear one. `classifier.npz` is written by `fit.py`.
+suffices than on a clear one. `benchmarks/fit_extractor.py` writes `classifier.npz`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from data_pipeline.compiled import kernel
 from data_pipeline.extract import tags
-from data_pipeline.extract.features import WORDS
+from data_pipeline.extract.wording import WORDS
 
 FILE = Path(__file__).with_name("classifier.npz")
 LEAST = 0.1

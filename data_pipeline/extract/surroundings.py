@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipeline.compiled import kernel
-from data_pipeline.extract.features import E_BLOCKS, WORDS, container, count_of, logarithm
+from data_pipeline.extract.features import E_BLOCKS, container, count_of, logarithm
 from data_pipeline.extract.layout import NODE, PARENT, SIGNATURE, TAG
+from data_pipeline.extract.wording import WORDS
 
 CONTEXT = 34
 """Features that `context` writes."""
