@@ -340,11 +340,12 @@ def rejected(run_dir: Path, needle: str) -> Iterator[dict]:
 
 
 def _token_span(loaded: LoadedTokenizer, text: str, needle: str) -> tuple[int, int]:
-    """First and one past the last token of the first occurrence of a text in its document, BOS counted."""
+    """First and one past the last token of the first occurrence of a text in its document, counted from its first token."""
     first = text.index(needle)
     offsets = loaded.tokenizer.encode(text, add_special_tokens=False).offsets
     inside = [i for i, (begin, end) in enumerate(offsets) if end > first and begin < first + len(needle)]
-    return inside[0] + 1, inside[-1] + 2
+    before = len(loaded.info.begin)
+    return inside[0] + before, inside[-1] + 1 + before
 
 
 def _head(identifier: str, source: str, url: str | None) -> str:

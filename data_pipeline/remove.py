@@ -43,7 +43,7 @@ class Place:
     row: int
     """Row of `documents.npy`."""
     tokens: int
-    """Tokens, with BOS and EOS."""
+    """Tokens, with those around its text."""
     bytes: int
     """Bytes of text."""
     url_hash: int

@@ -163,7 +163,7 @@ def _check_packing(config: DataRun, sources: Sequence[str]) -> None:
     if tokenizer.path is not None:
         from data_pipeline.tokenize import load_tokenizer
 
-        load_tokenizer(Path(tokenizer.path))
+        load_tokenizer(Path(tokenizer.path), tokenizer.eos)
     elif tokenizer.vocab_size < (least := 256 + tokenizer.n_special):
         raise ValueError(
             f"tokenizer.vocab_size {tokenizer.vocab_size} is too small: 256 bytes and tokenizer.n_special "

@@ -1,7 +1,8 @@
 """`arriero evaluate`: held-out loss by source, in nats per token and bits per byte.
 
-Every token after the begin-of-text token is predicted once, the end-of-text token too. Nats per token is the total
-loss ÷ the tokens predicted; bits per byte is the total loss ÷ ln 2 ÷ the UTF-8 bytes that those tokens stand for (the
+Every token of a document after its first is predicted once, the end-of-text token too. The first is the begin-of-text
+token; where the tokenizer puts none, it is the text's first token, and its bytes are not counted. Nats per token is the
+total loss ÷ the tokens predicted; bits per byte is the total loss ÷ ln 2 ÷ the UTF-8 bytes that those tokens stand for (the
 end-of-text token stands for none), so runs with different tokenizers compare. `all` is the total over all sources,
 not a mean of their means. Rows go to `eval.jsonl` of the run directory; a whole split also leaves the bits of each
 document in `heldout_documents.jsonl` (or `train_documents.jsonl`).
@@ -77,7 +78,7 @@ class DocumentBits:
     source: str
     """Name of its source."""
     bytes: int
-    """UTF-8 bytes of its text."""
+    """UTF-8 bytes of its text that are predicted."""
     bits: float
     """Sum of −log2 p of its tokens, end of text included."""
 
@@ -250,26 +251,38 @@ def document_bits(
     """What the model needs for each document of a stream; collective, every rank gets the same result.
 
     Returns:
-        Arrays [documents], row by row as `packed.documents(stream)`: the row (int64), UTF-8 bytes of the document
-        (int64), bits (float64). A document split over several sequences has the sum over its parts, each predicted
-        without sight of the others.
+        Arrays [documents], row by row as `packed.documents(stream)`: the row (int64), UTF-8 bytes of the document that
+        are predicted (int64), bits (float64). A document split over several sequences has the sum over its parts,
+        each predicted without sight of the others.
     """
     documents = packed.documents(stream)
     nats = torch.zeros(len(documents), dtype=torch.float64)
+    # Bytes of the token that each document begins with: they are predicted only where another token precedes them.
+    given = torch.zeros(len(documents), dtype=torch.float64)
+    lengths = None
+    if not packed.manifest.tokenizer.begin:
+        lengths = token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size)
     batches = heldout_batches(packed, stream, batch_size, None, engine.dp_rank, engine.dp_size)
     for number, batch in enumerate(batches):
         losses = engine.token_losses(batch.to(device)).to("cpu", torch.float64)
         first = (number * engine.dp_size + engine.dp_rank) * batch_size
         for index, row in zip(range(first, packed.stream(stream).sequences), losses, strict=False):
-            segments = packed.read(stream, index).segments
+            sequence = packed.read(stream, index)
+            segments = sequence.segments
+            if lengths is not None:
+                first_parts = segments[(segments["offset"] == 0) & (segments["document"] != PADDING)]
+                owners = torch.from_numpy(first_parts["document"].astype(np.int64))
+                given[owners] = torch.from_numpy(lengths[sequence.tokens[first_parts["start"]]]).double()
             starts = np.append(segments["start"].astype(np.int64), packed.sequence_length)
             owner = np.repeat(segments["document"].astype(np.int64), np.diff(starts))
             real = torch.from_numpy(owner != PADDING)
             nats.index_add_(0, torch.from_numpy(owner)[real], row[real])
-    nats = nats.to(device)
+    nats, given = nats.to(device), given.to(device)
     _sum_over_data_parallel(engine, nats)
+    _sum_over_data_parallel(engine, given)
     rows = np.arange(len(documents), dtype=np.int64)
-    return rows, documents["bytes"].astype(np.int64), (nats / math.log(2)).cpu().numpy()
+    sizes = documents["bytes"].astype(np.int64) - given.cpu().numpy().astype(np.int64)
+    return rows, sizes, (nats / math.log(2)).cpu().numpy()
 
 
 def evaluate_documents(
@@ -292,7 +305,7 @@ def evaluate_documents(
             if table["tokens"][row] > 0  # a row of zeros: taken out of the dataset
         ]
         total = totals.setdefault(info.source, [0, 0])
-        # The begin-of-text token is given, every other token is predicted.
+        # The first token of a document is given, every other token is predicted.
         total[0] += int(table["tokens"].sum()) - int((table["tokens"] > 0).sum())
         total[1] += int(sizes.sum())
     bits_of = {s: math.fsum(d.bits for d in documents if d.source == s) for s in totals}

@@ -1,6 +1,7 @@
 """`arriero generate`: samples from a checkpoint.
 
-The begin-of-text token stands before every prompt; a sample ends on `<|end_of_text|>` or `<|eot_id|>`, after
+What the tokenizer's own template puts before a text stands before every prompt (the begin-of-text token of Llama 3;
+nothing of GPT-2 and SmolLM2); a sample ends on `<|end_of_text|>` or `<|eot_id|>`, after
 `max_tokens`, or where the model's context ends. Samples are printed and kept in `samples.jsonl` of the run directory.
 
 Examples:
@@ -81,6 +82,11 @@ def run(config: GenerateRun) -> int:
             "`device` is cuda, but torch finds no CUDA device here; use device=cpu or device=auto"
         )
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    if not all(encoded):
+        raise ConfigError(
+            "the prompt is empty, and this model's tokenizer puts no token before a text, so there is nothing to go on "
+            "from; give prompt=…"
+        )
     device = torch.device("cuda" if cuda else "cpu")
     precision = decide(config.dtype, device)
     # Standard output holds the samples alone.
@@ -133,7 +139,7 @@ def read_prompts(config: GenerateRun) -> list[str]:
     """Prompts of the command line or of a file.
 
     A file is JSONL with `prompt` in each row, or text in which blank lines separate prompts. Without either, the
-    begin-of-text token alone is the prompt.
+    prompt is what the tokenizer puts before a text.
 
     Raises:
         ConfigError: both are given, or the file holds no prompt or a row without one.

@@ -108,7 +108,7 @@ def to_hf_config(
     `rope_scaling`.
 
     Args:
-        bos: id of `<|begin_of_text|>`.
+        bos: id of the token that the tokenizer calls BOS; the tokenizer's template says whether texts begin with it.
         eos: ids that end a text; the first is the one that training saw.
         dtype: stored precision, `bf16`, `fp32` or `fp64`.
         trained_length: tokens of the longest sequence that the model was trained on; None: `model.max_sequence_length`.

@@ -15,6 +15,7 @@ from torch import Tensor
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, TrainRun
+from data_pipeline.packed import read_template, token_name
 from pretrain.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -37,17 +38,20 @@ class RunTokenizer:
     path: Path
     """Folder of tokenizer.json."""
     tokenizer: Tokenizer
+    begin: tuple[int, ...]
+    """Ids that the tokenizer's own template puts before a text; empty for GPT-2's and SmolLM2's."""
     bos: int | None
-    """Id put before every text; None: the tokenizer has none."""
+    """Id of the token that the tokenizer calls BOS, whether it is put before texts or not; None: there is none."""
     size: int
     """Number of tokens."""
     stop: tuple[int, ...]
     """Ids that end a text: `<|end_of_text|>` (or the tokenizer's EOS) first, then `<|eot_id|>`."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, the begin-of-text token first (once, also where the text brings it)."""
+        """Ids of a text behind those of the template (once, also where the text brings them)."""
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids if self.bos is None or ids[:1] == [self.bos] else [self.bos, *ids]
+        begin = list(self.begin)
+        return ids if ids[: len(begin)] == begin else begin + ids
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, without special tokens."""
@@ -74,8 +78,12 @@ def read_tokenizer(run_dir: Path) -> RunTokenizer:
         settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
 
     def named(key: str, default: str) -> int | None:
-        value = settings.get(key) or default
-        return tokenizer.token_to_id(value["content"] if isinstance(value, dict) else value)
+        return tokenizer.token_to_id(token_name(settings.get(key)) or default)
+
+    try:
+        begin, _ = read_template(tokenizer)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
     stop = [
         named("eos_token", "<|end_of_text|>"),
@@ -84,6 +92,7 @@ def read_tokenizer(run_dir: Path) -> RunTokenizer:
     return RunTokenizer(
         path,
         tokenizer,
+        begin,
         named("bos_token", "<|begin_of_text|>"),
         tokenizer.get_vocab_size(),
         tuple(dict.fromkeys(i for i in stop if i is not None)),

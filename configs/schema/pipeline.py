@@ -360,6 +360,14 @@ class TokenizerConfig:
     """Bytes of kept text the training sees, chosen by a hash of (seed, id)."""
     min_frequency: Positive = 2
     """Smallest number of occurrences of a merged pair."""
+    bos: bool | None = None
+    """Begin documents and prompts with the BOS token; null: as the tokenizer's own template does (Llama 3: yes; GPT-2 and
+    SmolLM2: no)."""
+    eos: bool | None = None
+    """End every document with the EOS token; null: with what the tokenizer's template puts after a text, or else EOS."""
+    encoder: Literal["auto", "gigatoken", "tokenizers"] = "auto"
+    """Library that encodes documents: gigatoken where it is installed and takes the tokenizer, else the many times slower
+    tokenizers (auto). The ids are the same; a random sample of every shard is encoded by both and compared."""
     n_special: Annotated[int, Bounds(min=5, unit="tokens")] = 256
     """Special and reserved tokens at the end of the vocabulary (Llama 3: 256)."""
 

@@ -36,7 +36,8 @@ def tokens(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     from data_pipeline.tokenize import encode_shard
 
     documents = read_table(shard_path(run_dir, "kept", shard))
-    return encode_shard(documents, run_dir / "tokenizer", run_dir / "tokens" / f"{shard:05d}.arrow")
+    output = run_dir / "tokens" / f"{shard:05d}.arrow"
+    return encode_shard(documents, run_dir / "tokenizer", output, config.tokenizer, config.seed)
 
 
 def pack(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -91,8 +92,9 @@ def stages(context: Context) -> Iterator[Stage]:
         1,
         outputs=("tokenizer",),
         depends=("final",),
-        code=("tokenize", "keyed.py", "packed/format.py"),
-        config=[plain(config.tokenizer), config.seed],
+        code=("tokenize", "keyed.py", "packed/format.py", "packed/template.py"),
+        # The library that encodes changes no id.
+        config=[{k: v for k, v in plain(config.tokenizer).items() if k != "encoder"}, config.seed],
         inputs=fingerprint.of_paths([config.tokenizer.path] if config.tokenizer.path else []),
         libraries=("tokenizers",),
     )
@@ -102,7 +104,13 @@ def stages(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("tokens",),
         depends=("final", "tokenizer"),
-        code=("tokenize/encode.py", "tokenize/folder.py", "packed/format.py"),
+        code=(
+            "tokenize/encode.py",
+            "tokenize/encoders.py",
+            "tokenize/folder.py",
+            "packed/format.py",
+            "packed/template.py",
+        ),
     )
     yield Stage(
         "pack",

@@ -139,6 +139,8 @@ def _index(shards: list[TokenShard], config: DataRun) -> _Index:
                 newest[source] = max(newest[source] or "", date[:10])
         parts.append(part)
     index = np.concatenate(parts) if parts else np.zeros(0, INDEX_DTYPE)
+    # An empty text between no ids at all.
+    index = index[index["tokens"] > 0]
     # Streams in name order, documents by hash; ids break ties of the hash, and equal ids are one document.
     streams = sorted(numbers, key=lambda k: (k[0], k[1], k[2] or ""))
     renumber = np.zeros(max(len(streams), 1), np.uint32)

@@ -19,6 +19,7 @@ from data_pipeline.packed.format import (
 )
 from data_pipeline.packed.mixture import MixtureError, resolve_epochs, resolve_weights
 from data_pipeline.packed.reader import PackedDataset, Sequence
+from data_pipeline.packed.template import Template, read_template, token_name
 from data_pipeline.packed.writer import PackedWriter, StreamWriter
 
 __all__ = [
@@ -35,9 +36,12 @@ __all__ = [
     "ShardInfo",
     "StreamInfo",
     "StreamWriter",
+    "Template",
     "TokenizerInfo",
+    "read_template",
     "resolve_epochs",
     "resolve_weights",
     "stream_name",
     "token_dtype",
+    "token_name",
 ]

@@ -24,7 +24,7 @@ SEGMENT_DTYPE = np.dtype([("document", "<u4"), ("start", "<u4"), ("offset", "<u8
 """One segment: row of documents.npy, first position in the sequence, token of the document where it starts."""
 
 DOCUMENT_DTYPE = np.dtype([("id", "V16"), ("url_hash", "<u8"), ("tokens", "<u8"), ("bytes", "<u8")])
-"""One document: 128-bit id, xxh3-64 of its URL (0: none), tokens with BOS and EOS, bytes of UTF-8 text."""
+"""One document: 128-bit id, xxh3-64 of its URL (0: none), tokens with those around its text, bytes of UTF-8 text."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -42,7 +42,17 @@ class TokenizerInfo:
     vocab_size: int
     """Number of token ids, the special and reserved ones included."""
     special: dict[str, int]
-    """Ids of special tokens: at least `bos`, `eos` and `pad`."""
+    """Ids of special tokens by role: `pad`, and those of `bos`, `eos`, `eot`, … that the tokenizer has."""
+    begin: tuple[int, ...] = None  # type: ignore[assignment]  # replaced below
+    """Ids before the text of every document. Not given: `bos` alone, as in datasets of earlier releases."""
+    end: tuple[int, ...] = None  # type: ignore[assignment]
+    """Ids after the text of every document. Not given: `eos` alone."""
+
+    def __post_init__(self) -> None:
+        for name, role in (("begin", "bos"), ("end", "eos")):
+            ids = getattr(self, name)
+            default = [self.special[role]] if role in self.special else []
+            object.__setattr__(self, name, tuple(default if ids is None else ids))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class StreamWriter:
         return self._sequences
 
     def document(self, id: bytes, url_hash: int, tokens: int, n_bytes: int) -> int:
-        """Add a document; returns its row. id: 16 bytes; url_hash: xxh3-64 or 0; tokens with BOS and EOS."""
+        """Add a document; returns its row. id: 16 bytes; url_hash: xxh3-64 or 0; tokens with those around its text."""
         if len(id) != 16:
             raise PackedError(f"document id has {len(id)} bytes, expected 16: {id.hex()}")
         if self._documents >= PADDING:

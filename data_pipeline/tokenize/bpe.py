@@ -21,7 +21,7 @@ from data_pipeline.tokenize.folder import (
     END_OF_TURN,
     START_HEADER,
     import_tokenizer,
-    load_tokenizer,
+    set_template,
 )
 
 LLAMA3_SPLIT = (
@@ -105,7 +105,7 @@ def train_tokenizer(
         special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))],
     )
     _save(tokenizer, output)
-    info = load_tokenizer(output).info
+    info = set_template(output, config)
     assert info.vocab_size == config.vocab_size, (info.vocab_size, config.vocab_size)
     return info
 
@@ -115,7 +115,7 @@ def make_tokenizer(
 ) -> TokenizerInfo:
     """The tokenizer that a configuration asks for: imported from `config.path`, or trained on texts."""
     if config.path is not None:
-        return import_tokenizer(Path(config.path), output)
+        return import_tokenizer(config, output)
     return train_tokenizer(texts, config, seed, output)
 
 

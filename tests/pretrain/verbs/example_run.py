@@ -43,10 +43,11 @@ VARIANTS = {
 }
 
 
-def write_tokenizer(folder: Path) -> Path:
+def write_tokenizer(folder: Path, bos: bool | None = None) -> Path:
     """A byte-level BPE of VOCAB_SIZE tokens; returns its folder."""
     texts = [(str(i), text) for i, text in enumerate(TEXTS)]
-    train_tokenizer(texts, TokenizerConfig(vocab_size=VOCAB_SIZE, n_special=12, min_frequency=1), 0, folder)
+    config = TokenizerConfig(vocab_size=VOCAB_SIZE, n_special=12, min_frequency=1, bos=bos)
+    train_tokenizer(texts, config, 0, folder)
     return folder
 
 
@@ -89,10 +90,10 @@ def write_run(
     return run_dir
 
 
-def write_packed(folder: Path, length: int = 32) -> Path:
+def write_packed(folder: Path, length: int = 32, bos: bool | None = None) -> Path:
     """A packed dataset of two sources; documents are cut where a sequence ends and go on in the next."""
-    tokenizer = load_tokenizer(write_tokenizer(folder.with_name(folder.name + "-tokenizer")))
-    bos, eos, pad = (tokenizer.info.special[k] for k in ("bos", "eos", "pad"))
+    tokenizer = load_tokenizer(write_tokenizer(folder.with_name(folder.name + "-tokenizer"), bos))
+    begin, end, pad = tokenizer.info.begin, tokenizer.info.end, tokenizer.info.special["pad"]
     split = {
         ("train", "prose"): TEXTS,
         ("heldout", "prose"): TEXTS[:2],
@@ -104,7 +105,7 @@ def write_packed(folder: Path, length: int = 32) -> Path:
             stream = writer.stream(part, source)
             tokens, owners, offsets = [], [], []
             for row, text in enumerate(texts):
-                ids = [bos, *tokenizer.encode([text])[0], eos]
+                ids = [*begin, *tokenizer.encode([text])[0], *end]
                 stream.document(bytes([number, row] * 8), 0, len(ids), len(text.encode()))
                 tokens += ids
                 owners += [row] * len(ids)

@@ -119,6 +119,32 @@ def test_a_document_cut_by_sequences_counts_every_byte_and_token_once(tmp_path: 
     assert few["prose"]["bytes"] < rows["prose"]["bytes"] and few["prose"]["tokens"] <= 32
 
 
+def test_without_a_begin_token_the_first_token_is_given_and_its_bytes_do_not_count(tmp_path: Path) -> None:
+    packed = write_packed(tmp_path / "packed", length=32, bos=False)
+    write_tokenizer(tmp_path / "run/tokenizer", bos=False)
+    run = write_run(tmp_path / "run", packed=packed)
+    tokenizer, lengths = (
+        read_tokenizer(run),
+        token_bytes(packed / "tokenizer/tokenizer.json", PackedDataset(packed).vocab_size),
+    )
+    tokenizer.tokenizer.encode_special_tokens = True
+    rows = rows_of(run)
+    for source, texts in HELDOUT.items():
+        ids = [tokenizer.encode(text) for text in texts]
+        assert rows[source]["tokens"] == sum(len(i) for i in ids)  # one given, the end of the text predicted
+        given = sum(int(lengths[i[0]]) for i in ids if i)
+        assert given > 0
+        assert rows[source]["bytes"] == sum(len(t.encode()) for t in texts) - given
+    documents = documents_of(run)
+    assert sum(d.bytes for d in documents["web"]) == rows["web"]["bytes"]
+    # Scored sequence by sequence, every byte is found at the label that stands for it.
+    few = rows_of(run, "max_sequences=100000")
+    for source in HELDOUT:
+        assert (
+            few[source]["bytes"] == rows[source]["bytes"] and few[source]["tokens"] == rows[source]["tokens"]
+        )
+
+
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     packed = write_packed(tmp_path / "packed", length=32)
     run = write_run(tmp_path / "run", packed=packed)

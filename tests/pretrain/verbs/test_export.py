@@ -101,6 +101,17 @@ def test_greedy_generation_is_the_same_after_export(tmp_path: Path) -> None:
         assert sample.ids == [i for i in expected if i not in own.stop]
 
 
+def test_an_export_begins_texts_as_training_did(tmp_path: Path) -> None:
+    for bos in (None, False):
+        root = tmp_path / str(bos)
+        write_tokenizer(root / "run/tokenizer", bos=bos)
+        folder, own = exported(root), read_tokenizer(root / "run")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        assert bool(own.begin) == (bos is None)
+        for text in TEXTS[:3]:
+            assert tokenizer(text)["input_ids"] == own.encode(text)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_import_gives_back_the_same_weights_and_model(tmp_path: Path, variant: str) -> None:
     model, weights = VARIANTS[variant], random_weights(VARIANTS[variant])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from example_run import SHAPE, TEXTS, VARIANTS, random_weights, write_run
+from example_run import SHAPE, TEXTS, VARIANTS, random_weights, write_run, write_tokenizer
 
 from configs import edge
 from configs.edge import ConfigError
@@ -111,6 +111,17 @@ def test_the_begin_token_stands_first_once(run_dir: Path) -> None:
     assert tokenizer.encode("The").count(bos) == 1
     assert tokenizer.encode("<|begin_of_text|>The") == tokenizer.encode("The")
     assert tokenizer.decode(tokenizer.encode("piñas 🦙")) == "piñas 🦙"
+
+
+def test_a_tokenizer_that_puts_nothing_before_a_text_gets_no_begin_token(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "run/tokenizer", bos=False)
+    run = write_run(tmp_path / "run")
+    tokenizer = read_tokenizer(run)
+    assert tokenizer.begin == () and tokenizer.bos is not None
+    assert tokenizer.encode("The") == tokenizer.tokenizer.encode("The", add_special_tokens=False).ids
+    with pytest.raises(ConfigError, match="the prompt is empty"):
+        verb.main([f"run.dir={run}", "device=cpu", "max_tokens=2"])
+    assert verb.main([f"run.dir={run}", "device=cpu", "max_tokens=2", "prompt=The"]) == 0
 
 
 def test_prompts_come_from_text_and_jsonl(tmp_path: Path) -> None:
