@@ -12,11 +12,13 @@ status 1 if it ever is not, or if a run hangs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,16 +95,10 @@ def kill_once(
     try:
         process.wait(delay)
     except subprocess.TimeoutExpired:
-        family = psutil.Process(process.pid)
-        # multiprocessing's own helpers hold no task
-        workers = [
-            p
-            for p in family.children(recursive=True)
-            if not p.children() and "tracker" not in " ".join(p.cmdline())
-        ]
-        target = draw.choice([family, *workers])
-        victim = "driver" if target.pid == process.pid else "worker"
-        target.kill()
+        target = draw.choice([process.pid, *_workers(process.pid)])
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            os.kill(target, signal.SIGKILL)
+            victim = "driver" if target == process.pid else "worker"
     stage = _stage(output)
     _, errors = process.communicate(timeout=PATIENCE)
     status, runs = process.returncode, 1
@@ -118,6 +114,17 @@ def kill_once(
     found = tree(output) if process.returncode == 0 else expected
     names = sorted(found.keys() | expected.keys())
     return Kill(victim, stage, status, runs, [n for n in names if found.get(n) != expected.get(n)])
+
+
+def _workers(driver: int) -> list[int]:
+    """Processes of a run that may hold a task: those without children, but for multiprocessing's own helpers."""
+    workers = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(driver).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+                if not process.children() and "tracker" not in " ".join(process.cmdline()):
+                    workers.append(process.pid)
+    return workers
 
 
 def _stage(output: Path) -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from configs.schema.train import ClusterConfig
-from launch.processes import free_port, kill_descendants
+from launch.processes import kill_descendants
 
 _ROOT = Path(__file__).resolve().parent.parent
 CHECKOUT = "" if _ROOT.name in ("site-packages", "dist-packages") else str(_ROOT)
@@ -17,8 +17,9 @@ CHECKOUT = "" if _ROOT.name in ("site-packages", "dist-packages") else str(_ROOT
 
 def command(cluster: ClusterConfig, run_dir: Path, exits: Path) -> list[str]:
     """The command of one attempt: torchrun on this machine (through `launch.agent`)."""
-    port = cluster.port or free_port()
-    return [*agent(exits), *torchrun(cluster.nproc, 1, f"localhost:{port}", run_dir.name, run_dir)]
+    # Port 0: torchrun listens on one that is free, and nobody can take it between a look and the use.
+    endpoint = f"localhost:{cluster.port or 0}"
+    return [*agent(exits), *torchrun(cluster.nproc, 1, endpoint, run_dir.name, run_dir)]
 
 
 def agent(exits: Path) -> list[str]:
@@ -60,9 +61,6 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
         # `python -m` puts the working folder first, where a user's own `configs/` or `launch.py` would be taken for ours.
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (CHECKOUT, os.environ.get("PYTHONPATH")))),
-        # Without it, the store of the rendezvous is shared with the workers, and a restart after a killed worker
-        # finds stale addresses in it (torch 2.13, gloo).
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -37,7 +39,7 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(error, f"prctl({option}) failed: {os.strerror(error)}")
 
 
-def kill_descendants(wait: float = 10.0) -> None:
+def kill_descendants(wait: float = 60.0) -> None:
     """SIGKILL every descendant of this process and wait until they are gone, `wait` seconds at the most."""
     end = time.monotonic() + wait
     while descendants := psutil.Process().children(recursive=True):
@@ -52,8 +54,26 @@ def kill_descendants(wait: float = 10.0) -> None:
             )
 
 
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST, _USUAL_RANGE = 10_000, 32_768
+
+
 def free_port() -> int:
-    """A TCP port that is free on this machine now."""
-    with socket.socket() as s:
-        s.bind(("", 0))
-        return s.getsockname()[1]
+    """A TCP port that is free on this machine now, and that nobody gets who asks the kernel for any port.
+
+    Whoever is to listen on it does so seconds later. By then another process could have been given a port of the
+    kernel's own range, for instance for one of the many connections of Gloo.
+    """
+    try:
+        end = int(_RANGE.read_text().split()[0])
+    except OSError:
+        end = _USUAL_RANGE
+    if end <= _LOWEST:  # the kernel gives out all ports
+        end = 2**16
+    draw = random.SystemRandom()
+    for _ in range(1000):
+        port = draw.randrange(_LOWEST, end)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("", port))
+            return port
+    raise OSError(f"no free TCP port among {_LOWEST} to {end - 1}; set cluster.port")

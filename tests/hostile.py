@@ -161,9 +161,9 @@ def tables(folder: Path) -> dict[str, int | None]:
         expected[f"flipped-{i}.parquet"] = None
     (folder / "cut.parquet").write_bytes(data[: len(data) // 2])
     expected["cut.parquet"] = 0
-    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["y" * (6 * MEGA)]))
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), pa.array(["y" * (6 * MEGA)]))
     pq.write_table(pa.table({"text": shared}), folder / "shared.parquet")
-    expected["shared.parquet"] = 2000
+    expected["shared.parquet"] = 400
     pq.write_table(pa.table({"text": [TEXT, "z" * (100 * MEGA), TEXT]}), folder / "giant.parquet")
     expected["giant.parquet"] = 2
     pq.write_table(pa.table({"text": [1, 2, 3]}), folder / "numbers.parquet")

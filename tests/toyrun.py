@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from data_pipeline.packed import PADDING, SEGMENT_DTYPE, PackedWriter, TokenizerInfo
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 600.0
+PATIENCE = 900.0
 """Seconds that tests wait for what takes a few seconds when nothing else runs on the machine."""
 SPECIAL = {"<|begin_of_text|>": "bos", "<|end_of_text|>": "eos", "<|pad|>": "pad"}
 
@@ -112,16 +112,17 @@ def overrides(packed: Path, run_dir: Path, *more: str) -> list[str]:
         "schedule.warmup_steps=5",
         "tracker=none",
         "device=cpu",
-        "resilience.collective_timeout=60",
+        # Longer than a test waits: a rank that was left alone in a collective is a hang.
+        "resilience.collective_timeout=3600",
         *more,
     ]
 
 
 def start(arguments: list[str], nproc: int = 1) -> subprocess.Popen[str]:
     """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own."""
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={nproc}", f"--master-port={free_port()}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
     command = [sys.executable, *(torchrun if nproc > 1 else []), "-m", "pretrain.train", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -133,7 +134,7 @@ def start(arguments: list[str], nproc: int = 1) -> subprocess.Popen[str]:
     )
 
 
-def train(arguments: list[str], nproc: int = 1, timeout: float = 120) -> tuple[int, str]:
+def train(arguments: list[str], nproc: int = 1, timeout: float = PATIENCE) -> tuple[int, str]:
     """Run `pretrain.train` to its end; returns exit status and output."""
     process = start(arguments, nproc)
     try:
@@ -153,11 +154,13 @@ def kill_all(process: subprocess.Popen[str]) -> None:
     for child in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-    psutil.wait_procs(family, timeout=10)
+    psutil.wait_procs(family, timeout=PATIENCE)
     process.wait()
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 60) -> None:
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = PATIENCE
+) -> None:
     """Wait for a condition while the process lives; AssertionError with its output otherwise."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -165,12 +168,3 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], ti
             kill_all(process)
             raise AssertionError(f"the condition did not come true: {process.communicate()[0]}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

@@ -28,7 +28,7 @@ from data_pipeline.quality import prompt, rater
 
 MODEL = rater.NAME
 MAX_REQUEST_BYTES = 16 * 2**20
-_START_SECONDS = 60
+_START_SECONDS = 300
 
 Generate = Callable[[list[dict[str, str]]], str]
 """From chat messages ({role, content}) to the text of the answer."""

@@ -10,8 +10,6 @@ import pytest
 
 from benchmarks import campaign
 
-pytestmark = pytest.mark.timeout(400)
-
 
 def test_ray_makes_the_same_bytes_as_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'arriero[ray]'")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,6 @@ def test_harm_is_set_aside_in_bounded_memory_and_the_rest_read(tmp_path: Path, k
     assert not silent
     # A string of Parquet is there whole or not at all: 100 MB here, held several times by the library.
     assert found["peak"] < (900 if kind == "tables" else 250) * 2**20
-    assert max(file["seconds"] for file in found["files"].values()) < 20
 
 
 def test_language_tags_that_are_paths_are_no_languages(tmp_path: Path) -> None:
@@ -94,19 +92,19 @@ def test_a_hundred_lies_cost_no_hundred_readings(tmp_path: Path) -> None:
     bulk = hostile.squeeze(hostile.record("http://example.org/bulk", b"<p>" + bytes(7 * 2**20)))
     (tmp_path / "a.warc.gz").write_bytes(b"".join(map(hostile.squeeze, liars)) + bulk * 10 + filler)
     (tmp_path / "b.warc").write_bytes(b"".join(liars) + hostile.good("behind") * 3)
+    (tmp_path / "honest.warc.gz").write_bytes(bulk * 10 + filler)
     found = read(tmp_path)["files"]
     assert len(found["a.warc.gz"]["aside"]) == 100 and found["a.warc.gz"]["sound"] == 410
     assert len(found["b.warc"]["aside"]) == 100 and found["b.warc"]["sound"] == 3
-    assert found["a.warc.gz"]["seconds"] + found["b.warc"]["seconds"] < 10
+    # Expanded for each lie, it would take a hundred times as long.
+    assert found["a.warc.gz"]["seconds"] < 20 * found["honest.warc.gz"]["seconds"]
 
 
 def test_what_no_reader_takes_is_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "sound.txt").write_text(hostile.TEXT)
     names = hostile.left_out(tmp_path)
     hostile.loops(tmp_path)
-    began = time.process_time()
     made = plan([Source("test", RecipeConfig(name="test"), str(tmp_path))], 2**26)
-    assert time.process_time() - began < 5
     assert [Path(f).name for u in made.units for f in u.files] == ["sound.txt"]
     assert {Path(file).name for _, file, _ in made.unknown} == names
     assert all(reason for _, _, reason in made.unknown)

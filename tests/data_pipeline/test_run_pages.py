@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from toyrun import PATIENCE
 
 from data_pipeline.lineage import main as trace
 
@@ -36,7 +37,7 @@ def arriero(*words: str) -> str:
     command = [sys.executable, "-m", "data_pipeline.run", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=False, timeout=500
+        command, capture_output=True, text=True, env=environment, check=False, timeout=PATIENCE
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -7,7 +7,6 @@ import importlib
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from launch.processes import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 900.0
+"""Seconds for what takes a few on an idle machine."""
 
 
 def run(
-    function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 300, collective: float = 120
+    function: Callable[..., Any],
+    world_size: int,
+    *args: Any,
+    timeout: float = PATIENCE,
+    collective: float = PATIENCE,
 ) -> Any:
     """`function(*args)` on `world_size` gloo ranks, one thread each.
 
@@ -39,14 +46,11 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder, "job")
         job.write_bytes(pickle.dumps((function.__module__, function.__name__, args, collective)))
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
+            "MASTER_PORT": str(free_port()),
             "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
             "PYTHONWARNINGS": "ignore",
         }
@@ -138,7 +142,7 @@ def meet(name: str, world_size: int) -> None:
     """Wait for all ranks, by the store: process groups are of no use after an error."""
     store = dist.distributed_c10d._get_default_store()
     store.set(f"{name}-{dist.get_rank()}", "")
-    store.wait([f"{name}-{rank}" for rank in range(world_size)], timedelta(seconds=300))
+    store.wait([f"{name}-{rank}" for rank in range(world_size)], timedelta(seconds=PATIENCE))
 
 
 def _die_with_parent() -> None:

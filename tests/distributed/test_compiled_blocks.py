@@ -38,14 +38,12 @@ def compare(cases: list[Case], world_size: int) -> None:
 
 
 @needs_compiler
-@pytest.mark.timeout(600)
 def test_compiled_tensor_parallel_blocks_compute_what_one_process_computes() -> None:
     compare([replace(layout(tp=2, train=COMPILED | SELECTIVELY), dtype="fp64")], 2)
 
 
 @pytest.mark.full
 @needs_compiler
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_compiled_layouts_compute_what_one_process_computes(world_size: int) -> None:
     cases = [
@@ -64,7 +62,6 @@ def test_compiled_layouts_compute_what_one_process_computes(world_size: int) -> 
 
 
 @needs_compiler
-@pytest.mark.timeout(600)
 def test_one_graph_serves_all_blocks_steps_and_documents() -> None:
     graphs, breaks = ranks.run(compiled_cases.graphs, 1)
     # One with gradients, one without.

@@ -77,7 +77,6 @@ def compare(cases: list[Case], world_size: int) -> None:
     assert not lines, "\n".join(lines)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_layouts_equal_one_process(world_size: int) -> None:
     compare(CORE, world_size)

@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from toyrun import ROOT
+from toyrun import PATIENCE, ROOT
 
 from benchmarks import campaign
 
@@ -59,7 +59,7 @@ def run_stage(folder: Path, function: str, seed: int = 0) -> subprocess.Complete
     (folder / "run").mkdir()
     return subprocess.run(
         [sys.executable, str(folder / "deadly.py"), str(folder / "run"), function, str(seed)],
-        capture_output=True, text=True, env=environment, timeout=120,
+        capture_output=True, text=True, env=environment, timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_another_process_forks_workers_when_the_first_was_killed(tmp_path: Path)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py")],
-        capture_output=True, text=True, env=environment, timeout=120,
+        capture_output=True, text=True, env=environment, timeout=PATIENCE,
     )  # fmt: skip
     assert done.stdout == "started\n", done.stderr
 

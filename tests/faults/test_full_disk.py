@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toyrun import ROOT
+from toyrun import PATIENCE, ROOT
 
 SMALL = ("recipe=text", "tokenizer.vocab_size=400", "tokenizer.n_special=16", "pack.sequence_length=64")
 
@@ -24,7 +24,7 @@ def data(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toyrun import kill_all, overrides, start, train, wait_until
+from toyrun import PATIENCE, kill_all, overrides, start, train, wait_until
 
 from pretrain import train as trainer
 from pretrain.checkpoint import newest, open_checkpoint
@@ -80,7 +80,7 @@ def test_a_signal_checkpoints_and_the_run_goes_on(
     process = start(arguments)
     wait_until(lambda: 3 in losses(run_dir), process)
     process.send_signal(signal.SIGUSR1)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_PREEMPTED, output
     (preempted,) = events(run_dir, "preempted")
     assert preempted["signal"] == "SIGUSR1" and preempted["step"] < EVERY
@@ -213,7 +213,7 @@ def test_impossible_configuration_is_one_error(
 
 def test_impossible_configuration_ends_every_rank_without_a_hang(toy_packed: Path, tmp_path: Path) -> None:
     arguments = overrides(toy_packed, tmp_path / "run", "parallel.dp_shard=3")
-    code, output = train(arguments, nproc=2, timeout=60)
+    code, output = train(arguments, nproc=2)
     assert code != 0
     assert output.count("error: ") == 1, output
     assert "exitcode  : 2" in output
@@ -226,7 +226,7 @@ def test_flipped_byte_in_a_shard_is_one_error_on_all_ranks(toy_packed: Path, tmp
         for at in range(0, len(tokens), 64 * 2 * 3):  # one byte of every third sequence
             tokens[at] ^= 1
         shard.write_bytes(tokens)
-    code, output = train(overrides(packed, run_dir, *LENGTH), nproc=2, timeout=60)
+    code, output = train(overrides(packed, run_dir, *LENGTH), nproc=2)
     # The one traceback is torchrun's own; the rank that is well must not add its broken connection.
     assert code != 0 and output.count("Traceback") == 1 and "gloo" not in output, output
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]

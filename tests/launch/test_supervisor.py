@@ -117,7 +117,7 @@ def test_a_killed_worker_is_replaced_at_once_and_the_run_goes_on_from_its_checkp
 
 def test_a_hang_is_found_by_heartbeat_and_its_stacks_are_kept(toy_packed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    limits = ("resilience.hang_timeout=10", "resilience.max_restarts=1", "resilience.collective_timeout=120")
+    limits = ("resilience.hang_timeout=20", "resilience.max_restarts=1")
     with launched(toy_packed, run_dir, *LONG, *limits) as process:
         wait_for(lambda: committed(run_dir), process, run_dir)
         os.kill(worker(run_dir, 1), signal.SIGSTOP)
@@ -125,7 +125,7 @@ def test_a_hang_is_found_by_heartbeat_and_its_stacks_are_kept(toy_packed: Path, 
         # Interrupted, it checkpoints and says how to go on.
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130, told(run_dir)
-    assert events(run_dir, "hung")[0]["seconds"] > 10
+    assert events(run_dir, "hung")[0]["seconds"] > 20
     assert "pretrain/train.py" in (run_dir / "logs" / "stacks-rank-0.txt").read_text()
     assert read_ledger(run_dir)[-1]["event"] == "stopped"
     assert events(run_dir, "preempted")[-1]["step"] == committed(run_dir)

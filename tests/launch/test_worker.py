@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from toyrun import PATIENCE
 
 from launch.worker import told
 
@@ -44,7 +45,7 @@ def test_a_rank_that_lost_another_says_so_in_one_line_and_keeps_the_traceback(tm
         )
         for rank in range(2)
     ]
-    printed = [rank.communicate(timeout=300)[0] for rank in ranks]
+    printed = [rank.communicate(timeout=PATIENCE)[0] for rank in ranks]
     assert ranks[1].returncode == -signal.SIGKILL
     assert ranks[0].returncode == 1, printed[0]
     assert "lost another one" in printed[0] and str(file) in printed[0] and "Traceback" not in printed[0]

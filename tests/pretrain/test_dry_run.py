@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toyrun import ROOT, overrides, train
+from toyrun import PATIENCE, ROOT, overrides, train
 
 from configs.schema.train import PhaseConfig
 from pretrain import train as trainer
@@ -81,7 +81,7 @@ def test_out_of_memory_on_one_rank_is_said_by_all_and_nothing_hangs(toy_packed: 
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert ended.returncode == 1
     errors = [line for line in ended.stderr.splitlines() if "error: " in line and "dry run" in line]

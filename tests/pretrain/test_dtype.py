@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toyrun import ROOT, free_port, overrides, train
+from toyrun import PATIENCE, ROOT, overrides, train
 
 from configs import edge
 from configs.schema.train import EvaluateRun, GenerateRun, PlanRun, TrainConfig
+from launch.processes import free_port
 from pretrain.sizing import fill
 
 MASKED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -105,7 +106,7 @@ def test_ranks_on_different_processors_agree(toy_packed: Path, tmp_path: Path) -
             )
         )
     try:
-        outputs = [process.communicate(timeout=600)[0] for process in ranks]
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in ranks]
     finally:
         for process in ranks:
             process.kill()

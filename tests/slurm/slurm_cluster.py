@@ -21,6 +21,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from launch.processes import free_port
+
+PATIENCE = 900.0
+"""Seconds for what takes a few on an idle machine."""
+
 PROGRAMS = (
     "munged",
     "slurmctld",
@@ -44,7 +49,7 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=5
+AuthInfo=socket={root}/munge/socket,cred_expire=15
 CredType=cred/munge
 StateSaveLocation={root}/state
 SlurmdSpoolDir={root}/spool/%n
@@ -65,11 +70,11 @@ JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 JobRequeue=1
 KillWait=5
-SlurmdTimeout=6
-SlurmctldTimeout=15
-MessageTimeout=10
-TCPTimeout=2
-BatchStartTimeout=20
+SlurmdTimeout=20
+SlurmctldTimeout=60
+MessageTimeout=60
+TCPTimeout=10
+BatchStartTimeout=300
 MinJobAge=600
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0,sched_interval=1,requeue_setup_env_fail
@@ -103,7 +108,7 @@ class Cluster:
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, patience: float = 30.0) -> None:
+    def start(self, patience: float = PATIENCE) -> None:
         """Start everything; returns when all nodes are idle."""
         for folder in ("munge", "state", "spool", "log"):
             (self.root / folder).mkdir(parents=True)
@@ -183,11 +188,14 @@ class Cluster:
         return done.stdout.split()
 
     def _write_config(self) -> None:
-        text = CONFIG.format(root=self.root, port=_free_port(), host=socket.gethostname())
+        ports = set[int]()
+        while len(ports) < len(self.names) + 1:
+            ports.add(free_port())
+        text = CONFIG.format(root=self.root, port=ports.pop(), host=socket.gethostname())
         hosts = Path("/etc/hosts").read_text()
         for name in self.names:
             text += (
-                f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={_free_port()} CPUs={self.cpus} "
+                f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={ports.pop()} CPUs={self.cpus} "
                 f"CoresPerSocket={self.cpus} RealMemory=64000 Gres=gpu:h100:{self.gpus} State=UNKNOWN\n"
             )
             hosts += f"127.0.0.1 {name}\n"
@@ -228,12 +236,6 @@ def running(root: Path, nodes: int = 4) -> Iterator[Cluster]:
             del os.environ["SLURM_CONF"]
         else:
             os.environ["SLURM_CONF"] = before
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def _wait(condition: object, patience: float, otherwise: str) -> None:

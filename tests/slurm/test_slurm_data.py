@@ -12,7 +12,7 @@ import pytest
 from slurm_cluster import Cluster
 from toyrun import ROOT, documents
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slurm
 
 # What a data run makes; logs and timings differ between any two runs.
 OUTPUT = ("units.json", "documents", "rejected", "signals", "decisions", "tokenizer", "packed")

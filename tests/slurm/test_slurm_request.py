@@ -15,7 +15,7 @@ from toyrun import ROOT, overrides
 from launch import slurm
 from pretrain.ledger import read_ledger
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slurm
 
 
 def readme_row() -> list[str]:

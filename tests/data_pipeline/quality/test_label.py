@@ -12,8 +12,10 @@ from pathlib import Path
 
 import httpx
 import orjson
+import psutil
 import pyarrow as pa
 import pytest
+from toyrun import PATIENCE
 
 from configs.schema.pipeline import ClassifierConfig, LabelConfig, QualityConfig
 from data_pipeline.annotate import quality as annotate_quality
@@ -178,8 +180,8 @@ def test_the_server_speaks_the_protocol() -> None:
 
 def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import time; from data_pipeline.quality import server\n"
-        "with server.child() as address:\n    print(address, flush=True); time.sleep(60)"
+        "import signal; from data_pipeline.quality import server\n"
+        "with server.child() as address:\n    print(address, flush=True); signal.pause()"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -189,18 +191,15 @@ def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     address = parent.stdout.readline().strip()
-    assert httpx.get(f"{address}/models").status_code == 200
+    assert httpx.get(f"{address}/models", timeout=PATIENCE).status_code == 200
+    (served_by,) = psutil.Process(parent.pid).children()
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(f"{address}/models", timeout=1)
-        except httpx.HTTPError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the server outlived its parent")
+    deadline = time.monotonic() + PATIENCE
+    while served_by.is_running() and served_by.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the server outlived its parent"
+        time.sleep(0.02)
 
 
 def test_the_rater_tells_prose_from_boilerplate() -> None:

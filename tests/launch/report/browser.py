@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from toyrun import PATIENCE
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 MEASURE = """<!doctype html><body style="margin:0"><iframe src="%s" style="width:%dpx;height:14000px;border:0"></iframe>
@@ -72,7 +74,7 @@ def in_browser(page: Path, width: int, scratch: Path) -> dict[str, Any]:
         "--dump-dom",
         frame.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     dumped = re.search(r"FOUND(.*)END", done.stdout, re.DOTALL)
     assert dumped, done.stdout[-2000:] + done.stderr[-2000:]
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

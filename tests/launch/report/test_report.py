@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, assert_sound, in_browser
 from example_report import HOSTILE, lines, metrics_row, write_run
+from toyrun import PATIENCE
 
 from launch import report
 from launch.cli import guarded
@@ -95,7 +96,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     words = ["recipe=web", f"input={folder / 'in.jsonl'}", f"output={folder / 'out'}", "executor.workers=1"]
     command = [sys.executable, "-m", "data_pipeline.run", *words, "stop_after=final"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     return folder / "out"
 
 

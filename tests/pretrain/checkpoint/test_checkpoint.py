@@ -34,7 +34,7 @@ from pretrain.ledger import Ledger, read_ledger
 
 @pytest.fixture(autouse=True)
 def group() -> object:
-    setup("cpu", timeout=30)
+    setup("cpu", timeout=300)
     yield
     teardown()
 
@@ -267,7 +267,7 @@ from pathlib import Path
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint_folders import remove_surplus, remove_uncommitted
 from pretrain.distributed import setup
-setup("cpu", timeout=30)
+setup("cpu", timeout=300)
 run_dir = Path(sys.argv[1])
 def save(step, size):
     c = Checkpointer(run_dir, 0, asynchronous=True, ledger=None)

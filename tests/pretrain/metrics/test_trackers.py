@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toyrun import ROOT
+from toyrun import PATIENCE, ROOT
 
 from configs import edge
 from configs.schema.train import TrainRun
@@ -64,7 +64,12 @@ def test_local_trackers_write_below_the_run_directory_alone(tmp_path: Path) -> N
     }
     environment |= {"HOME": str(home), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=here, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script],
+        cwd=here,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
     with sqlite3.connect(run_dir / "trackio" / "arriero.db") as database:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from toyrun import PATIENCE
 
 from configs import edge
 from configs.schema.pipeline import TokenizerConfig
@@ -81,7 +82,7 @@ def write_run(
         run=RunConfig(dir=str(run_dir)),
     )
     (run_dir / "config.yaml").write_text(edge.to_yaml(config))
-    setup("cpu", timeout=60.0)
+    setup("cpu", timeout=PATIENCE)
     checkpointer = Checkpointer(run_dir, keep=0, asynchronous=False, ledger=None)
     tensors = weights or random_weights(model)
     checkpointer.start(step, {f"model.{n}": t for n, t in tensors.items()}, {"step": step, **(state or {})})

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from example_run import SHAPE, TEXTS, random_weights, write_packed, write_run, write_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from toyrun import PATIENCE
 
 from configs import edge
 from configs.edge import ConfigError
@@ -154,7 +155,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     words = ["-m", "pretrain.evaluate", f"run.dir={run}", "device=cpu", "dtype=fp64", "batch_size=1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(
-        [*command, *words], capture_output=True, text=True, env=environment, timeout=200, check=False
+        [*command, *words], capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
