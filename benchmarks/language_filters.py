@@ -1,9 +1,12 @@
 """Good text of many languages under a web policy: how much of it is kept, with English settings and with those by language.
 
-    ARRIERO_TEST_DATA=DATA python benchmarks/language_filters.py [--fit] [--policy web]
+    ARRIERO_TEST_DATA=DATA python benchmarks/language_filters.py [--fit] [--policy web] [--model cld2|offline|none|FILE]
 
 Documents are sentences of 75 languages joined to pseudo-documents, declarations of human rights, Bible chapters and
 Wikipedia articles, cut to pieces: clean text, so whatever is dropped is dropped wrongly (but for articles that are lists).
+Three settings are measured: English ones for all, languages as a model tells them (what a run does), and languages as they
+are. For the second a table says what share of its documents each language keeps, and what that is of English's share.
+
 A hash of the text puts each into one of two halves; bounds are fitted on the first (`--fit` writes
 `configs/bounds/POLICY.yaml`), figures are of the second.
 
@@ -20,18 +23,21 @@ import dataclasses
 import math
 import os
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 import yaml
 
 from configs import edge
-from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
+from configs.schema.pipeline import BoundsConfig, DataRun, FilterConfig, RuleConfig
 from data_pipeline import policy
 from data_pipeline.annotate import codes, heuristics, language
+from data_pipeline.classify import offline, train
 
 sys.path.insert(0, str(Path(__file__).parent))
 import language_data
@@ -117,13 +123,44 @@ def _pieces(text: str, most: int) -> list[str]:
     return [p for p in pieces if len(p) >= LEAST]
 
 
-def signals(found: list[tuple[str, str, str]], known: bool) -> dict[str, pa.Array]:
-    """Every heuristic signal, by `sidecar.column`; `known`: with the documents' languages."""
+def signals(found: list[tuple[str, str, str]], spoken: list[str | None] | None) -> dict[str, pa.Array]:
+    """Every heuristic signal, by `sidecar.column`; `spoken`: the documents' languages, where they are known."""
     texts = pa.chunked_array([[text for text, _, _ in found]], pa.large_string())
-    spoken = [label for _, label, _ in found] if known else None
     columns, _ = heuristics.annotate_texts(texts, spoken)
     columns["language"] = {c: t for c, t in _language(texts).items() if c in ("n_sentences", "script_share")}
     return {f"{sidecar}.{c}": v for sidecar, values in columns.items() for c, v in values.items()}
+
+
+def identified(found: list[tuple[str, str, str]], model: str) -> list[str | None]:
+    """Languages as a run of the pipeline finds them: `und` below `codes.SURE`; `model` as on the command line."""
+    texts = pa.array([text for text, _, _ in found], pa.large_string())
+    with tempfile.TemporaryDirectory() as folder:
+        path = None if model == "none" else Path(model)
+        if model == "offline":
+            path = Path(folder, "language.bin")
+            fields = {f.name: f for f in dataclasses.fields(DataRun)}
+            settings = fields["languages"].default_factory()
+            config = dataclasses.replace(settings, model=None, train="offline")
+            train.fit(offline.language_rows(0), config, path, 0, 0.0)
+        table = language.Identifier(path, 2000).table(texts)
+    unsure = pc.fill_null(pc.less(table["score"], codes.SURE), False)
+    told: list[str | None] = pc.if_else(unsure, codes.UNKNOWN, table["language"]).to_pylist()
+    return told
+
+
+def by_language(dropped: np.ndarray, found: list[tuple[str, str, str]], told: list[str | None]) -> None:
+    """Print the share that each language keeps of its sentences joined to documents, beside English's."""
+    rows = []
+    for code in sorted({code for _, code, kind in found if kind == "sentences"}):
+        ours = np.array([c == code and k == "sentences" for _, c, k in found])
+        right = np.mean([told[i] == code for i in np.flatnonzero(ours)])
+        rows.append((code, int(ours.sum()), 1 - float(dropped[ours].mean()), float(right)))
+    english = next(kept for code, _, kept, _ in rows if code == "en")
+    print("\nlanguage  documents  kept  of English's  told right")
+    for code, n, kept, right in sorted(rows, key=lambda row: (row[2], row[0])):
+        print(f"{code:<9} {n:>9} {kept:>5.2f} {kept / english:>13.2f} {right:>11.2f}")
+    below = [code for code, _, kept, _ in rows if kept < 0.9 * english]
+    print(f"{len(rows)} languages; below 0.9 of English: {len(below)} {' '.join(below)}")
 
 
 def _language(texts: pa.ChunkedArray) -> dict[str, pa.Array]:
@@ -308,19 +345,24 @@ def main() -> int:
     config = edge.load_group("filter", name, FilterConfig)
     if "--fit" in sys.argv:
         first = [d for d, h in zip(found, half, strict=True) if h == 0]
-        bounds = fit(config, first, signals(first, known=True))
+        bounds = fit(config, first, signals(first, [label for _, label, _ in first]))
         save(SETTINGS / f"{name}.yaml", bounds)
         print(f"fitted on {len(first)} documents: {len(bounds) - 1} languages, {SETTINGS / f'{name}.yaml'}")
         config = edge.load_group("filter", name, FilterConfig)
     second = [d for d, h in zip(found, half, strict=True) if h == 1]
-    spoken: list[str | None] = [label for _, label, _ in second]
+    model = sys.argv[sys.argv.index("--model") + 1] if "--model" in sys.argv else "cld2"
     plain = edge.build(FilterConfig, edge.to_dict(config) | {"bounds": {}})
-    for title, chosen, known in (
-        ("English settings for all (language not known)", plain, False),
-        ("settings by language", config, True),
+    told = identified(second, model)
+    for title, chosen, spoken in (
+        ("English settings for all (language not known)", plain, None),
+        (f"settings by language, languages told by {model}", config, told),
+        ("settings by language, languages as they are", config, [label for _, label, _ in second]),
     ):
-        rules = verdicts(chosen, signals(second, known), spoken if known else [None] * len(second))
-        report(title, np.any(list(rules.values()), axis=0), second, rules)
+        rules = verdicts(chosen, signals(second, spoken), spoken or [None] * len(second))
+        dropped = np.any(list(rules.values()), axis=0)
+        report(title, dropped, second, rules)
+        if spoken is told:
+            by_language(dropped, second, told)
     return 0
 
 

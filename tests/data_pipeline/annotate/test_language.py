@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import random
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -98,6 +100,43 @@ def test_the_packaged_model_tells_languages_in_any_case_and_their_second() -> No
     assert annotate(["", "12 345"], PACKAGED)["language"] == [None, codes.NONE]
     short = annotate(["Brücke"], PACKAGED)
     assert short["score"][0] < annotate([GERMAN], PACKAGED)["score"][0], "a word is no sentence"
+
+
+CODE = """import os
+def total(rows, weight=None):
+    if weight is None: return sum(row.value for row in rows)
+    return weight * sum(row.value for row in rows[:-1])
+for (int i = 0; i < rows.size(); i++) { total += rows[i].value; }
+const names = rows.map((row) => row.name);
+"""
+CIRCASSIAN = "къэ гъуэ щӏы хуэ дзы мыхъу кӏуэ хьэл зэщӏэ унагъуэ цӏыху лъэныкъуэ ӏуэху псоми я щхьэ"
+"""Words in an orthography that CLD2 does not know."""
+
+
+@pytest.mark.skipif(not cld2.available(), reason="pycld2 is not installed")
+def test_code_is_no_english_and_no_unknown_language_the_nearest() -> None:
+    prose = f"{GERMAN}. Die Kosten (rund 3 Mio. Euro; siehe Anlage) trägt die Stadt [1]."
+    lists = "\n".join(f"* {line} (2019)" for line in (GERMAN, ENGLISH, GERMAN))
+    assert cld2.without_code(f"{prose}\n{lists}") == (f"{prose}\n{lists}", 0.0)
+    unknown = " ".join(random.Random(0).choices(CIRCASSIAN.split(), k=80))
+    found = annotate([CODE, f"{prose}\n{CODE}{prose}\n{prose}", unknown], PACKAGED)
+    assert found["language"][:2] == [codes.NONE, "de"] and found["score"][1] > 0.8
+    assert found["language"][2] == codes.UNKNOWN
+
+
+@pytest.mark.parametrize("how", ["absent", "broken"])
+def test_a_model_that_cannot_be_imported_is_not_there(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == cld2.DISTRIBUTION:
+                raise ImportError("wrong ELF class")
+
+    monkeypatch.delitem(sys.modules, cld2.DISTRIBUTION, raising=False)
+    if how == "absent":
+        monkeypatch.setitem(sys.modules, cld2.DISTRIBUTION, None)
+    else:
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert not cld2.available()
 
 
 def test_capitals_are_read_as_small_letters(western: Path) -> None:
