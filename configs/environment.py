@@ -6,6 +6,7 @@ Imports no torch: `arriero data` must not wait for it. `docs/run-directory.md` d
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -54,7 +55,7 @@ def record(
             "host": socket.gethostname(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "processor": processor(),
-            "processor_cores": _cores(),
+            "processor_cores": cores(),
             "memory_bytes": psutil.virtual_memory().total,
             "device": device,
             "device_memory_bytes": device_memory_bytes,
@@ -126,5 +127,44 @@ def _git(root: Path, words: Sequence[str]) -> str | None:
     return done.stdout.strip()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> int:
+    """Cores that this process may use: those of its affinity mask, and no more than its control group's quota of time."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(1, math.ceil(min(allowed, quota)))
+
+
+def _quota(membership: Path, mount: Path) -> float:
+    """Processor seconds a second that a process's control groups allow, those above its own included.
+
+    Args:
+        membership: `/proc/PID/cgroup`.
+        mount: where control groups are mounted, of version 2 or 1.
+    """
+    try:
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:  # not Linux
+        return math.inf
+    least = math.inf
+    for _, controllers, path in lines:
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = mount / controllers if controllers else mount
+        # In a container the path is the host's, and what is mounted is the container's own group.
+        folder = root / path.strip("/")
+        for group in (folder, *folder.parents):
+            if group == root.parent:
+                break
+            least = min(least, _quota_of(group))
+    return least
+
+
+def _quota_of(group: Path) -> float:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+        except OSError:
+            continue
+        if quota not in ("max", "-1"):
+            return int(quota) / int(period)
+    return math.inf

@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "launch",
             "cluster=local",
             "cluster.nproc=2",
+            "cluster.threads=1",
             "experiment=demo",
             f"data.path={data}/packed",
             f"run.dir={run}",

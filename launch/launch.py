@@ -120,8 +120,9 @@ def check(config: LaunchRun) -> None:
         )
     cluster = config.cluster
     for key in ("nodes", "nproc", "threads"):
-        if getattr(cluster, key) < 1:
-            raise ConfigError(f"`cluster.{key}` must be at least 1, but it is {getattr(cluster, key)}")
+        value = getattr(cluster, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"`cluster.{key}` must be at least 1, but it is {value}")
     if cluster.kind == "local" and cluster.nodes != 1:
         raise ConfigError(
             f"`cluster.nodes` is {cluster.nodes}, but cluster=local is one machine; use cluster=slurm"

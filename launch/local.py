@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from configs.environment import cores
 from configs.schema.train import ClusterConfig
 from launch.processes import kill_descendants
 
@@ -55,8 +56,10 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
         # glibc cuts a few bytes off each aligned block. Were they cached for small objects, the freed block could not be
         # joined with them and would be too small for a block of its own size: the heap grows for thousands of steps.
         "GLIBC_TUNABLES": "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0",
+        # torchrun would give each of several processes one thread.
+        "OMP_NUM_THREADS": str(max(1, cores() // cluster.nproc)),
         **os.environ,
-        "OMP_NUM_THREADS": str(cluster.threads),
+        **({} if cluster.threads is None else {"OMP_NUM_THREADS": str(cluster.threads)}),
         "PYTHONUNBUFFERED": "1",
         # `python -m` puts the working folder first, where a user's own `configs/` or `launch.py` would be taken for ours.
         "PYTHONSAFEPATH": "1",

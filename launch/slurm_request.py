@@ -116,7 +116,7 @@ def request(cluster: ClusterConfig, device: str, nodes: list[Node] | None) -> Re
         raise ConfigError(
             f"`cluster.gpus_per_node` is {gpus}, but cluster.nproc={cluster.nproc} processes want one each; leave it out"
         )
-    least = cluster.cpus_per_task or (0 if gpus else cluster.nproc * cluster.threads)
+    least = cluster.cpus_per_task or (0 if gpus else cluster.nproc * (cluster.threads or 1))
     node = None
     if nodes:
         node = min(
@@ -136,8 +136,8 @@ def request(cluster: ClusterConfig, device: str, nodes: list[Node] | None) -> Re
         cpus = cluster.cpus_per_task or (max(1, node.cpus * gpus // node.gpus) if node else CPUS_A_GPU * gpus)
         why = f"{gpus} of {node.gpus} GPUs, with their share" if node else f"{CPUS_A_GPU} CPUs a GPU"
     else:
-        cpus = cluster.cpus_per_task or cluster.nproc * cluster.threads
-        why = f"{cluster.nproc} processes of {cluster.threads} threads"
+        cpus = cluster.cpus_per_task or cluster.nproc * (cluster.threads or 1)
+        why = f"{cluster.nproc} processes of {cluster.threads or 1} threads"
     memory = cluster.mem
     if memory is None and exclusive:
         memory = "0"

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from configs import environment
 from configs.edge import ConfigError
+from pretrain.host import limit_threads
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -45,6 +46,7 @@ def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic:
     Raises:
         ConfigError: `device=cuda` on a machine without one, or more local ranks than GPUs.
     """
+    limit_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     use_cuda = device_type(device) == "cuda"

@@ -351,8 +351,8 @@ class ClusterConfig:
     """Nodes."""
     nproc: Positive = 1
     """Processes a node (one a GPU)."""
-    threads: Positive = 1
-    """OMP threads a process."""
+    threads: Positive | None = None
+    """OMP threads a process; null: `OMP_NUM_THREADS` of the environment, else its share of the cores that may be used."""
     partition: str | None = None
     """Slurm partition; null: the cluster's default."""
     time: str = "24:00:00"
@@ -360,7 +360,7 @@ class ClusterConfig:
     mem: str | None = None
     """Slurm memory a node, such as `64G`; null: the share of the node that goes with its GPUs or CPUs."""
     cpus_per_task: Positive | None = None
-    """Slurm CPUs of a node's task; null: the share of the node that goes with its GPUs, without GPUs nproc × threads."""
+    """Slurm CPUs of a node's task; null: the share of the node that goes with its GPUs, else nproc × (threads or 1)."""
     gpus_per_node: Count | None = None
     """Slurm GPUs a node; null: one a process, none with device=cpu."""
     account: str | None = None

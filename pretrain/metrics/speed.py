@@ -8,11 +8,12 @@ their number.
 from __future__ import annotations
 
 import math
-import os
 import time
 from functools import cache
 
 import torch
+
+from configs.environment import cores
 
 SIZES = {"cpu": (192, 384, 768), "cuda": (4096,)}
 """Sides of square matrices; on the CPU the fastest is one that fits into a core's own cache."""
@@ -39,8 +40,7 @@ def products_per_second(device: torch.device, dtype: torch.dtype, sizes: tuple[i
 
 def threads_of_process() -> int:
     """Threads that torch computes with, at most the cores that this process may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), cores))
+    return min(torch.get_num_threads(), cores())
 
 
 def bf16_speedup(device: torch.device) -> float:

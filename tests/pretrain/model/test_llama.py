@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from configs.schema.train import ModelConfig, RopeScalingConfig
 from pretrain.hf import hf_name, to_hf_config
+from pretrain.model.decode import Cache, decode
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama, rope_table, rotate
 from pretrain.model.loss import linear_cross_entropy, reference_loss
@@ -230,3 +235,35 @@ def test_rotation_is_computed_in_fp32_and_rounded_once() -> None:
     exact = rotate(x.float(), rope_table(MODEL, positions, torch.float32))
     rounded = rotate(x, rope_table(MODEL, positions, torch.bfloat16))
     assert rounded.dtype == torch.bfloat16 and torch.equal(rounded, exact.to(torch.bfloat16))
+
+
+class RecordedAttention(TorchFunctionMode):
+    """Queries and keys of each attention that is computed within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.calls.append((args[0], args[1]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_decoding_in_bf16_rotates_in_fp32_as_training_does() -> None:
+    m = model(MODEL, torch.bfloat16)
+    tokens = torch.randint(0, VOCAB, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    cache = Cache.empty(m, 1, 1000 + LENGTH)
+    cache.lengths.fill_(1000)
+    with RecordedAttention() as recorded:
+        decode(m, tokens, cache)
+    assert m.tok_embeddings is not None
+    block, embedded = m.layers["0"], m.tok_embeddings(tokens)
+    rope = rope_table(MODEL, torch.arange(1000, 1000 + LENGTH)[None], torch.float32)
+    x_bsd = block.attention_norm(embedded)
+    queries, keys = recorded.calls[0]
+    for rotated, projection in ((queries, block.attention.wq), (keys[:, :, 1000:], block.attention.wk)):
+        exact = rotate(projection(x_bsd).unflatten(-1, (-1, block.attention.head_dim)).float(), rope)
+        assert torch.equal(rotated.transpose(1, 2), exact.to(torch.bfloat16))
