@@ -38,7 +38,7 @@ from pretrain.optim.optimizer import check as check_optim
 from pretrain.optim.schedule import check as check_schedule
 from pretrain.parallel.compiled import check as check_compiled
 from pretrain.parallel.engine import Engine
-from pretrain.parallel.layout import Layout
+from pretrain.parallel.layout import Layout, shape
 from pretrain.parallel.mesh import build_mesh
 from pretrain.parallel.precision import COMPUTE_DTYPES
 from pretrain.parallel.precision import check as check_precision
@@ -83,7 +83,9 @@ def _check(config: TrainRun, world_size: int) -> Checked:
     check_optim(config.optim)
     # Ranks come with their dtype decided; where there are none yet, devices are taken to be those that auto is bf16 on.
     train = replace(train, dtype="bf16") if train.dtype == "auto" else train
-    choose_attention(train.attention, device_type(config.device), COMPUTE_DTYPES[train.dtype])
+    shape(model, vocab_size=1)
+    width, dtype = model.dim // model.n_heads, COMPUTE_DTYPES[train.dtype]
+    choose_attention(train.attention, device_type(config.device), dtype, width)
     check_recompute(train)
     check_precision(train, config.parallel, config.optim, model)
     check_profile(config.profile, world_size)

@@ -33,6 +33,11 @@ class Batch:
         """int64 scalar: labels that take part in the loss."""
         return (self.labels != IGNORE).sum()
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest segment; None where only the device knows."""
+        return None if self.cu_seqlens.is_cuda else int(np.diff(self.cu_seqlens.numpy()).max())
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; asynchronous from pinned memory."""
         return Batch(

@@ -3,7 +3,7 @@
 Shape suffixes: b batch, s sequence, h query heads, k key/value heads (divides h; head h reads h // (H / K)), e head
 width. Heads are those of this rank under tensor parallelism.
 
-Three backends: variable-length flash attention (Dao 2023) for CUDA in half precision, FlexAttention for CUDA, and
+Three backends: variable-length flash attention for CUDA in half precision, FlexAttention for CUDA, and
 `blocked_attention` for everything. None breaks a graph of torch.compile, or is compiled anew when documents change.
 """
 
@@ -22,25 +22,31 @@ from configs.edge import ConfigError
 from pretrain.model.blocked import blocked_attention
 from pretrain.model.context import Backend, Context, context_attention
 from pretrain.model.flex import block_mask, flex
+from pretrain.model.varlen import bucket, flash, takes_width, varlen_attn
 
 
 def choose(
-    wanted: Literal["auto", "varlen", "flex", "blocked"], device_type: str, dtype: torch.dtype
+    wanted: Literal["auto", "varlen", "flex", "blocked"], device_type: str, dtype: torch.dtype, head_dim: int
 ) -> Backend:
-    """The backend of `train.attention` for computations in this precision on this device.
+    """The backend of `train.attention` for heads of this width in this precision on this device.
 
     Raises:
         ConfigError: it does not work there.
     """
     half = device_type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     if wanted == "auto":
-        return "varlen" if half and _has_varlen() else "blocked"
+        return "varlen" if half and varlen_attn is not None and takes_width(head_dim) else "blocked"
     if wanted == "varlen" and not half:
         raise ConfigError(
             "`train.attention=varlen` is for CUDA in half precision; set train.attention=auto, or device=cuda and "
             "train.dtype=bf16"
         )
-    if wanted == "varlen" and not _has_varlen():
+    if wanted == "varlen" and not takes_width(head_dim):
+        raise ConfigError(
+            "`train.attention=varlen` takes heads that are a multiple of 8 wide and at most 256, but model.dim / "
+            f"model.n_heads is {head_dim}; set train.attention=auto, or change model.n_heads"
+        )
+    if wanted == "varlen" and varlen_attn is None:
         raise ConfigError(
             f"`train.attention=varlen` needs torch 2.10 or newer, but this is {torch.__version__}; set train.attention=flex"
         )
@@ -59,7 +65,7 @@ class Documents:
     boundaries: Tensor
     """int32 [N + 1]: starts in the flattened batch; documents of length 0 are padding."""
     longest: int
-    """Upper bound of the length of a document, tokens."""
+    """Upper bound of the length of a document, tokens; one of few (`varlen.bucket`)."""
     fragments: Tensor
     """int64 [N + 1, 4]: the same for `blocked_attention`."""
     backend: Backend = "blocked"
@@ -68,8 +74,15 @@ class Documents:
     """The same for FlexAttention."""
 
     @staticmethod
-    def of(cu_seqlens: Tensor, length: int, backend: Backend = "blocked") -> Documents:
-        """Documents of rows of `length` tokens; `cu_seqlens` is int32 [B, M]: 0, …, T, padded by repeating T."""
+    def of(
+        cu_seqlens: Tensor, length: int, backend: Backend = "blocked", longest: int | None = None
+    ) -> Documents:
+        """Documents of rows of `length` tokens.
+
+        Args:
+            cu_seqlens: int32 [B, M]: 0, …, T, padded by repeating T.
+            longest: tokens of the longest document, where the host knows it: it does not ask the device.
+        """
         rows = cu_seqlens.size(0)
         starts = torch.arange(rows, dtype=torch.int32, device=cu_seqlens.device)[:, None] * length
         end = torch.full((1,), rows * length, dtype=torch.int32, device=cu_seqlens.device)
@@ -81,7 +94,8 @@ class Documents:
         for x in (boundaries, fragments):
             torch._dynamo.maybe_mark_dynamic(x, 0)
         mask = block_mask(cu_seqlens, length) if backend == "flex" else None
-        return Documents(boundaries, length, fragments, backend, mask)
+        bound = length if longest is None or backend != "varlen" else bucket(longest, length)
+        return Documents(boundaries, bound, fragments, backend, mask)
 
 
 def attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documents | Context) -> Tensor:
@@ -92,37 +106,13 @@ def attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documen
     if isinstance(documents, Context):
         return context_attention(q_bshe, k_bske, v_bske, documents)
     if documents.backend == "varlen":
-        return _varlen(q_bshe, k_bske, v_bske, documents)
+        q, k, v = (x.flatten(0, 1) for x in (q_bshe, k_bske, v_bske))
+        bounds, longest = documents.boundaries, documents.longest
+        return flash(q, k, v, bounds, bounds, longest, longest).view_as(q_bshe)
     if documents.mask is not None:
         return flex(q_bshe, k_bske, v_bske, documents.mask)
     q, k, v = (x.flatten(0, 1) for x in (q_bshe, k_bske, v_bske))
     return blocked_attention(q, k, v, documents.fragments).view_as(q_bshe)
-
-
-def _has_varlen() -> bool:
-    try:
-        import torch.nn.attention.varlen  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def _varlen(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, documents: Documents) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    out = varlen_attn(
-        q_bshe.flatten(0, 1),
-        k_bske.flatten(0, 1),
-        v_bske.flatten(0, 1),
-        documents.boundaries,
-        documents.boundaries,
-        documents.longest,
-        documents.longest,
-        window_size=(-1, 0),
-        enable_gqa=q_bshe.size(2) != k_bske.size(2),
-    )
-    assert isinstance(out, Tensor)
-    return out.view_as(q_bshe)
 
 
 def reference_attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, cu_seqlens: Tensor) -> Tensor:

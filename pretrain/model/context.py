@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.nn.attention.flex_attention import BlockMask
 
+from pretrain.collectives import all_gather_single, reduce_scatter_single
 from pretrain.model.blocked import blocked_attention
 from pretrain.model.flex import block_mask, flex
+from pretrain.model.varlen import bucket, flash
 
 Backend = Literal["varlen", "flex", "blocked"]
 
@@ -48,8 +50,10 @@ class Context:
     """int32 [N + 1]: fragments in this rank's flattened tokens."""
     bounds_k: Tensor
     """int32 [N + 1]: fragments in `keys`."""
-    longest: int
-    """Upper bound of the keys of a fragment: tokens of a row."""
+    longest_q: int
+    """Upper bound of the queries of a fragment; one of few (`varlen.bucket`)."""
+    longest_k: int
+    """Upper bound of its keys, likewise."""
     backend: Backend = "blocked"
     """What computes attention."""
     mask: BlockMask | None = None
@@ -142,30 +146,39 @@ def spread(
     # Runs of places, one after the other: a step of 1, but to the start of a run at its beginning.
     keys = np.arange(ends[-1, 1]) + np.repeat(table[:, 2] - ends[:, 1] + table[:, 3], table[:, 3])
     places = order.ravel()
+    index_bs = _copied(index, device)
+    mask = None
+    if backend == "flex":
+        mask = block_mask(cu_seqlens.to(device, non_blocking=True), length, index_bs)
     context = Context(
         group,
-        torch.from_numpy(index).to(device),
-        torch.from_numpy(places).to(device),
+        index_bs,
+        _copied(places, device),
         torch.from_numpy(table),
-        torch.from_numpy(places[keys]).to(device),
-        torch.from_numpy(ends[:, 0].astype(np.int32)).to(device),
-        torch.from_numpy(ends[:, 1].astype(np.int32)).to(device),
-        length,
+        _copied(places[keys], device),
+        _copied(ends[:, 0].astype(np.int32), device),
+        _copied(ends[:, 1].astype(np.int32), device),
+        bucket(int(table[:, 1].max()), share),
+        bucket(int(table[:, 3].max()), length),
         backend,
-        block_mask(cu_seqlens.to(device), length, torch.from_numpy(index).to(device))
-        if backend == "flex"
-        else None,
+        mask,
     )
     for x in (context.fragments, context.keys, context.bounds_q, context.bounds_k):
         torch._dynamo.maybe_mark_dynamic(x, 0)
     return context
 
 
+def _copied(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array on the device; the host does not wait for the copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 @torch.library.custom_op("arriero::gather_tokens", mutates_args=())
 def _gather(x: Tensor, group: str, ranks: int) -> Tensor:
     """Every rank's tensor, stacked; gradients are summed and each rank keeps those of its own."""
     out = x.new_empty((ranks * x.size(0), *x.shape[1:]))
-    dist.all_gather_into_tensor(out, x.contiguous(), group=_resolve_process_group(cast(Any, group)))
+    all_gather_single(out, x.contiguous(), _resolve_process_group(cast(Any, group)))
     return out
 
 
@@ -179,7 +192,7 @@ def _scatter(grad: Tensor, group: str, ranks: int) -> Tensor:
     # Gradients of many queries meet here: they are summed in fp32 at least.
     exact = grad if grad.dtype == torch.float64 else grad.float()
     out = exact.new_empty((len(exact) // ranks, *exact.shape[1:]))
-    dist.reduce_scatter_tensor(out, exact.contiguous(), group=_resolve_process_group(cast(Any, group)))
+    reduce_scatter_single(out, exact.contiguous(), _resolve_process_group(cast(Any, group)))
     return out.to(grad.dtype)
 
 
@@ -211,19 +224,6 @@ def context_attention(q_bshe: Tensor, k_bske: Tensor, v_bske: Tensor, context: C
             return blocked_attention(q, k, v, context.fragments).view_as(q_bshe)
         rows = q_bshe.size(0)
         return flex(q_bshe, k.unflatten(0, (rows, -1)), v.unflatten(0, (rows, -1)), context.mask)
-    from torch.nn.attention.varlen import varlen_attn
-
-    k, v = every[context.keys].split(heads, dim=1)
-    out = varlen_attn(
-        q,
-        k.contiguous(),
-        v.contiguous(),
-        context.bounds_q,
-        context.bounds_k,
-        context.index_bs.size(1),
-        context.longest,
-        window_size=(-1, 0),
-        enable_gqa=q.size(1) != heads,
-    )
-    assert isinstance(out, Tensor)
-    return out.view_as(q_bshe)
+    k, v = (x.contiguous() for x in every[context.keys].split(heads, dim=1))
+    longest = context.longest_q, context.longest_k
+    return flash(q, k, v, context.bounds_q, context.bounds_k, *longest).view_as(q_bshe)

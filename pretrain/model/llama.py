@@ -25,6 +25,7 @@ from pretrain.model import recompute
 from pretrain.model.attention import Documents, attention, choose
 from pretrain.model.context import Context
 from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
+from pretrain.model.offload import HostMemory
 from pretrain.model.recompute import Kept
 
 Rope = tuple[Tensor, Tensor]
@@ -119,12 +120,12 @@ class Block(nn.Module):
 
     Args:
         kept: what stays for the backward pass (`pretrain/model/recompute.py`).
-        offload: its input stays in the host's memory.
+        host: where its input waits for the backward pass; None: it stays on the device.
     """
 
-    def __init__(self, config: ModelConfig, kept: Kept = None, offload: bool = False):
+    def __init__(self, config: ModelConfig, kept: Kept = None, host: HostMemory | None = None):
         super().__init__()
-        self.kept, self.offload = kept, offload
+        self.kept, self.host = kept, host
         self.attention_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config)
         self.ffn_norm = RMSNorm(config.dim, eps=config.norm_eps)
@@ -134,7 +135,10 @@ class Block(nn.Module):
     def forward(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         # Compiled or not, checkpointed or not, all is inside of FSDP's hooks: parameters are gathered once, and the hooks
         # break no graph.
-        return self.run(h_bsd, rope, documents)
+        if self.host is None or not torch.is_grad_enabled():
+            return self.run(h_bsd, rope, documents)
+        with self.host.keep(h_bsd):
+            return self.run(h_bsd, rope, documents)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the block as one graph; arguments as of `torch.compile`."""
@@ -142,7 +146,7 @@ class Block(nn.Module):
 
     def checkpointed(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         """The block, with what its backward pass computes again."""
-        return recompute.run(self.kept, self.offload, self.compute, h_bsd, rope, documents)
+        return recompute.run(self.kept, self.compute, h_bsd, rope, documents)
 
     def compute(self, h_bsd: Tensor, rope: Rope, documents: Documents | Context) -> Tensor:
         """The block itself."""
@@ -212,8 +216,9 @@ class Llama(nn.Module):
         rows = padded_vocab_size(config, vocab_size)
         self.tok_embeddings = nn.Embedding(rows, config.dim) if first or (last and config.tied) else None
         numbers = range(config.n_layers) if layers is None else layers
+        self.host = HostMemory() if offload else None
         self.layers = nn.ModuleDict(
-            {str(n): Block(config, None if kept is None else kept[n], offload) for n in numbers}
+            {str(n): Block(config, None if kept is None else kept[n], self.host) for n in numbers}
         )
         self.norm = RMSNorm(config.dim, eps=config.norm_eps) if last else None
         self.output = Head(config.dim, vocab_size, rows, config.tied, chunk_tokens, z_loss) if last else None
@@ -251,9 +256,11 @@ class Llama(nn.Module):
             h_bsd = x
         documents = boundaries
         if isinstance(documents, Tensor):
-            backend = choose("auto", h_bsd.device.type, h_bsd.dtype)
+            backend = choose("auto", h_bsd.device.type, h_bsd.dtype, self.config.dim // self.config.n_heads)
             documents = Documents.of(documents, positions_bs.size(1), backend)
         rope = rope_table(self.config, positions_bs, h_bsd.dtype)
+        if self.host is not None:
+            self.host.begin()
         for block in self.layers.values():
             h_bsd = block(h_bsd, rope, documents)
         if not self.last:

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
+from pretrain.collectives import all_gather_single
+
 IGNORED = -100
 
 
@@ -155,7 +157,7 @@ def _softmax_in_place(
         mine = torch.stack((logsumexp, target))
         # gloo takes shares that follow each other, not a stack of them.
         every = mine.new_empty(dist.get_world_size(group) * len(mine), mine.size(1))
-        dist.all_gather_into_tensor(every, mine, group=group)
+        all_gather_single(every, mine, group)
         every = every.view(-1, *mine.shape)
         logsumexp, target = every[:, 0].logsumexp(dim=0), every[:, 1].sum(dim=0)
         softmax.mul_((mine[0] - logsumexp).exp_()[:, None])

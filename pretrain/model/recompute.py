@@ -127,34 +127,15 @@ def kept_by_layer(
     return kept
 
 
-def run(kept: Kept, offload: bool, compute: Callable[..., Tensor], *args: Any) -> Tensor:
-    """`compute(*args)` of a block, keeping for the backward pass what is asked for.
-
-    Args:
-        offload: the block's input (the first argument) waits for the backward pass in the host's memory.
-    """
+def run(kept: Kept, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+    """`compute(*args)` of a block, keeping for the backward pass what is asked for."""
     if kept is None or not torch.is_grad_enabled():
         return compute(*args)
     # Nothing in a block is random, so no generator's state has to be kept.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if kept:
         options["context_fn"] = partial(_contexts, kept)
-    if not offload:
-        return checkpoint(compute, *args, **options)  # type: ignore[no-any-return]
-    with torch.autograd.graph.saved_tensors_hooks(partial(_to_host, args[0].shape), _from_host):
-        return checkpoint(compute, *args, **options)  # type: ignore[no-any-return]
-
-
-def _to_host(shape: torch.Size, x: Tensor) -> tuple[torch.device, Tensor]:
-    if x.shape != shape:
-        return x.device, x
-    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
-    return x.device, host.copy_(x, non_blocking=True)
-
-
-def _from_host(packed: tuple[torch.device, Tensor]) -> Tensor:
-    device, x = packed
-    return x.to(device, non_blocking=True)
+    return checkpoint(compute, *args, **options)  # type: ignore[no-any-return]
 
 
 def _contexts(kept: tuple[str, ...]) -> tuple[Any, Any]:

@@ -25,8 +25,8 @@ _CHUNK = 1 << 22
 class StochasticAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter 2019, algorithm 2) on bf16 parameters, tensors or DTensors of any placement.
 
-    State as that of `torch.optim.AdamW`, the moments in bf16. Set `found_inf` (0-dimensional, 0 or 1, on the device) to
-    leave all as it is where it is 1.
+    State as that of `torch.optim.AdamW`, the moments in bf16. Set `found_inf` (0-dimensional, 0 or 1, where the parameters
+    are) to leave all as it is where it is 1.
 
     Args:
         groups: `params` and `weight_decay`, as of any torch optimizer.
@@ -45,6 +45,8 @@ class StochasticAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps})
         self.found_inf: Tensor | None = None
         self._keys = {p: _signed(f"{seed}\0{name}") for p, name in names.items()}
+        # Made once: the host waits for each copy to the device.
+        self._places = {p: (_places(p, 0), _places(p, 1)) for p in names}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -56,12 +58,11 @@ class StochasticAdamW(torch.optim.Optimizer):
 
     def _update(self, p: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[p]
-        skip = None if self.found_inf is None else self.found_inf.to(p.device).bool()
+        skip = None if self.found_inf is None else self.found_inf.bool()
         state["step"] += 1 if skip is None else ~skip
         # Of the update that is computed, whether it is taken or not.
         count = state["step"] if skip is None else state["step"] + skip
-        rows = local_indices(p, 0).to(p.device, torch.int32)
-        columns = local_indices(p, 1).to(p.device, torch.int32) if p.ndim > 1 else rows.new_zeros(1)
+        rows, columns = self._places[p]
         key = _mix(count.to(torch.int32) ^ self._keys[p])
         assert p.grad is not None
         weight, grad, mean, square = (
@@ -83,6 +84,12 @@ class StochasticAdamW(torch.optim.Optimizer):
             new = (stochastic(w, noise), stochastic(m, _mix(noise)), stochastic(v, noise >> 16))
             for old, value in zip((weight, mean, square), new, strict=True):
                 old[part] = value if skip is None else torch.where(skip, old[part], value)
+
+
+def _places(p: nn.Parameter, dim: int) -> Tensor:
+    """int32 indices of this rank's shard along a dimension; a vector has one column."""
+    indices = local_indices(p, dim) if dim < p.ndim else torch.zeros(1)
+    return indices.to(p.device, torch.int32)
 
 
 def stochastic(x: Tensor, noise: Tensor) -> Tensor:

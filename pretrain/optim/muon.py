@@ -54,7 +54,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.ns_dtype = ns_dtype
         self.found_inf: Tensor | None = None
-        """0-dimensional, on the device; None: every update is taken."""
+        """0-dimensional, where the parameters are; None: every update is taken."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2:
@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
             old.copy_(new)
         else:
             mine, theirs = (t.to_local() if isinstance(t, DTensor) else t for t in (old, new))
-            mine.copy_(torch.where(self.found_inf.to(mine.device).bool(), mine, theirs))
+            mine.copy_(torch.where(self.found_inf.bool(), mine, theirs))
 
 
 def _orthogonalise_shared(directions: list[Tensor], like: Tensor) -> list[Tensor]:

@@ -117,10 +117,15 @@ class Optimizer:
         if self.in_backward:
             return
         self.begin(lr_factor)
-        flag = None if skip is None else skip.detach().to(torch.float32)
+        flags: dict[torch.device, Tensor] = {}
         for optimizer, _ in self.parts:
+            device = optimizer.param_groups[0]["params"][0].device
+            if skip is not None and device not in flags:
+                # torch would copy it by itself, without waiting for the copy: parameters in the host's memory would be
+                # updated before the verdict is there.
+                flags[device] = skip.detach().to(device, torch.float32)
             # What torch's gradient scaler sets, and its fused kernels look at.
-            optimizer.found_inf = flag  # type: ignore[attr-defined]
+            optimizer.found_inf = flags.get(device)  # type: ignore[attr-defined]
             optimizer.step()
 
     def zero_grad(self) -> None:

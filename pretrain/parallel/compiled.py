@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
+from torch.torch_version import TorchVersion
 
 from configs.edge import ConfigError
 from configs.schema.train import ParallelConfig, TrainConfig
@@ -50,12 +54,21 @@ def compile_blocks(part: Llama, mesh: DeviceMesh, async_tp: bool) -> None:
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
     if async_tp:
-        from torch.distributed._symmetric_memory import enable_symm_mem_for_group
-
         torch._inductor.config._micro_pipeline_tp = True
-        enable_symm_mem_for_group(mesh["tp"].get_group().group_name)
+        _share_memory(mesh["tp"].get_group())
     for block in part.layers.values():
         block.compile()
+
+
+def _share_memory(group: dist.ProcessGroup) -> None:
+    """Let the compiler use symmetric memory in a group."""
+    from torch.distributed._symmetric_memory import enable_symm_mem_for_group
+
+    if TorchVersion(torch.__version__) < "2.15":
+        # Deprecated since 2.11, and yet asked for by the compiler up to 2.14.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            enable_symm_mem_for_group(group.group_name)
 
 
 def _has_cpp_compiler() -> bool:

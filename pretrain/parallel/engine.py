@@ -23,6 +23,7 @@ from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
 from pretrain.model.loss import IGNORED
 from pretrain.model.recompute import kept_by_layer
+from pretrain.model.varlen import use_fastest
 from pretrain.parallel import zero_bubble
 from pretrain.parallel.layout import sequence_unit, shape, stage_layers, virtual_stages
 from pretrain.parallel.mesh import limit_waiting, single_mesh
@@ -70,7 +71,10 @@ class Engine:
         self.mesh = single_mesh(device.type) if mesh is None else mesh
         self.config, self.vocab_size, self.device = model_config, vocab_size, device
         self.dtype = COMPUTE_DTYPES[train.dtype]
-        self.attention = choose(train.attention, device.type, self.dtype)
+        width = model_config.dim // model_config.n_heads
+        self.attention = choose(train.attention, device.type, self.dtype, width)
+        if self.attention == "varlen" and device.type == "cuda":
+            use_fastest(device)
         # Where parameters stay whole between passes, gradients do too until the last micro-batch.
         self.accumulates_whole = not parallel.reshard_after_forward
         sizes = dict(zip(self.mesh.mesh_dim_names or (), self.mesh.mesh.shape, strict=True))
@@ -152,6 +156,8 @@ class Engine:
             part = self._part_of[stage]
             if isinstance(part, FSDPModule):
                 part.set_requires_gradient_sync(reduces)
+                # Shards are summed over replicas once a step, however often they are summed into.
+                part.set_requires_all_reduce(is_final)
                 part.set_reshard_after_backward(reduces)
 
         def after_backward(stage: int, is_final: bool) -> None:
@@ -199,11 +205,9 @@ class Engine:
             gradients are worthless, clipped or not).
         """
         squares, self._used_squares = self._used_squares, torch.zeros_like(self._used_squares)
-        grads = []
-        for _, p in self.named_parameters():
-            if p.grad is not None:
-                grads.append(local(p.grad))
-                squares += self._square(p)
+        ours = [p for _, p in self.named_parameters() if p.grad is not None]
+        grads = [local(p.grad) for p in ours if p.grad is not None]
+        squares += self._squares(ours)
         dist.all_reduce(squares)
         norm = squares.sqrt()
         if max_norm > 0 and grads:
@@ -217,22 +221,30 @@ class Engine:
 
         @torch.no_grad()
         def take(p: nn.Parameter) -> None:
-            self._used_squares += self._square(p)
+            self._used_squares += self._squares([p])
             use(p)
             p.grad = None
 
         for _, p in self.named_parameters():
             p.register_post_accumulate_grad_hook(take)  # type: ignore[arg-type]
 
-    def _square(self, p: nn.Parameter) -> Tensor:
-        """This rank's share of the squared norm of a gradient, fp64 scalar on the device."""
-        assert p.grad is not None
-        grad = local(p.grad)
-        if (self._tied is not None and p is self._tied.copy) or not grad.numel():
-            return torch.zeros((), dtype=torch.float64, device=self.device)
-        exact = torch.float64 if grad.dtype == torch.float64 else torch.float32
-        norm = torch.linalg.vector_norm(grad, dtype=exact).to(self.device, torch.float64)
-        return norm.square() / _holders(p)
+    def _squares(self, parameters: list[nn.Parameter]) -> Tensor:
+        """This rank's share of the squared norm of the gradients, fp64 scalar on the device.
+
+        All norms are taken by few kernels, and with parameters in the host's memory one number goes to the device.
+        """
+        by_holders: dict[int, list[Tensor]] = {}
+        for p in parameters:
+            assert p.grad is not None
+            grad = local(p.grad)
+            if grad.numel() and not (self._tied is not None and p is self._tied.copy):
+                by_holders.setdefault(_holders(p), []).append(grad)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for holders, grads in by_holders.items():
+            exact = torch.promote_types(grads[0].dtype, torch.float32)
+            norms = torch.stack(torch._foreach_norm(grads, 2, dtype=exact)).double()
+            total += (norms.square().sum() / holders).to(self.device)
+        return total
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """This rank's parameters by their names in the unsplit model.
@@ -312,8 +324,9 @@ class Engine:
                 f"parallel.tp={self.tp}; expected a multiple of {unit}"
             )
         if self.cp == 1:
+            longest = batch.longest
             batch = batch.to(self.device)
-            documents = Documents.of(batch.cu_seqlens, length, self.attention)
+            documents = Documents.of(batch.cu_seqlens, length, self.attention, longest)
             return Share(batch.tokens, batch.labels, batch.positions, documents)
         context = spread(batch.cu_seqlens, length, self.mesh.get_group("cp"), self.device, self.attention)
         batch = batch.to(self.device)

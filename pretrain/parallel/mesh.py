@@ -6,6 +6,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from pretrain.collectives import set_timeout
 from pretrain.parallel.layout import Layout
 
 DIMS = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
@@ -36,4 +37,4 @@ def limit_waiting() -> None:
     assert world is not None
     limit = world._get_backend(world._device_types[0]).options._timeout
     for group in distributed_c10d._world.pg_map:
-        distributed_c10d._set_pg_timeout(limit, group)
+        set_timeout(limit, group)

@@ -105,7 +105,7 @@ def fully_sharded(part: Llama, mesh: DeviceMesh, dtype: str, parallel: ParallelC
         # Context-parallel ranks see other tokens with the same weights, as data-parallel ones do.
         fsdp_mesh = mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
     if mesh["dp_replicate"].size() > 1:
-        fsdp_mesh = mesh["dp_replicate", fsdp_mesh.mesh_dim_names[0]]  # type: ignore[index]
+        fsdp_mesh = DeviceMesh._concatenate([mesh["dp_replicate"], fsdp_mesh])
     # Inputs keep their precision: rotary angles are exact, and the hidden state has the compute precision already.
     policy = MixedPrecisionPolicy(
         param_dtype=COMPUTE_DTYPES[dtype], reduce_dtype=REDUCE_DTYPES[dtype], cast_forward_inputs=False

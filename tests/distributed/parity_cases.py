@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import varlen_cpu
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -46,6 +47,8 @@ class Case:
     model: tuple[tuple[str, Any], ...] = ()
     """Options of the model, and `vocab_size`."""
     optim: str = "adamw"
+    varlen: bool = False
+    """Attention by the operator of GPUs, with the tests' own kernels for the CPU."""
 
     @property
     def name(self) -> str:
@@ -72,7 +75,8 @@ class Case:
         train.append(f"{self.micro_batches} micro-batches")
         whole = ["kept whole"] * (not self.parallel.reshard_after_forward)
         muon = [self.optim] * (self.optim != "adamw")
-        return ", ".join(["tied" if self.tied else "untied", *odd, *train, *whole, *muon])
+        varlen = ["varlen"] * self.varlen
+        return ", ".join(["tied" if self.tied else "untied", *odd, *train, *whole, *muon, *varlen])
 
     @property
     def micro_batches(self) -> int:
@@ -90,7 +94,7 @@ class Case:
     def alone(self) -> Case:
         """The same training in one process, with all rows in one micro-batch."""
         train = (("micro_batch_size", GLOBAL),)
-        return replace(self, parallel=ParallelConfig(), train=train)
+        return replace(self, parallel=ParallelConfig(), train=train, varlen=False)
 
     @property
     def model_config(self) -> ModelConfig:
@@ -178,6 +182,9 @@ def build(case: Case) -> tuple[Engine, Optimizer]:
     layout = Layout.check(case.parallel, train, model, vocab_size, dist.get_world_size())
     mesh = mesh_of((layout.pp, layout.dp_replicate, layout.dp_shard, layout.cp, layout.tp))
     engine = Engine(model, vocab_size, case.parallel, train, mesh, torch.device("cpu"), seed=7)
+    if case.varlen:
+        varlen_cpu.register()
+        engine.attention = "varlen"
     optim = replace(OPTIM, name=case.optim)  # type: ignore[arg-type]
     return engine, Optimizer(engine.named_parameters(), optim, case.dtype)
 

@@ -18,6 +18,7 @@ def case(
     schedule: str = "1f1b",
     virtual: int = 0,
     train: dict[str, Any] | None = None,
+    varlen: bool = False,
     **sizes: int,
 ) -> Case:
     """Sizes of the mesh by short names: pp, replicate, shard, cp, tp.
@@ -38,7 +39,7 @@ def case(
     if parallel.pp == 1 and not model:
         model = (("n_layers", 2),)
     options = {"micro_batch_size": size, **(train or {})}
-    return Case(parallel, tied, train=tuple(options.items()), model=model, optim=optim)
+    return Case(parallel, tied, train=tuple(options.items()), model=model, optim=optim, varlen=varlen)
 
 
 FULLY = {"activation_checkpointing": "full"}
@@ -83,6 +84,19 @@ CORE = [
     case(pp=2, cp=2, tp=2, tied=True),
     case(pp=2, replicate=2, cp=2, optim="muon"),
     case(shard=2, cp=2, tp=2, train=FULLY),
+    # As on GPUs.
+    *(
+        case(varlen=True, **options)
+        for options in (
+            {"shard": 2},
+            {"tp": 2, "train": SELECTIVELY},
+            {"cp": 2, "train": FULLY},
+            {"cp": 4, "model": ONE_KV_HEAD},
+            {"cp": 2, "tp": 2},
+            {"pp": 2, "cp": 2, "tied": True, "train": SELECTIVELY},
+            {"pp": 2, "shard": 2, "tp": 2, "schedule": "zbv"},
+        )
+    ),
 ]
 FULL = [
     *[

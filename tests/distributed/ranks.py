@@ -51,7 +51,7 @@ def run(
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, Path(__file__).parent, Path(__file__).parents[1]))),
             "PYTHONWARNINGS": "ignore",
         }
         logs = [Path(folder, f"{rank}.log") for rank in range(world_size)]

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import varlen_cpu
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from configs.edge import ConfigError
+from pretrain.model import varlen
 from pretrain.model.attention import Documents, attention, choose, reference_attention
 from pretrain.model.blocked import blocked_attention
 from pretrain.model.flex import block_mask
@@ -165,12 +167,50 @@ def test_a_backend_that_cannot_work_is_refused(
     wanted: Any, device: str, dtype: torch.dtype, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        choose(wanted, device, dtype)
+        choose(wanted, device, dtype, 64)
 
 
 def test_auto_is_flash_where_it_works() -> None:
-    assert choose("auto", "cuda", torch.bfloat16) == "varlen"
-    assert choose("auto", "cuda", torch.float32) == choose("auto", "cpu", torch.bfloat16) == "blocked"
+    assert choose("auto", "cuda", torch.bfloat16, 64) == "varlen"
+    assert choose("auto", "cuda", torch.float32, 64) == choose("auto", "cpu", torch.bfloat16, 64) == "blocked"
+
+
+@pytest.mark.parametrize("width", [12, 100, 264])
+def test_heads_that_flash_does_not_take_are_computed_in_blocks(width: int) -> None:
+    assert choose("auto", "cuda", torch.bfloat16, width) == "blocked"
+    with pytest.raises(ConfigError, match=f"is {width}; set train.attention=auto, or change model.n_heads"):
+        choose("varlen", "cuda", torch.bfloat16, width)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
+@pytest.mark.parametrize("bounds", [*BOUNDS, RANDOM])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_flash_equals_the_definition(
+    bounds: list[list[int]],
+    dtype: torch.dtype,
+    kv_heads: int,
+    grouped: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the operators' kernels of `varlen_cpu`; with and without (torch 2.11) fewer heads of keys than of queries."""
+    if grouped and not varlen.GROUPED:
+        pytest.skip("this torch has no enable_gqa")
+    monkeypatch.setattr(varlen, "GROUPED", grouped)
+    varlen_cpu.register()
+    qkv, cu = inputs(bounds, dtype, 4, kv_heads), cu_seqlens(bounds)
+    documents = Documents.of(cu, bounds[0][-1], "varlen", int(cu.diff().max()))
+    got = results(attention(*qkv, documents), qkv)
+    wanted = results(reference_attention(*qkv, cu), qkv)
+    assert max(errors(got, wanted)) <= TOLERANCES[dtype]
+
+
+def test_lengths_that_kernels_are_told_are_few_and_enough() -> None:
+    for length in (96, 1000, 8192, 131072):
+        told = [varlen.bucket(longest, length) for longest in range(1, length + 1)]
+        assert all(longest <= bound <= length for longest, bound in enumerate(told, 1))
+        assert len(set(told)) <= varlen.MOST_BUCKETS
+        assert all(bound < 2 * longest for longest, bound in enumerate(told, 1) if longest > length // 16 + 1)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
