@@ -213,6 +213,23 @@ def add_words(data, p, end, seed, node, tokens, t, limit, sought):
 
 
 @subroutine
+def names_one(data, p, end, sign, sought):
+    """Whether `sign` (`.`, `#`) and a word of an attribute, as it is written, are in the table `sought`."""
+    basis = ((BASIS ^ sign) * PRIME) & 0xFFFFFFFF
+    end = min(end, p + MAX_ATTRIBUTE)
+    while p < end:
+        while p < end and data[p] <= 32:
+            p += 1
+        h = basis
+        while p < end and data[p] > 32:
+            h = ((h ^ data[p]) * PRIME) & 0xFFFFFFFF
+            p += 1
+        if h != basis and lookup(sought, h) >= 0:
+            return True
+    return False
+
+
+@subroutine
 def number_at(data, p, end, missing):
     """The integer that an attribute starts with, within MAX_NUMBER of 0; `missing` where there is none."""
     while p < end and data[p] <= 32:

@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 
 from data_pipeline.compiled import kernel, subroutine
-from data_pipeline.extract import tags
+from data_pipeline.extract import stylesheets, tags
 from data_pipeline.extract.layout import (
     AFTER_RULE,
     ARIA,
@@ -57,6 +57,7 @@ from data_pipeline.extract.markup import (
     hides,
     lookup,
     name_at,
+    names_one,
     number_at,
 )
 from data_pipeline.extract.scripts import APART, BRACKETED, JOINED, NOTE, subscript, superscript
@@ -233,11 +234,11 @@ def _numbers(data, tag, seen, node):
 
 @kernel(
     "Tuple((int64, int64, int64, int64, int64))(uint8[::1], uint32[:,::1], int32[::1], uint32[:,::1], uint32[:,::1], "
-    "uint32[:,::1], uint32[:,::1], int32[:,::1], int32[::1], uint8[::1], "
+    "uint32[:,::1], uint32[:,::1], int32[:,::1], int32[::1], uint8[::1], uint32[:,::1], "
     "int32[:,::1], int32[:,::1], uint8[::1], int64[:,::1], int32[:,::1])"
 )
 def scan(
-    data, tag_table, bits_of, attributes, unshown, math_images, names, points, cp1252, classes,
+    data, tag_table, bits_of, attributes, unshown, math_images, names, points, cp1252, classes, undisplayed,
     nodes, blocks, out, tokens, marks,
 ):  # fmt: skip
     """Fill the arrays; numbers of elements, blocks, tokens, marks and bytes of text."""
@@ -254,6 +255,7 @@ def scan(
     stack[0, K_BITS] = bits_of[HTML]
     s[S_NODES] = 1
     endless = 0
+    undisplays = undisplayed[:, 1].any()
     p = 0
     while p < n:
         if data[p] != 60:
@@ -448,6 +450,11 @@ def scan(
             flags |= HIDDEN
         if seen[ARIA_HIDDEN, 1] > seen[ARIA_HIDDEN, 0] and (data[seen[ARIA_HIDDEN, 0]] | 32) == 116:
             flags |= HIDDEN
+        if undisplays and (
+            names_one(data, seen[CLASS_, 0], seen[CLASS_, 1], 46, undisplayed)
+            or names_one(data, seen[ID_, 0], seen[ID_, 1], 35, undisplayed)
+        ):
+            flags |= HIDDEN
         # Hidden formatting never shows; a hidden container may be what a script reveals, and is judged later.
         unshow = unshow or (flags & HIDDEN != 0 and tag != 0 and bits & INLINE != 0)
         if seen[HREF_, 1]:
@@ -561,5 +568,5 @@ def parse(page: bytes) -> Tree:
     out = np.empty(len(page) + len(page) // 4 + 4 * opens + 64, np.uint8)
     tokens = np.empty((min(len(page) // 3 + 1, 16 * opens), 2), np.int64)
     marks = np.empty((MAX_MARKS, 3), np.int32)
-    n, b, t, m, o = scan(data, *_tables(), nodes, blocks, out, tokens, marks)
+    n, b, t, m, o = scan(data, *_tables(), stylesheets.hidden(page), nodes, blocks, out, tokens, marks)
     return Tree(nodes[:n], blocks[:b], out[:o], tokens[:t], marks[:m])

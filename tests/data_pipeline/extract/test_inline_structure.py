@@ -137,6 +137,32 @@ def test_what_a_page_does_not_show_is_left_out(hidden: str) -> None:
     assert "secret" not in "\n".join(article(f"<p>{PROSE}{hidden}</p>" if hidden[1] in "sb" else hidden))
 
 
+_NOTE = "<{0}>A secret paragraph that nobody is to read, as the page does not show it to any of its readers.</{0}>"
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        (".x-1{display:none}", False),
+        ("p{margin:0} #Note2 , .other { color: red; display : none !important }", False),
+        ("p.x-1{visibility:hidden}/* .x-1{display:block} */", False),
+        ("@media print{.x-1{display:none}}", True),
+        (".x-1{display:none} .x-1.open{display:block}", True),
+        (".x-1{display:none} @media (min-width:60em){.x-1{display:block}}", True),
+        (".menu .x-1{display:none}", True),
+        (".x-1:hover{display:none} .x-12{display:none} .X-1{display:none}", True),
+        (".x-1::before{display:none} .x-1{display:inline-none", True),
+    ],
+)
+def test_what_a_style_sheet_hides_is_left_out(rule: str, shown: bool) -> None:
+    page = (
+        f"<html lang=en><head><title>The river</title><style>{rule}</style></head><main><article>"
+        f"<h1>The river</h1><p>{PROSE}</p>{_NOTE.format('p').replace('<p', '<p id=Note2 class=&quot;a x-1&quot;', 1)}"
+        f"<p>{PROSE}</p></article></main></html>"
+    ).replace("&quot;", '"')
+    assert ("secret" in html.main_text(page.encode()).text) is shown
+
+
 def test_a_page_that_a_script_reveals_keeps_its_text() -> None:
     page = f"<title>t</title><div style='display:none'><article><h1>The river</h1>{f'<p>{PROSE}</p>' * 4}</article></div>"
     assert "forty miles" in html.main_text(page.encode()).text
