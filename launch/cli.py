@@ -119,7 +119,7 @@ EXIT_PIPE = 141  # 128 + SIGPIPE: whoever read the output has gone (`| head`)
 # Distribution extra that provides a package, for the message when it is missing.
 EXTRAS = {
     "data": "babel backports brotli chardet datasketch datatrove faiss fasttext httpx isal justext lxml lz4 "
-    "ijson numba publicsuffixlist pyarrow pycld2 regex scipy threadpoolctl webencodings xxhash",
+    "numba publicsuffixlist pyarrow pycld2 regex scipy threadpoolctl webencodings xxhash",
     "track": "wandb trackio tensorboard",
     "report": "plotly",
     "hf": "transformers",

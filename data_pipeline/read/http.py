@@ -10,7 +10,9 @@ from isal import igzip_lib
 
 from data_pipeline.read.streams import INFLATE_ERROR
 
-_STATUS = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})", re.I)
+# Empty lines may precede it (RFC 9112, section 2.2); proxies and browsers write other protocols, or no version.
+_STATUS = re.compile(rb"\s{0,8}(?:https?|spdy|h2|icy)(?:/\d(?:\.\d)?)?[ \t]+(\d{3})(?!\d)([^\r\n]*)", re.I)
+_TUNNEL = re.compile(rb"connection established", re.I)
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
 _MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|div|p|a|table)\b", re.I)
 
@@ -42,7 +44,8 @@ class Response:
 def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> Response:
     """Parse a response that lies between two positions of a buffer.
 
-    Responses of status 1xx before the final one are passed over (RFC 9110, section 15.2).
+    Responses of status 1xx before the final one are passed over (RFC 9110, section 15.2), and so is the answer of a proxy
+    that a tunnel stands.
 
     Raises:
         ValueError: the content encoding is damaged, unknown, or expands beyond `limit` bytes.
@@ -51,15 +54,17 @@ def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> R
     status = _STATUS.match(data, begin, stop)
     if status is None:
         return Response(0, "", None, data[begin:stop])
+    begin = status.start(1)
     for _ in range(MAX_INTERIM):
         end, size = data.find(b"\r\n\r\n", begin, stop), 4
         if end < 0 or data.find(b"\n\n", begin, end) >= 0:
             split = _HEAD_END.search(data, begin, stop)
             end, size = (split.start(), split.end() - split.start()) if split else (stop, 0)
-        following = _STATUS.match(data, end + size, stop) if status.group(1).startswith(b"1") else None
+        interim = status.group(1).startswith(b"1") or _TUNNEL.search(status.group(2))
+        following = _STATUS.match(data, end + size, stop) if interim else None
         if following is None:
             break
-        begin, status = end + size, following
+        begin, status = following.start(1), following
     headers: dict[str, str] = {}
     for line in data[begin:end].decode("latin-1").split("\n")[1:]:
         name, _, value = line.partition(":")
@@ -73,7 +78,7 @@ def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> R
         name
         for header in ("content-encoding", "transfer-encoding")
         for coding in headers.get(header, "").split(",")
-        if (name := coding.split(";")[0].strip().lower())
+        if (name := coding.split(";")[0].strip(" \t\"'").lower())
     ]
     if len(names) > MAX_ENCODINGS:
         raise ValueError(f"{len(names)} content encodings, one inside the other")
@@ -136,21 +141,25 @@ _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?")
 def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
     """Undo a content encoding: the body, and whether it was whole. Bodies that are already plain are unchanged.
 
+    What begins as another encoding than the one that is named is undone as that one.
+
     Raises:
         ValueError: it is damaged, unknown, or expands beyond `limit` bytes.
     """
     if encoding in ("identity", "none", "utf-8", "binary") or not body:
         return body, True
-    if encoding in ("gzip", "x-gzip"):
-        return _gunzip(body, limit)
-    if _MARKUP.search(body, 0, 1024):
-        return body, True
-    if encoding == "deflate":
+    for magic, read in _MEMBERS:
+        if body.startswith(magic):
+            return _members(body, magic, limit, read)
+    named = "gzip" if encoding == "x-gzip" else encoding
+    if _MARKUP.search(body, 0, 1024) or (named in ("gzip", "zstd") and not _is_zlib(body)):
+        return _plain(body, named)
+    if named in ("deflate", "gzip", "zstd"):
         try:
             return _inflate(body, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB), limit)
         except ValueError:
             return _inflate(body, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE), limit)
-    if encoding == "br":
+    if named == "br":
         import brotli
 
         decoder = brotli.Decompressor()
@@ -162,32 +171,69 @@ def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
             limit,
             brotli.error,
         )
-    if encoding == "zstd":
-        from data_pipeline.zstd import zstd
-
-        frame = zstd.ZstdDecompressor(None, {zstd.DecompressionParameter.window_log_max: 27})
-        return _expand(frame.decompress, lambda: frame.eof, body, "zstd", limit, zstd.ZstdError)
     raise ValueError(f"unknown content encoding `{encoding[:40]}`")
 
 
-def _gunzip(body: bytes, limit: int) -> tuple[bytes, bool]:
-    """All gzip members of a body (RFC 1952, section 2.2); what follows the last one is no part of it."""
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
+MAX_CONTROLS = 0.02
+"""Share of control characters from which a body is no text."""
+
+
+def _is_zlib(body: bytes) -> bool:
+    """Whether it begins as RFC 1950, section 2.2, says."""
+    return len(body) > 2 and body[0] & 15 == 8 and body[0] < 0x80 and (body[0] * 256 + body[1]) % 31 == 0
+
+
+def _plain(body: bytes, encoding: str) -> tuple[bytes, bool]:
+    """A body that is not encoded, though its header says so.
+
+    Raises:
+        ValueError: it is no text either.
+    """
+    start = body[:4096]
+    wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if not wide and len(start) - len(start.translate(None, _CONTROLS)) > MAX_CONTROLS * len(start):
+        raise ValueError(f"a body that is not {encoding}, though its header says so, and no text")
+    return body, True
+
+
+def _members(
+    body: bytes, magic: bytes, limit: int, read: Callable[[bytes, int], tuple[bytes, bool, bytes]]
+) -> tuple[bytes, bool]:
+    """All gzip members (RFC 1952, section 2.2) or zstd frames (RFC 8878, section 3.1) of a body.
+
+    What follows the last one is no part of it.
+    """
     parts: list[bytes] = []
-    size = 0
-    while body.startswith(b"\x1f\x8b"):
-        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    size, whole = 0, True
+    while whole and body.startswith(magic):
         try:
-            part, whole = _inflate(body, member, limit - size)
+            part, whole, body = read(body, limit - size)
         except ValueError:
             if not parts:
                 raise
             return b"".join(parts), False
         parts.append(part)
         size += len(part)
-        if not whole:
-            return b"".join(parts), False
-        body = member.unused_data
-    return (b"".join(parts), True) if parts else (body, True)
+    return b"".join(parts), whole
+
+
+def _gzip_member(body: bytes, limit: int) -> tuple[bytes, bool, bytes]:
+    member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    part, whole = _inflate(body, member, limit)
+    return part, whole, member.unused_data or b""
+
+
+def _zstd_frame(body: bytes, limit: int) -> tuple[bytes, bool, bytes]:
+    from data_pipeline.zstd import zstd
+
+    frame = zstd.ZstdDecompressor(None, {zstd.DecompressionParameter.window_log_max: 27})
+    part, whole = _expand(frame.decompress, lambda: frame.eof, body, "zstd", limit, zstd.ZstdError)
+    return part, whole, frame.unused_data
+
+
+_MEMBERS = ((b"\x1f\x8b", _gzip_member), (b"\x28\xb5\x2f\xfd", _zstd_frame))
+"""Magic numbers of encodings whose bodies are sequences, and how one member is read: (bytes, whether whole, the rest)."""
 
 
 def _inflate(body: bytes, member: igzip_lib.IgzipDecompressor, limit: int) -> tuple[bytes, bool]:

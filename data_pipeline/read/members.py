@@ -191,10 +191,10 @@ class Stream:
                     self._raw_at += len(data)
                 block = decompressor.decompress(data, BLOCK)
             except OSError as error:
-                self._broken = f"damaged {codec.name} member: {error}"
+                self._broken = f"damaged {codec.name} member: {error}{codec.note}"
                 raise Broken(self._broken) from error
             except codec.errors as error:
-                self._broken = f"damaged {codec.name} member: {error}"
+                self._broken = f"damaged {codec.name} member: {error}{codec.note}"
                 raise Broken(self._broken) from error
             if decompressor.eof:
                 self._raw_at -= len(decompressor.unused_data or b"")

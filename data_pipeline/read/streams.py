@@ -7,7 +7,7 @@ import io
 import lzma
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -52,6 +52,8 @@ class Codec:
     """Decompressor of one member that holds at most so many bytes."""
     errors: tuple[type[Exception], ...]
     """What it raises."""
+    note: str = ""
+    """What the message of damage says beside."""
 
 
 def _zstd(memory: int, dictionary: zstd.ZstdDict | None = None) -> Decompressor:
@@ -99,7 +101,7 @@ def codec_of(start: bytes) -> Codec | None:
 
 
 def with_dictionary(codec: Codec, start: bytes, file: IO[bytes]) -> Codec:
-    """The codec with the dictionary that a `.warc.zst` carries in its first frame, where there is one."""
+    """The codec with the dictionary that a `.warc.zst` carries in its first frame, where there is one and it is whole."""
     if codec.name != "zstd" or not start.startswith(ZSTD_DICTIONARY):
         return codec
     at = file.tell()
@@ -107,10 +109,14 @@ def with_dictionary(codec: Codec, start: bytes, file: IO[bytes]) -> Codec:
     size = int.from_bytes(file.read(4), "little")
     stored = file.read(min(size, 16 * 2**20))
     file.seek(at)
-    if stored.startswith(b"\x28\xb5\x2f\xfd"):
-        stored = _zstd(MEMORY).decompress(stored, 16 * 2**20)
-    dictionary = zstd.ZstdDict(stored, is_raw=False)
-    return Codec(codec.name, codec.magic, lambda memory: _zstd(memory, dictionary), codec.errors)
+    try:
+        if stored.startswith(b"\x28\xb5\x2f\xfd"):
+            stored = _zstd(MEMORY).decompress(stored, 16 * 2**20)
+        dictionary = zstd.ZstdDict(stored, is_raw=False)
+    except (ValueError, EOFError, zstd.ZstdError) as error:
+        # Frames that do without it can still be read.
+        return replace(codec, note=f"; the dictionary at the start of the file is damaged: {error}")
+    return replace(codec, make=lambda memory: _zstd(memory, dictionary))
 
 
 def compression(name: str | Path) -> str | None:
@@ -120,6 +126,32 @@ def compression(name: str | Path) -> str | None:
     return codec.name if codec else None
 
 
+class TrailingData(OSError):
+    """What follows the last member of a compressed file is no member: all members were whole."""
+
+
+class _Stream(io.BufferedReader):
+    """Bytes up to damage are read before the damage is raised."""
+
+    _failure: Exception | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to `size` bytes; fewer at the end, or where damage follows, which the next call raises."""
+        if self._failure is not None:
+            raise self._failure
+        left = -1 if size is None else size
+        parts: list[bytes] = []
+        try:
+            while left and (part := self.read1(left if left >= 0 else BLOCK)):
+                parts.append(part)
+                left -= len(part) if left > 0 else 0
+        except DAMAGE as error:
+            if not parts:
+                raise
+            self._failure = error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 class _Expanded(io.RawIOBase):
     """The decompressed bytes of a file, all its members one after the other."""
 
@@ -127,6 +159,7 @@ class _Expanded(io.RawIOBase):
         self._file, self._codec, self._memory = file, codec, memory
         self._decompressor: Decompressor | None = None
         self._rest = b""
+        self._members = 0
 
     def readable(self) -> bool:
         """Always."""
@@ -146,7 +179,10 @@ class _Expanded(io.RawIOBase):
                     self._rest = block.lstrip(b"\0")  # zeros pad some files to a block size
                 if not self._rest:
                     return 0
+                if self._members and not self._begins_member():
+                    raise TrailingData(f"no {self._codec.name} data follow its {self._members} members")
                 self._decompressor = self._codec.make(self._memory)
+                self._members += 1
             if self._decompressor.needs_input and not self._rest:
                 self._rest = self._file.read(FEED)
                 if not self._rest:
@@ -156,7 +192,7 @@ class _Expanded(io.RawIOBase):
                     self._rest if self._decompressor.needs_input else b"", len(buffer)
                 )
             except self._codec.errors as error:
-                raise OSError(f"damaged {self._codec.name} data: {error}") from error
+                raise OSError(f"damaged {self._codec.name} data: {error}{self._codec.note}") from error
             self._rest = b""
             if self._decompressor.eof:
                 self._rest, self._decompressor = self._decompressor.unused_data or b"", None
@@ -164,18 +200,21 @@ class _Expanded(io.RawIOBase):
                 buffer[: len(block)] = block
                 return len(block)
 
+    def _begins_member(self) -> bool:
+        while len(self._rest) < 16 and (block := self._file.read(FEED)):
+            self._rest += block
+        return self._codec.magic.match(self._rest) is not None
+
 
 def open_stream(name: str | Path, memory: int = MEMORY) -> IO[bytes]:
-    """The decompressed bytes of a file. Damage appears as one of `DAMAGE` while reading."""
+    """The decompressed bytes of a file. Damage appears as one of `DAMAGE` while reading, after the bytes before it."""
     file = storage.open_binary(name)
     start = file.read(16)
     file.seek(0)
     codec = codec_of(start)
     if codec is None:
         return file
-    return cast(
-        IO[bytes], io.BufferedReader(_Expanded(file, with_dictionary(codec, start, file), memory), BLOCK)
-    )
+    return cast(IO[bytes], _Stream(_Expanded(file, with_dictionary(codec, start, file), memory), BLOCK))
 
 
 def expand(start: bytes, size: int) -> bytes:
@@ -186,7 +225,7 @@ def expand(start: bytes, size: int) -> bytes:
     data = b""
     try:
         file = io.BytesIO(start)
-        stream = io.BufferedReader(_Expanded(file, with_dictionary(codec, start, file), MEMORY), size)
+        stream = _Stream(_Expanded(file, with_dictionary(codec, start, file), MEMORY), size)
         while len(data) < size and (block := stream.read1(size - len(data))):
             data += block
     except DAMAGE:

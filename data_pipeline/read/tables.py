@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import json
+import re
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import IO, Any
 
-import ijson
 import pyarrow as pa
 
 from configs.schema.pipeline import RecipeConfig
@@ -17,6 +18,10 @@ from data_pipeline.read.jsonl import from_row
 from data_pipeline.read.parquet import item_of, raw_rows
 from data_pipeline.read.streams import DAMAGE, codec_of, open_stream
 
+_STATED = re.compile(r"sep=(.)\s*")
+_BETWEEN = re.compile(r"[\s,\[\]]*")
+"""What stands between the objects of an array, or of several."""
+FEATHER_1 = b"FEA1"
 ARROW_FILE = b"ARROW1"
 """How an Arrow IPC file begins; a stream begins with 0xFFFFFFFF."""
 
@@ -24,31 +29,61 @@ ARROW_FILE = b"ARROW1"
 def read_csv(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     """Rows of a CSV or TSV file whose first row names the columns (RFC 4180); offsets are row numbers.
 
-    The delimiter is a tab where the name ends in `.tsv`, else the one of `, ; | tab` that the first row has most of.
+    UTF-8, or UTF-16 with a mark. The delimiter is a tab where the name ends in `.tsv`, what a first line `sep=` says, or
+    else the one of `, ; | tab` that the first row has most of.
     """
     # A field may be as long as a record: the module's own limit is 128 KiB.
     csv.field_size_limit(recipe.max_record_bytes)
     number = 0
     try:
         with open_stream(file, recipe.max_window_bytes) as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            mark = stream.read(2)
+            wide = mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            opened = io.BufferedReader(_Begun(mark, stream))
+            text = io.TextIOWrapper(
+                opened, encoding="utf-16" if wide else "utf-8-sig", errors="surrogateescape", newline=""
+            )
             first = text.readline(2**20)
-            rows = csv.reader(_chain(first, text), delimiter=_delimiter(file, first), strict=True)
-            names = next(rows, [])
+            delimiter = "\t" if ".tsv" in storage.base_name(file).lower() else ""
+            if stated := _STATED.fullmatch(first):
+                delimiter, first = stated[1], text.readline(2**20)
+            delimiter = delimiter or max(",;\t|", key=first.count)
+            rows = csv.reader(_chain(first, text), delimiter=delimiter, strict=True)
+            names = [name.strip() for name in next(rows, [])]
             while True:
                 try:
                     values = next(rows)
                 except StopIteration:
                     return
+                except csv.Error as error:
+                    yield SetAside(file, number, number, f"damaged row: {error}", "CSV after RFC 4180")
+                    number += 1
+                    continue
                 if values:
                     yield _csv_item(names, values, file, number, recipe)
                     number += 1
-    except csv.Error as error:
-        yield SetAside(file, number, number, f"damaged row: {error}", "CSV after RFC 4180; the rest is lost")
     except DAMAGE as error:
         yield SetAside(
             file, number, number, f"damaged after this row: {error}", "a readable file; the rest is lost"
         )
+
+
+class _Begun(io.RawIOBase):
+    """A stream whose first bytes were read."""
+
+    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
+        self._start, self._rest = start, rest
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The first bytes, then the rest."""
+        data = self._start or self._rest.read(len(buffer))
+        self._start = b""
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _csv_item(names: list[str], values: list[str], file: str, number: int, recipe: RecipeConfig) -> Item:
@@ -70,39 +105,64 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _delimiter(file: str, first: str) -> str:
-    if ".tsv" in storage.base_name(file).lower():
-        return "\t"
-    return max(",;\t|", key=first.count)
-
-
 def read_json(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
-    """Elements of a JSON array; offsets are their numbers."""
+    """Objects of a JSON array, or that follow one another over several lines; offsets are their numbers."""
     number = 0
     try:
         with open_stream(file, recipe.max_window_bytes) as stream:
-            for element in ijson.items(_without_mark(stream), "item"):
-                if isinstance(element, dict):
-                    row = {key: _plain(value) for key, value in element.items()}
-                    yield from_row(row, file, number, number, recipe, excerpt(str(row)[:500].encode()))
+            for element, size in _elements(stream, recipe.max_record_bytes):
+                if size > recipe.max_record_bytes:
+                    reason = f"an element of more than {recipe.max_record_bytes} characters"
+                    expected = "raise `recipe.max_record_bytes` to read it"
+                    yield SetAside(file, number, number, reason, expected)
+                elif isinstance(element, dict):
+                    yield from_row(element, file, number, number, recipe, excerpt(str(element)[:500]))
                 else:
                     kind = type(element).__name__
                     yield SetAside(file, number, number, f"a JSON {kind}", "a JSON object")
                 number += 1
-    except (ijson.JSONError, *DAMAGE) as error:
-        reason = f"damaged after this element: {excerpt(str(error).encode())}"
-        yield SetAside(file, number, number, reason, "one JSON array of objects; the rest is lost")
+    except (ValueError, RecursionError, *DAMAGE) as error:
+        reason = f"damaged after this element: {excerpt(str(error))}"
+        yield SetAside(file, number, number, reason, "JSON objects or an array of them; the rest is lost")
 
 
-def _without_mark(stream: IO[bytes]) -> IO[bytes]:
-    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
-    if buffered.peek(3).startswith(b"\xef\xbb\xbf"):
-        buffered.read(3)
-    return buffered
+def _elements(stream: IO[bytes], limit: int) -> Iterator[tuple[Any, int]]:
+    """Values, and their characters, of arrays and between them, as Python's json module reads them (NaN included).
 
-
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, Decimal) else value
+    Raises:
+        ValueError: what follows is no value, or one of more than `limit` characters, or the array does not end.
+    """
+    decoder = json.JSONDecoder()
+    characters = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+    text, at, depth, ended = "", 0, 0, False
+    while True:
+        between = _BETWEEN.match(text, at)
+        assert between is not None  # it matches nothing too
+        depth += between[0].count("[") - between[0].count("]")
+        at = between.end()
+        failure: ValueError | None = None
+        if at < len(text):
+            try:
+                value, end = decoder.raw_decode(text, at)
+            except ValueError as error:
+                failure = error
+            else:
+                if end < len(text) or ended:  # a number may go on
+                    yield value, end - at
+                    at = end
+                    continue
+        if ended:
+            if failure is None and depth > 0:
+                failure = ValueError("the file ends inside the array")
+            if failure is not None:
+                raise failure
+            return
+        if len(text) - at > limit:
+            raise ValueError(f"an element of more than {limit} characters") from failure
+        # Twice as much each time: what does not fit is parsed from its beginning again.
+        data = stream.read(max(2**20, len(text) - at))
+        ended = not data
+        text, at = text[at:] + characters.decode(data, ended), 0
 
 
 def read_arrow(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
@@ -111,15 +171,12 @@ def read_arrow(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     try:
         with storage.open_binary(file) as raw:
             start = raw.read(8)
-            raw.seek(0)
-            if start.startswith(ARROW_FILE):
-                reader = pa.ipc.open_file(raw)
-                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-                schema = reader.schema
-            else:
-                opened = raw if codec_of(start) is None else open_stream(file, recipe.max_window_bytes)
-                streamed = pa.ipc.open_stream(opened)
-                batches, schema = iter(streamed), streamed.schema
+        if start.startswith(FEATHER_1):
+            expected = "Arrow IPC (Feather version 2), as pyarrow.feather.write_feather writes it"
+            yield SetAside(file, 0, 0, "a Feather file of version 1", expected)
+            return
+        with open_stream(file, recipe.max_window_bytes) as stream:
+            schema, batches = _batches(stream, codec_of(start) is None)
             if recipe.text_key not in schema.names:
                 found = ", ".join(schema.names)[:200]
                 expected = f"a column of text; columns found: {found}; set `recipe.text_key`"
@@ -132,3 +189,30 @@ def read_arrow(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     except (pa.ArrowException, *DAMAGE) as error:
         reason = f"damaged after this row: {str(error)[:300]}"
         yield SetAside(file, number, number, reason, "an Arrow IPC file or stream; the rest is lost")
+
+
+def _batches(stream: IO[bytes], seekable: bool) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Schema and batches of an Arrow file or stream.
+
+    A file is a stream between a magic number and a footer (Arrow's IPC file format): it is read as a stream where it is
+    compressed as a whole, or breaks off before the footer.
+    """
+    start = stream.read(8)
+    is_file, footer = start.startswith(ARROW_FILE), True
+    if is_file and seekable:
+        stream.seek(0)
+        try:
+            reader = pa.ipc.open_file(stream)
+        except pa.ArrowInvalid:
+            stream.seek(8)
+            footer = False
+        else:
+            return reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
+    streamed = pa.ipc.open_stream(stream if is_file else io.BufferedReader(_Begun(start, stream)))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from streamed
+        if not footer:
+            raise pa.ArrowInvalid("the footer of the file is missing or damaged")
+
+    return streamed.schema, batches()

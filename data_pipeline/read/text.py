@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Unit, excerpt, storage
-from data_pipeline.read.streams import DAMAGE, open_stream
+from data_pipeline.read.streams import DAMAGE, TrailingData, open_stream
 
 
 def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
@@ -14,6 +14,10 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     try:
         with open_stream(file, recipe.max_window_bytes) as stream:
             payload = stream.read(recipe.max_record_bytes + 1)
+            try:
+                stream.read(1)  # raises what comes after the text
+            except TrailingData as error:
+                yield SetAside(file, 0, len(payload), str(error), "nothing after the text, which is read")
     except DAMAGE as error:
         yield SetAside(file, 0, 0, f"not readable: {error}", "a readable file")
         return

@@ -155,8 +155,8 @@ def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind |
     stripped = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if stripped.startswith(b"<mediawiki"):
         return "wikitext", ""
-    if stripped.startswith(b"[") and (named is not None and named.group(1).lower() == "json"):
-        return "json", ""
+    if by_name == "jsonl" and (stripped.startswith(b"[") or re.match(rb"\{[ \t]*\r?\n", stripped)):
+        return "json", ""  # an array, or objects of several lines
     if by_name in ("warc", "parquet", "jsonl", "csv"):
         return by_name, ""  # damaged at its start perhaps; the reader says where
     if stripped.startswith(b"{") and by_name is None:

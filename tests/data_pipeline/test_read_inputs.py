@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
 import json
+import lzma
 import os
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +21,7 @@ from data_pipeline.read.charset import decode
 from data_pipeline.read.dates import iso_date
 from data_pipeline.read.jsonl import language_of
 from data_pipeline.read.units import Source, plan
+from data_pipeline.zstd import zstd
 
 RECIPE = RecipeConfig(name="test")
 JAPANESE = "日本語の文書は昔から様々な文字コードで書かれてきました。この段落は確かめるためのものです。"
@@ -165,6 +169,117 @@ def test_an_array_of_json_objects(tmp_path: Path) -> None:
     assert texts(items) == ["one"] and isinstance(items[-1], SetAside)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("utf16.csv", "text,url\nDer Fluß,x\n".encode("utf-16"), ["Der Fluß"]),
+        ("stated.csv", b"sep=;\ntext;url\none, two;x\n", ["one, two"]),
+        ("spaces.csv", b"url, text\nx,one\n", ["one"]),
+        ("quotes.csv", b'url,text\nx,"a" b\ny,two\n', ["two"]),
+        ("nan.json", b'[{"text": "one", "score": NaN}, {"text": "t\\ud800wo"}]', ["one", "t\ufffdwo"]),
+        ("lines.jsonl", b'[{"text": "one"},\n {"text": "two"}]\n', ["one", "two"]),
+        ("object.json", b'{\n  "text": "one"\n}\n{\n  "text": "two"\n}\n', ["one", "two"]),
+        ("broken.json", b'[{"text": "one"}, {"text": "two"}, {"te', ["one", "two"]),
+        ("open.json", b'[{"text": "one"}, {"text": "two"}', ["one", "two"]),
+        ("bytes.json", b'[{"text": "one\xff"}]', ["one\ufffd"]),
+    ],
+)
+def test_tables_as_other_programs_write_them(
+    tmp_path: Path, name: str, data: bytes, expected: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    items = read(tmp_path / name)
+    assert texts(items) == expected
+    damaged = name in ("quotes.csv", "broken.json", "open.json")
+    assert sum(isinstance(item, SetAside) for item in items) == damaged
+
+
+def test_an_array_larger_than_what_is_read_at_once(tmp_path: Path) -> None:
+    rows = [{"text": "x" * 300_000 + str(i)} for i in range(12)] + [{"text": "y" * 2_500_000}]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    assert texts(read(tmp_path / "a.json")) == [row["text"] for row in rows]
+    items = read(tmp_path / "a.json", RecipeConfig(name="test", max_record_bytes=2**21))
+    assert len(texts(items)) == 12 and "more than 2097152 characters" in items[-1].reason  # type: ignore[union-attr]
+
+
+def test_an_arrow_file_compressed_as_a_whole_without_footer_or_of_version_1(tmp_path: Path) -> None:
+    table = pa.table({"text": ROWS["text"]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=1)
+    data = (tmp_path / "a.arrow").read_bytes()
+    for name, written, aside in (
+        ("b.arrow.zst", zstd.compress(data), 0),
+        ("c.arrow", data[:-20], 1),
+        ("d.feather", b"FEA1" + bytes(60) + b"FEA1", 1),
+    ):
+        (tmp_path / name).write_bytes(written)
+        items = read(tmp_path / name)
+        assert texts(items) == (ROWS["text"] if name != "d.feather" else []), name
+        assert sum(isinstance(item, SetAside) for item in items) == aside, name
+
+
+RIVER = "The river rises in the hills above the town and runs for forty miles to the sea. "
+
+
+def _capture(i: int) -> bytes:
+    body = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{i} {RIVER * 9}".encode()
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://e.com/{i}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "whole"),
+    [
+        ("a.jsonl", b'{"text": "one"}\n{"text": "two"}\n', ["one", "two"]),
+        ("a.json", b'[{"text": "one"}, {"text": "two"}]', ["one", "two"]),
+        ("a.csv", b"text,url\none,x\ntwo,y\n", ["one", "two"]),
+        ("a.txt", b"one", ["one"]),
+        ("a.xml", b"<mediawiki><page><title>A</title><revision><text>one</text></revision></page></mediawiki>", ["one"]),
+        ("a.warc", _capture(0) + _capture(1), [f"{i} {RIVER * 9}" for i in range(2)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+def test_what_follows_the_last_member_costs_nothing_and_is_named(
+    tmp_path: Path, name: str, content: bytes, whole: list[str], suffix: str
+) -> None:
+    compress = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}[suffix]
+    file = tmp_path / f"{name}.{suffix}"
+    file.write_bytes(compress(content) + b"no member " * 40)
+    items = read(file)
+    assert texts(items) == whole
+    aside = [i for i in items if isinstance(i, SetAside)]
+    assert [i.file for i in aside] == [str(file)]
+    file.write_bytes(compress(content) + bytes(700))  # zeros pad some files
+    assert not any(isinstance(i, SetAside) for i in read(file))
+
+
+@pytest.mark.parametrize("damage", ["compressed", "content", "short", "no dictionary", "length"])
+def test_a_damaged_dictionary_costs_what_needs_it(tmp_path: Path, damage: str) -> None:
+    captures = [_capture(i) for i in range(6)]
+    dictionary = zstd.train_dict(captures * 40, 2000)
+    stored = dictionary.dict_content
+    if damage == "compressed":
+        packed = bytearray(zstd.compress(stored))
+        packed[20:60] = bytes(40)
+        stored = bytes(packed)
+    elif damage == "content":
+        stored = bytes(4) + stored[4:]
+    elif damage == "short":
+        stored = zstd.compress(stored)[:9]
+    elif damage == "no dictionary":
+        stored = b"no dictionary"
+    size = 2**31 if damage == "length" else len(stored)
+    frames = [zstd.compress(c, zstd_dict=dictionary if i % 2 else None) for i, c in enumerate(captures)]
+    file = tmp_path / "a.warc.zst"
+    file.write_bytes(b"\x5d\x2a\x4d\x18" + size.to_bytes(4, "little") + stored + b"".join(frames))
+    items = read(file)
+    assert texts(items) == [f"{i} {RIVER * 9}" for i in (0, 2, 4)]
+    reasons = [i.reason for i in items if isinstance(i, SetAside)]
+    assert reasons and (
+        damage == "length" or "the dictionary at the start of the file is damaged" in reasons[0]
+    )
+
+
 @pytest.mark.parametrize("kind", ["file", "stream"])
 def test_arrow_files_and_streams(tmp_path: Path, kind: str) -> None:
     table = pa.table({**ROWS, "tags": [["a"], [], None]})
@@ -274,6 +389,41 @@ def test_status_lines_interim_responses_and_gzip_members() -> None:
     two = gzip.compress(page) + gzip.compress(b"more") + b"garbage"
     members = response("HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Encoding: gzip", two)
     assert members.body == page + b"more"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["HTTP/2 200", "SPDY/3.1 200 OK", "\n\nHTTP/1.1 200 OK", "HTTP/1.1 200 Connection established\n\nHTTP/1.0 200"],
+)  # fmt: skip
+def test_status_lines_as_proxies_and_browsers_write_them(line: str) -> None:
+    found = response(f"{line}\nContent-Type: text/html", b"<p>page")
+    assert (found.status, found.content_type, found.body) == (200, "text/html", b"<p>page")
+
+
+PAGE = b"<html><p>The river rises in the hills above the town.</p></html>" * 20
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ('"gzip"', gzip.compress(PAGE)),
+        ("deflate", gzip.compress(PAGE)),
+        ("gzip", zlib.compress(PAGE)),
+        ("br", gzip.compress(PAGE)),
+        ("gzip", zstd.compress(PAGE)),
+        ("zstd", zstd.compress(PAGE[:99]) + zstd.compress(PAGE[99:])),
+        ("zstd", PAGE),
+        ("gzip", PAGE),
+    ],
+)
+def test_bodies_in_another_encoding_than_their_header_says(coding: str, body: bytes) -> None:
+    found = response(f"HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Encoding: {coding}", body)
+    assert (found.body, found.truncated) == (PAGE, False)
+
+
+def test_a_body_in_no_known_encoding_is_no_text() -> None:
+    with pytest.raises(ValueError, match="not gzip, though its header says so"):
+        response("HTTP/1.1 200 OK\nContent-Encoding: gzip", bytes(range(1, 256)))
 
 
 def test_resources_of_archives(tmp_path: Path) -> None:
