@@ -162,8 +162,11 @@ def _check_packing(config: DataRun, sources: Sequence[str]) -> None:
     tokenizer = config.tokenizer
     if tokenizer.path is not None:
         from data_pipeline.tokenize import load_tokenizer
+        from data_pipeline.tokenize.make import find_tokenizer
 
-        load_tokenizer(Path(tokenizer.path), tokenizer.eos)
+        source = find_tokenizer(Path(tokenizer.path))
+        if source.name == "tokenizer.json":
+            load_tokenizer(source.parent, tokenizer.eos)
     elif tokenizer.vocab_size < (least := 256 + tokenizer.n_special):
         raise ValueError(
             f"tokenizer.vocab_size {tokenizer.vocab_size} is too small: 256 bytes and tokenizer.n_special "

@@ -123,6 +123,7 @@ EXTRAS = {
     "track": "wandb trackio tensorboard",
     "report": "plotly",
     "hf": "transformers",
+    "tokenizers": "sentencepiece tiktoken",
 }
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "data_pipeline", "pretrain", "launch")

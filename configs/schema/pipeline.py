@@ -352,7 +352,14 @@ class TokenizerConfig:
     """The tokenizer: trained on the kept documents, or an existing one."""
 
     path: AnyPath | None = None
-    """Folder of an existing tokenizer (`tokenizer.json`); null: train one."""
+    """An existing tokenizer: its folder, a `tokenizer.json`, a SentencePiece model or a tiktoken file (Llama 3's
+    `tokenizer.model`); null: train one."""
+    style: Literal["llama3", "llama1"] = "llama3"
+    """How one is trained. llama3: byte-level BPE with Llama 3's splitting and special tokens. llama1: BPE by the package
+    sentencepiece with digits split and byte fallback, `<unk>`, `<s>` and `</s>` in front (without `min_frequency` and
+    `n_special`)."""
+    pattern: Text | None = None
+    """Regular expression that splits text, of a tiktoken file that is no published vocabulary; null: known by its size."""
     vocab_size: Annotated[int, Bounds(min=261, unit="tokens")] = 16_384
     """Tokens including the special ones. The default is what some hundred megabytes of text can fill and a small model can
     afford; Llama 3 has 128,256."""

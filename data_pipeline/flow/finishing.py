@@ -105,6 +105,7 @@ def stages(context: Context) -> Iterator[Stage]:
         outputs=("tokens",),
         depends=("final", "tokenizer"),
         code=(
+            "tokenize/coverage.py",
             "tokenize/encode.py",
             "tokenize/encoders.py",
             "tokenize/folder.py",

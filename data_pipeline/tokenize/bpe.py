@@ -7,20 +7,18 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import orjson
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.keyed import rank
 from data_pipeline.packed import TokenizerInfo
-from data_pipeline.packed.files import atomic_file, write_atomically
 from data_pipeline.tokenize.folder import (
     BEGIN,
     END,
     END_HEADER,
     END_OF_TURN,
     START_HEADER,
-    import_tokenizer,
+    save_tokenizer,
     set_template,
 )
 
@@ -41,12 +39,13 @@ def special_tokens(n_special: int) -> list[str]:
             f"tokenizer.n_special is {n_special}; expected at least {len(NAMED_SPECIAL)}: {', '.join(NAMED_SPECIAL)}"
         )
     if n_special < 10:
-        return [*NAMED_SPECIAL, *(_reserved(i) for i in range(n_special - len(NAMED_SPECIAL)))]
-    reserved = iter(range(n_special))
-    return [LLAMA3_PLACES.get(i) or _reserved(next(reserved)) for i in range(n_special)]
+        return [*NAMED_SPECIAL, *(reserved(i) for i in range(n_special - len(NAMED_SPECIAL)))]
+    numbers = iter(range(n_special))
+    return [LLAMA3_PLACES.get(i) or reserved(next(numbers)) for i in range(n_special)]
 
 
-def _reserved(number: int) -> str:
+def reserved(number: int) -> str:
+    """Name of a token that stands for nothing yet."""
     return f"<|reserved_special_token_{number}|>"
 
 
@@ -88,8 +87,8 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(sample, trainer)
     missing = merged - tokenizer.get_vocab_size()
-    reserved = config.n_special - len(NAMED_SPECIAL)
-    filler = [_reserved(reserved + i) for i in range(missing)]
+    first = config.n_special - len(NAMED_SPECIAL)
+    filler = [reserved(first + i) for i in range(missing)]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in [*special, *filler]])
     if missing:
         n_bytes = sum(len(t.encode()) for t in sample)
@@ -104,19 +103,10 @@ def train_tokenizer(
         pair=f"{BEGIN} $A {BEGIN}:1 $B:1",
         special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))],
     )
-    _save(tokenizer, output)
+    save_tokenizer(tokenizer, {"bos_token": BEGIN, "eos_token": END}, output)
     info = set_template(output, config)
     assert info.vocab_size == config.vocab_size, (info.vocab_size, config.vocab_size)
     return info
-
-
-def make_tokenizer(
-    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path
-) -> TokenizerInfo:
-    """The tokenizer that a configuration asks for: imported from `config.path`, or trained on texts."""
-    if config.path is not None:
-        return import_tokenizer(config, output)
-    return train_tokenizer(texts, config, seed, output)
 
 
 def sample_texts(texts: Iterable[tuple[str, str]], n_bytes: int, seed: int) -> list[str]:
@@ -132,19 +122,3 @@ def sample_texts(texts: Iterable[tuple[str, str]], n_bytes: int, seed: int) -> l
         while kept and total - kept[0][3] >= n_bytes:
             total -= heapq.heappop(kept)[3]
     return [text for _, _, text, _ in sorted(kept, reverse=True)]
-
-
-def _save(tokenizer: Tokenizer, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BEGIN,
-        "eos_token": END,
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "model_max_length": 1_000_000_000,
-    }
-    encoded = orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    write_atomically(output / "tokenizer_config.json", encoded)
-    with atomic_file(output / "tokenizer.json") as temporary:
-        tokenizer.save(str(temporary), pretty=True)

@@ -13,6 +13,7 @@ from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.keyed import rank
 from data_pipeline.packed import token_dtype
 from data_pipeline.packed.files import atomic_file
+from data_pipeline.tokenize.coverage import lost_characters
 from data_pipeline.tokenize.encoders import Encoder, open_encoder
 
 BATCH_BYTES = 1 << 20
@@ -73,7 +74,10 @@ def encode_shard(
         pa.ipc.new_file(sink, shard.schema) as writer,
     ):
         writer.write_table(shard)
-    return {"documents": len(texts), "tokens": len(values), "bytes": int(sizes.sum())}
+    counts = {"documents": len(texts), "tokens": len(values), "bytes": int(sizes.sum())}
+    if lost := lost_characters(encoder.loaded, texts):
+        counts["lost_characters"] = lost
+    return counts
 
 
 def url_hash(url: str | None) -> int:

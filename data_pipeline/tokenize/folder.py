@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ START_HEADER, END_HEADER, END_OF_TURN = "<|start_header_id|>", "<|end_header_id|
 NAMED = {"start_header": START_HEADER, "end_header": END_HEADER, "eot": END_OF_TURN}
 # Names of begin and end in tokenizers that do not say which they are.
 GUESSES = {"bos": (BEGIN, "<s>", "<|startoftext|>"), "eos": (END, "</s>", "<|endoftext|>")}
-COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 SETTINGS = "tokenizer_config.json"
 DOCUMENT_EOS = "document_eos_token"
 """Key of tokenizer_config.json: false where documents are packed without EOS (`tokenizer.eos=false`)."""
@@ -111,18 +109,21 @@ def _keep_out_of_text(tokenizer: Tokenizer, boundaries: set[int], path: Path) ->
             )
 
 
-def import_tokenizer(config: TokenizerConfig, output: Path) -> TokenizerInfo:
-    """Copy the tokenizer at `config.path`, after checking that it can be used; ValueError otherwise."""
-    assert config.path is not None
-    path = Path(config.path)
-    load_tokenizer(path, config.eos)
+def save_tokenizer(tokenizer: Tokenizer, settings: dict[str, Any], output: Path) -> None:
+    """Write a tokenizer folder; settings: what tokenizer_config.json says beside what every folder's does."""
     output.mkdir(parents=True, exist_ok=True)
-    if output.resolve() != path.resolve():
-        for name in COPIED:
-            (output / name).unlink(missing_ok=True)
-            if (path / name).is_file():
-                shutil.copyfile(path / name, output / name)
-    return set_template(output, config)
+    defaults = {
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": 1_000_000_000,
+    }
+    # A slow class of transformers would look for a file that is not there.
+    whole = defaults | settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    write_atomically(
+        output / SETTINGS, orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    )
+    with atomic_file(output / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary), pretty=True)
 
 
 def set_template(folder: Path, config: TokenizerConfig) -> TokenizerInfo:

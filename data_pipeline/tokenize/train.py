@@ -4,6 +4,7 @@ Examples:
   arriero tokenizer input=books/ output=tok tokenizer.vocab_size=32000
   arriero tokenizer recipe=prose input='data/*.jsonl.zst' output=tok tokenizer=small
   arriero tokenizer input=books/ output=tok tokenizer.path=/models/Llama-3.2-1B     # import instead of training
+  arriero tokenizer input=books/ output=tok tokenizer.path=llama3/tokenizer.model   # tiktoken or SentencePiece
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from data_pipeline.document import document_id
 from data_pipeline.extract import extract
 from data_pipeline.read import Record, SetAside, records
 from data_pipeline.read.units import Source, plan
-from data_pipeline.tokenize.bpe import make_tokenizer, train_tokenizer
+from data_pipeline.tokenize.bpe import train_tokenizer
+from data_pipeline.tokenize.make import make_tokenizer
 
 __all__ = ["main", "make_tokenizer", "run", "train_tokenizer"]
 
