@@ -24,7 +24,7 @@ texts = []
 start = time.process_time()
 for payload in payloads:
     try:
-        texts.append(extract(payload, include_comments=False) or "")
+        texts.append(extract(payload, include_comments=len(sys.argv) > 3) or "")
     except Exception:
         texts.append("")
 pickle.dump((texts, time.process_time() - start), open(sys.argv[2], "wb"))
@@ -33,19 +33,26 @@ pickle.dump((texts, time.process_time() - start), open(sys.argv[2], "wb"))
 
 def trafilatura_texts(pages: list[Labelled], keep: bool = False) -> tuple[list[str], float]:
     """(texts, processor seconds) of trafilatura; with `keep`, from an earlier run on the same pages where there was one."""
+    payloads = [page.payload for page in pages]
+    if not keep:
+        return texts_of(payloads)
     name = xxhash.xxh3_128(repr((TRAFILATURA, _PEER)).encode())
-    for page in pages:
-        name.update(xxhash.xxh3_128_digest(page.payload))
+    for payload in payloads:
+        name.update(xxhash.xxh3_128_digest(payload))
     kept = CACHE / f"trafilatura-{name.hexdigest()[:16]}.pickle"
-    if not keep or not kept.exists():
-        python = peers.python("trafilatura", TRAFILATURA)
+    if not kept.exists():
+        made = texts_of(payloads)
         CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            given, made = Path(folder, "in"), Path(folder, "out")
-            given.write_bytes(pickle.dumps([page.payload for page in pages]))
-            subprocess.run([str(python), "-c", _PEER, str(given), str(made)], check=True)
-            result = made.read_bytes()
-        if not keep:
-            return pickle.loads(result)  # type: ignore[no-any-return]
-        kept.write_bytes(result)
+        kept.write_bytes(pickle.dumps(made))
     return pickle.loads(kept.read_bytes())  # type: ignore[no-any-return]
+
+
+def texts_of(payloads: list[bytes], comments: bool = False) -> tuple[list[str], float]:
+    """(texts, processor seconds) of trafilatura, of pages in bytes."""
+    python = peers.python("trafilatura", TRAFILATURA)
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "in"), Path(folder, "out")
+        given.write_bytes(pickle.dumps(payloads))
+        arguments = [str(given), str(made), *(["comments"] if comments else [])]
+        subprocess.run([str(python), "-c", _PEER, *arguments], check=True)
+        return pickle.loads(made.read_bytes())  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from data_pipeline.extract.mathml import with_tex
 from data_pipeline.extract.parse import Tree, parse
 from data_pipeline.extract.render import render
 from data_pipeline.extract.tables import Tables
-from data_pipeline.extract.units import judge_whole, lift_prose
+from data_pipeline.extract.units import judge_whole, lift_prose, with_headings
 
 MAX_BYTES = 1 << 24
 """Bytes of a page that are read; what follows is left out and the page counted."""
@@ -146,7 +146,7 @@ def verdicts(judged: Judged, tables: Tables, fitted: model.Model, url: str | Non
     words = judged.text[:, wording.WORDS]
     p = lift_prose(judged.tree, words, judge_whole(judged.tree, tables, words, p))
     p = _without_hidden(judged, _without_comments(judged, p, url))
-    return model.best_blocks(p, judged.text, model.LEAST)
+    return with_headings(judged.tree, p, model.best_blocks(p, judged.text, model.LEAST), model.LEAST)
 
 
 def _without_hidden(judged: Judged, p: np.ndarray) -> np.ndarray:

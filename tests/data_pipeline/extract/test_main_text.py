@@ -3,9 +3,12 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from data_pipeline.extract import extract, html
+from data_pipeline.extract.parse import parse
+from data_pipeline.extract.units import with_headings
 from data_pipeline.read import Record
 
 PARAGRAPHS = [
@@ -127,3 +130,11 @@ def test_articles_in_other_languages(language: str) -> None:
     )
     assert found.text == "\n".join([(sentence * 3).strip()] * 5)
     assert found.metadata["language_hint"] == language
+
+
+def test_headings_of_sections_follow_their_text() -> None:
+    tree = parse(b"<h1>a</h1><p>b</p><h2>c</h2><h3>d</h3><p>e</p><h2>f</h2><p>g</p><h2>h</h2>")
+    p = np.array([0.4, 0.9, 0.3, 0.2, 0.9, 0.3, 0.1, 0.3])
+    keep = p > 0.5
+    assert with_headings(tree, p, keep, 0.1).nonzero()[0].tolist() == [1, 2, 3, 4]
+    assert with_headings(tree, p, keep, 0.25).nonzero()[0].tolist() == [1, 4]
