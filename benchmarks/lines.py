@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from configs import edge
 from configs.schema.pipeline import DedupConfig, RecipeConfig
 from data_pipeline import collect, edits
-from data_pipeline.dedup import lines
+from data_pipeline.dedup import lines, settings
 from data_pipeline.document import shard_path, write_table
 from data_pipeline.read import units as planning
 from data_pipeline.zstd import zstd
@@ -47,11 +47,11 @@ STAGE = """
 import sys, time
 from pathlib import Path
 from configs.schema.pipeline import DedupConfig
-from data_pipeline.dedup import lines
+from data_pipeline.dedup import lines, settings
 stage, run, shards, rule, memory = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 config = DedupConfig(lines=rule, line_memory_mb=memory)
 chosen = range(shards)
-tasks = range(lines.ranges(shards)) if stage == "counts" else range(shards)
+tasks = range(settings.line_ranges(shards)) if stage == "counts" else range(shards)
 # What the compiled code needs is there before the first document.
 lines.units(__import__("pyarrow").array(["a"]), False)
 def peak():
@@ -203,7 +203,7 @@ def pages() -> None:
             ):
                 for shard in range(shards):
                     lines.hashes(run, shard, range(shards), config)
-                for part in range(lines.ranges(shards)):
+                for part in range(settings.line_ranges(shards)):
                     lines.counts(run, part, shards, config)
                 counts = Counter[str]()
                 for shard in range(shards):

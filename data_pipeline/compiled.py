@@ -16,6 +16,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import AnalysisPass, register_pass
+from numba.core.runtime import rtsys
 from numba.core.typed_passes import AnnotateTypes
 
 from data_pipeline import compiling
@@ -64,14 +65,24 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._waiting = waiting
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
+        found = self._kept(sig, target_context)
         if found is None:
             path = Path(self._cache_path, self._impl.filename_base)
             self._waiting.enter_context(compiling.alone(path))
-            found = super().load_overload(sig, target_context)
+            found = self._kept(sig, target_context)
         if found is None:
             _tell()
         return found
+
+    def _kept(self, sig: Any, target_context: Any) -> Any:
+        """What is kept for a signature.
+
+        numba would first load all that it can compile, and SciPy to ask for its BLAS: a third of a second that machine code
+        does not need. What it does need are the functions that count references.
+        """
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
 
 class _CodegenOfLinked:

@@ -94,17 +94,17 @@ def needed(code: Iterable[str]) -> list[Path]:
     return sorted(f for f in _reached(_files(code), inside_functions=True) if _holds(f))
 
 
+def is_compiled(code: Iterable[str]) -> bool:
+    """Whether the kernels that source files and folders of this package use are all compiled."""
+    return all(map(_is_complete, needed(code)))
+
+
 def _files(code: Iterable[str]) -> set[Path]:
     files: set[Path] = set()
     for name in code:
         path = PACKAGE / name
         files |= set(path.rglob("*.py")) if path.is_dir() else {path} if path.suffix == ".py" else set()
     return files
-
-
-def needed_to_plan(code: Iterable[str]) -> list[Path]:
-    """Files with kernels that are loaded when source files and folders of this package are imported."""
-    return sorted(f for f in _reached(_files(code), inside_functions=False) if _holds(f))
 
 
 @cache
@@ -208,7 +208,7 @@ def ensure(files: Sequence[Path], say: Callable[[str], None]) -> None:
         f"in {place(left[0]).parent}"  # type: ignore[union-attr]
     )
     began = time.monotonic()
-    command = [sys.executable, "-m", f"{PACKAGE.name}.compiling", *map(_module, left)]
+    command = [sys.executable, "-m", f"{PACKAGE.name}.compiling", *map(module_name, left)]
     paths = [str(PACKAGE.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), _CHILD: "1"}
     children = [
@@ -241,7 +241,8 @@ def _sources_of_kernels(file: Path) -> set[Path]:
     }
 
 
-def _module(file: Path) -> str:
+def module_name(file: Path) -> str:
+    """Name by which a file of this package is imported."""
     parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -265,7 +266,7 @@ def compile_modules(files: Sequence[Path]) -> None:
             with alone(folder / _COMPLETE, wait) as free:
                 if free:
                     if not (folder / _COMPLETE).exists():
-                        importlib.import_module(_module(file))
+                        importlib.import_module(module_name(file))
                         (folder / _COMPLETE).touch()
                     waiting.remove(file)
 

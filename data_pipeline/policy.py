@@ -37,15 +37,14 @@ TEXT_SIGNALS = (
 
 def columns() -> dict[str, tuple[str, ...]]:
     """Signals that policies may look at, by sidecar."""
-    # Imported here because the annotators load compiled kernels, and looking at decisions (`whatif`) needs none.
-    from data_pipeline.annotate import language, nsfw, outliers, privacy, privacy_domains, url
+    from data_pipeline.annotate import outliers, privacy, privacy_domains, schemas, url
     from data_pipeline.annotate.heuristics import SIDECARS
 
     return {
         **{name: columns for name, (_, columns) in SIDECARS.items()},
-        "language": language.COLUMNS,
+        "language": tuple(schemas.LANGUAGE.names[1:]),
         "url": url.COLUMNS,
-        "nsfw": nsfw.COLUMNS,
+        "nsfw": tuple(schemas.NSFW.names[1:]),
         "privacy": privacy.COLUMNS,
         "privacy_domain": privacy_domains.COLUMNS,
         "quality": ("score",),

@@ -11,25 +11,14 @@ Examples:
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-from configs import edge, environment
+from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import compiling, executors, flow, funnel, policy, progress, rejected
-from data_pipeline import stage as staging
-from data_pipeline.mixture import resolve_mixture
-from data_pipeline.packed.files import remove_leftovers, write_atomically
-from data_pipeline.read import units as planning
-
-SHOWN_REASONS = 5
-"""Reasons of records set aside that the end of a run names."""
+from data_pipeline import workers
+from data_pipeline.recipes import with_recipes
 
 
 def run(config: DataRun) -> int:
@@ -38,8 +27,15 @@ def run(config: DataRun) -> int:
     Raises:
         ConfigError: a configuration that cannot work; nothing has been written then.
     """
+    began = time.monotonic()
+    print(f"data: {'planning' if config.dry_run else 'preparing'} {config.output}", flush=True)
     try:
-        return _run(config)
+        if not config.dry_run:
+            workers.start(config)
+        # Imported here, beside what workers import.
+        from data_pipeline import driver
+
+        return driver.run(config, began)
     except edge.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -52,200 +48,9 @@ def run(config: DataRun) -> int:
         return 130
 
 
-def _run(config: DataRun) -> int:
-    began = time.monotonic()
-    print(f"data: {'planning' if config.dry_run else 'preparing'} {config.output}", flush=True)
-    sources = flow.sources(config)
-    for source in sources:
-        policy.check(source.recipe.filter)
-    run_dir = Path(config.output).expanduser().absolute()
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
-    executors.check(config.executor)
-    plan = planning.plan(sources, config.unit_bytes, run_dir)
-    rejected.check_keys(sources, plan.units)
-    if config.stop_after is None:
-        _check_packing(config, [source.name for source in sources])
-    # The stages are described by modules with kernels, of which every run needs those of signals and privacy.
-    described = ["flow", *(["dedup/lines.py"] if config.dedup.lines else [])]
-    compiling.ensure(compiling.needed_to_plan(described), lambda line: print(f"  {line}", flush=True))
-    todo, not_run, reduced = flow.build(run_dir, config, plan)
-    expected = staging.fingerprints(todo)
-    if config.dry_run:
-        _print_plan(run_dir, plan, todo, expected, not_run, reduced)
-        return 0
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with _alone(run_dir):
-        return _stages(run_dir, config, plan, todo, expected, not_run, reduced, began)
-
-
-def _stages(
-    run_dir: Path,
-    config: DataRun,
-    plan: planning.Plan,
-    todo: list[staging.Stage],
-    expected: dict[str, str],
-    not_run: list[str],
-    reduced: list[str],
-    began: float,
-) -> int:
-    remove_leftovers(run_dir, alone=True)
-    remove_leftovers(run_dir / "stages", alone=True)
-    write_atomically(run_dir / "config.yaml", edge.to_yaml(config))
-    environment.record(run_dir, devices=config.executor.workers or os.cpu_count() or 1)
-    planning.save(plan.units, run_dir / "units.json")
-    outputs = {run_dir / output for stage in todo for output in stage.outputs}
-    for path in flow.owned(run_dir):
-        if path not in outputs:  # of an earlier run with other steps
-            staging.remove(path)
-    print(planning.describe(plan.units))
-    if plan.unknown:
-        shown = "; ".join(f"{file}: {found}" for _, file, found in plan.unknown[:3])
-        print(f"  {len(plan.unknown)} files are left out ({shown}{'; …' if len(plan.unknown) > 3 else ''})")
-    for line in not_run:
-        print(f"  not run · {line}")
-    for line in reduced:
-        print(f"  in part · {line}")
-    executors.prepare(run_dir, todo, expected, config.executor)
-    states: dict[str, staging.State] = {}
-    redone = False
-    sizes = [u.bytes for u in plan.units]
-    with progress.Page(run_dir, todo, sizes) as page:
-        for i, stage in enumerate(todo, 1):
-            state = staging.state(run_dir, stage, expected[stage.name])
-            skipped = state.done
-            if not skipped:
-                redone = True
-                page.begin(stage)
-                state = executors.run(run_dir, stage, config, expected[stage.name], sizes)
-            states[stage.name] = state
-            page.end(stage, state, skipped)
-            took = "unchanged" if skipped else f"{state.seconds:>7.1f} s"
-            print(f"  {i:>2}/{len(todo)} {stage.name:<15} {took}  {_shown(state)}", flush=True)
-            if stage.name == "read" and state.counts.get("read", 0) == state.counts.get("set_aside", 0) > 0:
-                raise ValueError(_nothing_read(run_dir, state.counts["read"]))
-            if stage.name == "final" and not state.counts.get("kept"):
-                account = funnel.account(run_dir, plan, states, not_run, reduced)
-                print(funnel.table(account))
-                counts = states["read"].counts
-                if 2 * counts.get("set_aside", 0) > counts.get("read", 0):
-                    raise ValueError(_nothing_read(run_dir, counts["set_aside"]))
-                raise ValueError(
-                    f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
-                    "each rule dropped"
-                )
-    verb = "made" if redone else "unchanged"
-    if "final" not in states:
-        print(f"{verb} up to stage {todo[-1].name} in {time.monotonic() - began:.1f} s: {run_dir}")
-        return 0
-    account = funnel.account(run_dir, plan, states, not_run, reduced)
-    print(funnel.table(account))
-    set_aside = sum(row["set_aside_documents"] for row in account.sources.values())
-    if set_aside:
-        print(f"{set_aside:,} records were set aside, see {run_dir / 'rejected'}:")
-        for reason in rejected.reasons(run_dir)[:SHOWN_REASONS]:
-            print(f"  {reason}")
-    made = run_dir / ("packed" if "pack" in states else "kept")
-    print(f"{verb} in {time.monotonic() - began:.1f} s: {made}")
-    print(_next(run_dir, packed="pack" in states), flush=True)
-    return 0
-
-
-def _check_packing(config: DataRun, sources: Sequence[str]) -> None:
-    """What the last stages would refuse, before the first one begins.
-
-    Raises:
-        ValueError: a mixture of sources that the run does not have, no tokenizer at `tokenizer.path`, a vocabulary without
-            room for bytes and special tokens.
-    """
-    resolve_mixture(config.mixture, dict.fromkeys(sources, 1))
-    tokenizer = config.tokenizer
-    if tokenizer.path is not None:
-        from data_pipeline.tokenize import load_tokenizer
-        from data_pipeline.tokenize.make import find_tokenizer
-
-        source = find_tokenizer(Path(tokenizer.path))
-        if source.name == "tokenizer.json":
-            load_tokenizer(source.parent, tokenizer.eos)
-    elif tokenizer.vocab_size < (least := 256 + tokenizer.n_special):
-        raise ValueError(
-            f"tokenizer.vocab_size {tokenizer.vocab_size} is too small: 256 bytes and tokenizer.n_special "
-            f"{tokenizer.n_special} need at least {least}"
-        )
-
-
-def _nothing_read(run_dir: Path, set_aside: int) -> str:
-    """Why there is no document where most records were set aside."""
-    most = rejected.reasons(run_dir)[0]
-    return (
-        f"no document was kept: {set_aside:,} records were set aside, most of them for one reason: {most}; all are in "
-        f"{run_dir / 'rejected'}"
-    )
-
-
-def _next(run_dir: Path, packed: bool) -> str:
-    """What one does with a finished run, as commands."""
-    commands = [["arriero", "report", f"data.path={run_dir}"]]
-    if packed:
-        where = f"data.path={run_dir / 'packed'}"
-        commands += [["arriero", "train", where, "model=debug", "train.steps=100", "run.dir=runs/first"]]
-    return "\n".join(["Next:", *(f"  {shlex.join(words)}" for words in commands)])
-
-
-def _shown(state: staging.State) -> str:
-    hidden = ("repaired_characters", "bytes")
-    return ", ".join(
-        f"{name} {value:,}"
-        for name, value in state.counts.items()
-        if value and name not in hidden and not name.startswith(("skipped", policy.NOT_RUN, policy.ASKED))
-    )
-
-
-def _print_plan(
-    run_dir: Path,
-    plan: planning.Plan,
-    todo: list[staging.Stage],
-    expected: dict[str, str],
-    not_run: list[str],
-    reduced: list[str],
-) -> None:
-    print(planning.describe(plan.units))
-    for _, file, found in plan.unknown:
-        print(f"  left out: {file} ({found})")
-    for line in not_run:
-        print(f"  not run · {line}")
-    for line in reduced:
-        print(f"  in part · {line}")
-    for i, stage in enumerate(todo, 1):
-        done = staging.state(run_dir, stage, expected[stage.name]).done
-        tasks = f"{stage.tasks} task{'s' if stage.tasks > 1 else ''}"
-        print(
-            f"  {i:>2}. {stage.name:<15} {tasks:>10}  {'done' if done else 'to do':<6} → {', '.join(stage.outputs)}"
-        )
-
-
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Own the run directory: one driver at a time, and no task of a killed driver still writing."""
-    with (run_dir / ".lock").open("a") as lock, (run_dir / ".tasks.lock").open("a") as tasks:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another `arriero data` works in {run_dir}; wait for it, or give another output"
-            ) from None
-        try:
-            fcntl.flock(tasks, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("waiting for the tasks of a killed run to end", file=sys.stderr)
-            fcntl.flock(tasks, fcntl.LOCK_EX)
-        fcntl.flock(tasks, fcntl.LOCK_UN)
-        yield
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the verb."""
-    return edge.main("data", DataRun, run, __doc__ or "", argv, derive=flow.with_recipes)
+    return edge.main("data", DataRun, run, __doc__ or "", argv, derive=with_recipes)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import pyarrow as pa
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import DataRun, FilterConfig, RuleConfig, WhatifRun
-from data_pipeline import flow, policy
+from data_pipeline import policy, recipes
 from data_pipeline.document import read_shard, read_table, shard_path
 from data_pipeline.read import units as planning
 
@@ -267,9 +267,9 @@ def run(config: WhatifRun) -> int:
     units = planning.load(run_dir / "units.json")
     if config.at and config.rule is None:
         raise ConfigError("`at` needs `rule`: which rule shall have these thresholds?")
-    found = [s for s in flow.sources(made) if config.source in (None, s.name)]
+    found = [s for s in recipes.sources(made) if config.source in (None, s.name)]
     if not found:
-        names = ", ".join(s.name for s in flow.sources(made))
+        names = ", ".join(s.name for s in recipes.sources(made))
         raise ConfigError(f"`source={config.source}`: the run has no such source; it has {names}")
     if config.filter is not None:
         policy.check(config.filter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,3 +101,52 @@ def test_an_allowed_import_is_left_alone(path: str, source: str) -> None:
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+DESCRIBED = """
+import json, sys
+from configs import edge
+from configs.schema.pipeline import DataRun
+from data_pipeline import recipes
+config = edge.load("data", DataRun, sys.argv[1:], recipes.with_recipes)
+from data_pipeline import flow, policy
+from data_pipeline.read import units
+sources = recipes.sources(config)
+for source in sources:
+    policy.check(source.recipe.filter)
+flow.build(__import__("pathlib").Path(config.output), config, units.plan(sources, config.unit_bytes))
+print(json.dumps(sorted(sys.modules)))
+"""
+HEAVY = {
+    "numba",
+    "scipy",
+    "pandas",
+    "datatrove.executor",
+    "huggingface_hub",
+    "torch",
+    "sklearn",
+    "faiss",
+    "tokenizers",
+}
+"""What takes a tenth of a second or more to import, and stages alone need."""
+
+
+def loaded(*command: str) -> set[str]:
+    """Modules that a Python process has imported, which it prints as the last line."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_run_is_planned_without_what_only_its_stages_need(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    words = ["recipe=web", f"input={tmp_path / 'a.jsonl'}", f"output={tmp_path / 'out'}"]
+    chosen = ["dedup.lines=ccnet", "dedup.semantic=true", "dedup.sketches=true"]
+    assert loaded("-c", DESCRIBED, *words, *chosen) & HEAVY == set()
+
+
+def test_workers_start_before_what_the_driver_plans_with_is_imported() -> None:
+    code = "import json, sys; import data_pipeline.run; print(json.dumps(sorted(sys.modules)))"
+    modules = loaded("-c", code)
+    assert "data_pipeline.workers" in modules
+    assert modules & {*HEAVY, "numpy", "pyarrow", "datatrove", "data_pipeline.driver"} == set()

@@ -18,31 +18,9 @@ import pyarrow.compute as pc
 
 from configs.schema.pipeline import ClassifierConfig
 from data_pipeline.annotate import cld2, codes, scripts, sentences
+from data_pipeline.annotate.schemas import LANGUAGE as SCHEMA
 from data_pipeline.classify.fasttext import Classifier
 
-COLUMNS = (
-    "language",
-    "score",
-    "second",
-    "second_score",
-    "script",
-    "script_share",
-    "script_ok",
-    "n_sentences",
-)
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("language", pa.string()),
-        ("score", pa.float32()),
-        ("second", pa.string()),
-        ("second_score", pa.float32()),
-        ("script", pa.string()),
-        ("script_share", pa.float32()),
-        ("script_ok", pa.float32()),
-        ("n_sentences", pa.float32()),
-    ]
-)
 LEAST_SHARE = 0.2
 """Share of a text's letters that must be of a language's scripts for the language to be thought of."""
 _BATCH = 1024

@@ -19,22 +19,10 @@ import pyarrow.compute as pc
 from configs.schema.pipeline import NsfwConfig
 from data_pipeline.annotate import listed_words, lists, nsfw_page, stopwords
 from data_pipeline.annotate.nsfw_vocabulary import ADULT, REFERENCE
+from data_pipeline.annotate.schemas import NSFW as SCHEMA
 from data_pipeline.classify.fasttext import Classifier
 
 NSFW = "nsfw"
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("word_density", pa.float32()),
-        ("hits", pa.int32()),
-        ("distinct", pa.int32()),
-        ("adult", pa.float32()),
-        ("reference", pa.float32()),
-        ("classifier", pa.float32()),
-        ("score", pa.float32()),
-    ]
-)
-COLUMNS = tuple(SCHEMA.names[1:])
 _LANGUAGE_FILE = re.compile(r"[a-z]{2,3}(-[A-Za-z]+)?")
 _SAME_LANGUAGE = {"no": ("no", "nb", "nn"), "fil": ("fil", "tl"), "zh": ("zh", "yue", "wuu")}
 _GUESSED_FROM = 4000

@@ -27,21 +27,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline import edits
 from data_pipeline.compiled import kernel
 from data_pipeline.dedup import arrays
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup.line_hashes import TEXT, Units, units
+from data_pipeline.dedup.settings import line_ranges
 from data_pipeline.dedup.shingles import mix
 from data_pipeline.document import DECISION_SCHEMA, shard_path, write_table
 from data_pipeline.packed.files import write_atomically
 
 STEP = "lines"
 EDITS = "lines"
-MAX_RANGES = 64
-"""Tasks of the stage `counts` at the most: every one opens every run."""
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 8 << 20
 # Bytes of memory for one hash while runs are made or merged: hash, count, document, and the copies that sorting makes.
@@ -54,25 +52,6 @@ SIGNALS = pa.schema(
         ("kept_chars", pa.int32()),
     ]
 )
-
-
-def check(config: DedupConfig) -> None:
-    """Raise ConfigError for settings that cannot work."""
-    for name, least in (
-        ("line_count", 1),
-        ("line_bucket_documents", 1),
-        ("line_memory_mb", 16),
-        ("line_min_characters", 0),
-    ):
-        if getattr(config, name) < least:
-            raise ConfigError(f"`dedup.{name}` must be at least {least}, but it is {getattr(config, name)}")
-    if not 0 <= config.line_min_share <= 1:
-        raise ConfigError(f"`dedup.line_min_share` must lie in [0, 1], but it is {config.line_min_share}")
-
-
-def ranges(shards: int) -> int:
-    """Tasks of the stage `counts`."""
-    return max(1, min(shards, MAX_RANGES))
 
 
 @dataclass(frozen=True)
@@ -229,7 +208,7 @@ def counts(run_dir: Path, part: int, shards: int, config: DedupConfig) -> dict[s
     ccnet = config.lines == "ccnet"
     most = 1 if ccnet else config.line_count
     runs = [arrays.Arrays(path) for path in sorted((run_dir / "lines" / "runs").glob("*.arrays"))]
-    low, high = _bound(part, ranges(shards)), _bound(part + 1, ranges(shards))
+    low, high = _bound(part, line_ranges(shards)), _bound(part + 1, line_ranges(shards))
     total = sum(last - first for first, last in (_between(run, low, high) for run in runs))
     pieces = max(1, -(-total * _BYTES_PER_HASH // (config.line_memory_mb * 2**20)))
     found: dict[str, list[np.ndarray]] = {
@@ -278,7 +257,8 @@ class _Repeated:
 
     def __init__(self, run_dir: Path, shards: int, config: DedupConfig) -> None:
         files = [
-            arrays.Arrays(run_dir / "lines" / "repeated" / f"{p:05d}.arrays") for p in range(ranges(shards))
+            arrays.Arrays(run_dir / "lines" / "repeated" / f"{p:05d}.arrays")
+            for p in range(line_ranges(shards))
         ]
         self._keys = [file.map("keys") for file in files]
         self._firsts = [file.map("firsts") for file in files] if config.lines == "ccnet" else None

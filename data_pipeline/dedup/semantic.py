@@ -14,7 +14,6 @@ Shapes: n documents, d embedding width, k clusters.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Literal
@@ -23,13 +22,13 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline.dedup import corpus as corpora
 from data_pipeline.dedup import coverage, embed
 from data_pipeline.dedup.arrays import Arrays
 from data_pipeline.dedup.arrays import write as write_arrays
 from data_pipeline.dedup.corpus import Corpus
+from data_pipeline.dedup.settings import HASHED, check_semantic
 from data_pipeline.dedup.shingles import mix
 from data_pipeline.document import shard_path, write_table
 
@@ -37,7 +36,6 @@ _one_thread = threadpool_limits.wrap(limits=1)
 """Of a function: linear algebra has one thread, for several add in another order, and bits would depend on the machine."""
 STEP = "semantic"
 FOLDER = "semantic"
-HASHED = "hashed"
 LARGEST_CLUSTER = 16_384
 """Documents of a cluster; a larger one is divided again."""
 FITTED = 1 << 16
@@ -54,29 +52,6 @@ NEIGHBOUR = np.dtype(
 )
 
 
-def check(config: DedupConfig) -> None:
-    """Raise ConfigError for parameters that cannot be used."""
-    if config.embedder != HASHED and importlib.util.find_spec("sentence_transformers") is None:
-        raise ConfigError(
-            f"`dedup.embedder` is {config.embedder!r}, which needs the package `sentence-transformers`: "
-            f"pip install 'arriero[semantic]', or write dedup.embedder={HASHED}"
-        )
-    if config.semantic_dim < 8:
-        raise ConfigError(f"`dedup.semantic_dim` must be at least 8, but it is {config.semantic_dim}")
-    if not 0 < config.semantic_similarity <= 1:
-        raise ConfigError(
-            f"`dedup.semantic_similarity` must lie in (0, 1], but it is {config.semantic_similarity}"
-        )
-    if not 0 <= config.semantic_coverage <= 1:
-        raise ConfigError(
-            f"`dedup.semantic_coverage` must lie in [0, 1], but it is {config.semantic_coverage}"
-        )
-    if config.semantic_clusters is not None and config.semantic_clusters < 1:
-        raise ConfigError(
-            f"`dedup.semantic_clusters` must be at least 1, but it is {config.semantic_clusters}"
-        )
-
-
 def run(run_dir: Path, shards: list[int], config: DedupConfig, parts: int = 1) -> dict[str, int]:
     """All parts one after the other, in one process; the counts of `decide`."""
     prepare(run_dir, shards, config)
@@ -91,7 +66,7 @@ def run(run_dir: Path, shards: list[int], config: DedupConfig, parts: int = 1) -
 @_one_thread
 def prepare(run_dir: Path, shards: list[int], config: DedupConfig) -> dict[str, int]:
     """Order of preference of the documents that are left, and the fitted projection of the default embedder."""
-    check(config)
+    check_semantic(config)
     keep: Literal["quality", "longest", "first"] = config.keep
     if config.semantic_keep not in (None, "centroid"):
         keep = config.semantic_keep  # type: ignore[assignment]

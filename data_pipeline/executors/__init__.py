@@ -6,13 +6,12 @@ Each executor is one of datatrove's, runs the same tasks and leaves the same fil
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.schema.pipeline import DataRun, ExecutorConfig
-from data_pipeline import compiling, progress
+from data_pipeline import compiling, progress, workers
 from data_pipeline import stage as stages
 from data_pipeline.executors import task
 from data_pipeline.stage import Stage, StageStep, State
@@ -52,9 +51,7 @@ def check(config: ExecutorConfig) -> None:
         slurm.check(config)
 
 
-def prepare(
-    run_dir: Path, todo: Sequence[Stage], expected: Mapping[str, str], config: ExecutorConfig
-) -> None:
+def prepare(run_dir: Path, todo: Sequence[Stage], expected: Mapping[str, str], config: DataRun) -> None:
     """Compile the kernels of stages that are not done, and begin what workers need to start."""
     code = {
         name
@@ -63,10 +60,8 @@ def prepare(
         for name in stage.code
     }
     compiling.ensure(compiling.needed(code), lambda line: print(f"  {line}", flush=True))
-    if code and config.kind == "local" and (config.workers or os.cpu_count() or 1) > 1:
-        from data_pipeline.executors import local
-
-        local.warm_up()
+    if code:
+        workers.start(config)  # where it had to wait for kernels
 
 
 def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str, sizes: Sequence[int]) -> State:
@@ -82,10 +77,10 @@ def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str, sizes: Seq
         if config.executor.kind == "local":
             from data_pipeline.executors import local
 
-            workers = config.executor.workers or os.cpu_count() or 1
+            n_workers = workers.number(config)
             # A stage of one task runs in this process, with the threads of all workers.
-            task.limit_threads(workers)
-            local.run(stage, step, min(workers, stage.tasks), logs, sizes)
+            task.limit_threads(n_workers)
+            local.run(stage, step, min(n_workers, stage.tasks), logs, sizes)
         elif config.executor.kind == "slurm":
             from data_pipeline.executors import slurm
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -17,38 +16,40 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any
 
-from datatrove.executor.local import LocalPipelineExecutor
-
+from data_pipeline import workers
 from data_pipeline.executors.task import Task, exit_reason, limit_threads
 from data_pipeline.stage import Stage, StageStep, die_with
 
-PRELOAD = [
-    "data_pipeline.stage",
-    "data_pipeline.collect",
-    "data_pipeline.read.warc",
-    "data_pipeline.annotate.heuristics",
-    "data_pipeline.policy",
-    "data_pipeline.flow",
-    "data_pipeline.executors.local",
-]
-"""Imported once by the process that workers are forked from, instead of once by each worker."""
 TRIES = 3
 """Workers that one task may take with it before the run ends."""
 RECYCLE_BYTES = 1 * 2**30
 """Memory of a worker above which it is replaced between two tasks, if it is also twice what its first one left."""
 
 
-class LocalExecutor(Task, LocalPipelineExecutor):
-    """datatrove's executor with workers that are kept from stage to stage."""
+class LocalExecutor(Task):
+    """What datatrove's local executor does, with workers that are kept from stage to stage.
 
-    sizes: Sequence[int] = ()
-    """Bytes of input of each task, where they are known."""
+    Not derived from it: to import that takes a quarter of a second, most of it for the client of a model hub.
+    """
+
+    def __init__(
+        self, pipeline: list[Any], tasks: int, workers: int, logs: Path, sizes: Sequence[int]
+    ) -> None:
+        """Args:
+        sizes: bytes of input of each task; of another length where they are not known.
+        """
+        self.pipeline, self.world_size, self.workers = pipeline, tasks, workers
+        self.logging_dir, self.sizes = logs, sizes
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the stage's logs."""
+        return Path(self.logging_dir)
 
     def run(self) -> None:
         """Run the tasks that are left.
@@ -57,8 +58,9 @@ class LocalExecutor(Task, LocalPipelineExecutor):
             What a task raises.
             WorkerDied: a task ended its worker process several times.
         """
-        ranks = self.get_incomplete_ranks()
-        if len(self.sizes) == self.tasks:
+        completed = self.folder / "completions"
+        ranks = [rank for rank in range(self.world_size) if not (completed / f"{rank:05d}").exists()]
+        if len(self.sizes) == self.world_size:
             # The largest first: a large one at the end would keep one worker busy and the others idle.
             ranks.sort(key=lambda rank: -self.sizes[rank])
         if self.workers == 1:
@@ -84,17 +86,9 @@ def run(stage: Stage, step: StageStep, workers: int, logs: Path, sizes: Sequence
         RuntimeError: a task ended its worker process several times.
     """
     try:
-        executor = LocalExecutor([step], tasks=stage.tasks, workers=workers, logging_dir=str(logs))
-        executor.sizes = sizes
-        executor.run()
+        LocalExecutor([step], stage.tasks, workers, logs, sizes).run()
     except WorkerDied as error:
         raise RuntimeError(f"stage {stage.name}: {error}; the task's log is in {logs / 'logs'}") from None
-
-
-def warm_up() -> None:
-    """Start the process that workers are forked from; it imports what they need."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    forkserver.ensure_running()
 
 
 class WorkerDied(RuntimeError):
@@ -115,8 +109,7 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
+        self._context = workers.context()
         self._workers: list[_Worker] = []
 
     def _start(self) -> _Worker:

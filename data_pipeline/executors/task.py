@@ -27,8 +27,13 @@ class Task:
     logging_dir: Any
     world_size: int
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the stage's logs."""
+        return Path(self.logging_dir.path)
+
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        folder = Path(self.logging_dir.path)
+        folder = self.folder
         done = folder / "completions" / f"{rank:05d}"
         if done.exists():
             return PipelineStats()

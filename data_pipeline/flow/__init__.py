@@ -14,26 +14,25 @@ from typing import TYPE_CHECKING
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline.flow.context import Context, sources, with_recipes
-from data_pipeline.read import units as planning
+from data_pipeline.recipes import sources
 
 if TYPE_CHECKING:
+    from data_pipeline.read.units import Plan
     from data_pipeline.stage import Stage
-
-__all__ = ["build", "owned", "sources", "with_recipes"]
 
 CORE = ("document.py",)
 """What every stage reads its input with."""
 
 
-def build(run_dir: Path, config: DataRun, plan: planning.Plan) -> tuple[list[Stage], list[str], list[str]]:
+def build(run_dir: Path, config: DataRun, plan: Plan) -> tuple[list[Stage], list[str], list[str]]:
     """The stages of a run, what does not run because it has no model, and what runs in part: `NAME: REASON` each.
 
     Raises:
         ConfigError: `stop_after` names no stage.
     """
-    # Imported here because they load datatrove and compiled kernels, and verbs that look at a run need neither.
+    # Imported here because they load Arrow and datatrove, and verbs that look at a run need neither.
     from data_pipeline.flow import annotating, decontaminating, deduplicating, finishing, privacy, reading
+    from data_pipeline.flow.context import Context
 
     context = Context(run_dir, config, plan, sources(config))
     stages: list[Stage] = []

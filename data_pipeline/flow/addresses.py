@@ -7,8 +7,9 @@ from pathlib import Path
 
 from configs.schema.pipeline import DataRun
 from data_pipeline.document import shard_count
-from data_pipeline.flow.context import Context, sources
+from data_pipeline.flow.context import Context
 from data_pipeline.read import units as planning
+from data_pipeline.recipes import sources
 from data_pipeline.stage import Stage
 
 

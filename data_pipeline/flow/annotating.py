@@ -23,10 +23,16 @@ from data_pipeline.flow.context import (
 from data_pipeline.stage import Stage
 
 _SCORING = ("classify/fasttext.py", "classify/inference.py", "classify/calibrate.py")
-_LANGUAGE = ("annotate/cld2.py", "annotate/codes.py", "annotate/scripts.py", "annotate/sentences.py")
+_LANGUAGE = (
+    "annotate/cld2.py",
+    "annotate/codes.py",
+    "annotate/schemas.py",
+    "annotate/scripts.py",
+    "annotate/sentences.py",
+)
 _NSFW = tuple(
     f"annotate/{name}.py"
-    for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary", "stopwords")
+    for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary", "schemas", "stopwords")
 )
 
 

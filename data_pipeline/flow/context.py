@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from configs import edge
-from configs.schema.pipeline import ClassifierConfig, DataRun, FilterConfig, RecipeConfig, SourceConfig
+from configs.schema.pipeline import ClassifierConfig, DataRun, RecipeConfig
 from data_pipeline import fingerprint, policy
 from data_pipeline.annotate import cld2
 from data_pipeline.classify import calibrate
 from data_pipeline.document import read_shard
-from data_pipeline.read import Unit
+from data_pipeline.read import Source, Unit
 from data_pipeline.read import units as planning
+from data_pipeline.recipes import sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Context:
     """Configuration."""
     plan: planning.Plan
     """Units of work and the fingerprint of the inputs."""
-    sources: list[planning.Source]
+    sources: list[Source]
     """Sources with their recipes."""
     not_run: list[str] = dataclasses.field(default_factory=list)
     """What does not run because it has no model or list: `NAME: REASON` each, filled while the stages are built."""
@@ -51,53 +51,6 @@ class Context:
     def filters(self) -> dict[str, Any]:
         """Policies by source as plain data."""
         return {s.name: edge.to_dict(s.recipe.filter) for s in self.sources}
-
-
-def sources(config: DataRun) -> list[planning.Source]:
-    """Sources of a run: `sources`, or the one that `recipe` and `input` make.
-
-    Raises:
-        ConfigError: neither or both are given, a recipe does not exist, or two sources have one name.
-    """
-    if config.sources and config.input is not None:
-        raise edge.ConfigError("give `input` with `recipe`, or `sources`, not both")
-    if not config.sources:
-        if config.input is None:
-            raise edge.ConfigError(
-                "no input: write input=FILE|DIR|GLOB, or sources=[{name: …, recipe: …, input: …}]"
-            )
-        return [planning.Source(config.recipe.name, config.recipe, config.input)]
-    names = [s.name for s in config.sources]
-    if len(set(names)) < len(names):
-        raise edge.ConfigError(f"sources need different names, but they are {', '.join(names)}")
-    return [planning.Source(s.name, _recipe(s), s.input) for s in config.sources]
-
-
-def _recipe(source: SourceConfig) -> RecipeConfig:
-    """The recipe of a source, with what the source says itself in the place of what the recipe says."""
-    try:
-        recipe = source.recipe
-        if isinstance(recipe, str):
-            recipe = edge.load_group("recipe", recipe, RecipeConfig)
-        policy_config = source.filter
-        if isinstance(policy_config, str):
-            policy_config = edge.load_group("filter", policy_config, FilterConfig)
-    except edge.ConfigError as error:
-        raise edge.ConfigError(f"source `{source.name}`: {error}") from None
-    keys = ("max_source_bytes", "text_key", "id_key", "url_key", "date_key")
-    given = {key: value for key in keys if (value := getattr(source, key)) is not None}
-    recipe = dataclasses.replace(recipe, **given)
-    return recipe if policy_config is None else dataclasses.replace(recipe, filter=policy_config)
-
-
-def with_recipes(data: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration with the whole recipe of each source in the place of its name.
-
-    So the stages, the workers and later verbs need no search for files: `config.yaml` of the run holds what was found.
-    """
-    config = edge.build(DataRun, data)
-    filled = [SourceConfig(s.name, _recipe(s), s.input) for s in config.sources]
-    return data | {"sources": [edge.to_dict(s) for s in filled]}
 
 
 def recipe_of(run_dir: Path, shard: int, config: DataRun) -> tuple[Unit, RecipeConfig]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.schema.pipeline import DataRun
 from data_pipeline import fingerprint
+from data_pipeline.dedup import settings
 from data_pipeline.document import shard_count
 from data_pipeline.flow.context import Context
 from data_pipeline.stage import Stage
@@ -15,7 +16,7 @@ CODE = (
     "wordhash.py",
     *(
         f"dedup/{name}.py"
-        for name in ("semantic", "embed", "coverage", "corpus", "arrays", "shingles", "kernels")
+        for name in ("semantic", "settings", "embed", "coverage", "corpus", "arrays", "shingles", "kernels")
     ),
 )
 
@@ -61,11 +62,9 @@ def stages(context: Context) -> Iterator[Stage]:
     Raises:
         ConfigError: a parameter that cannot be used.
     """
-    from data_pipeline.dedup import semantic as dedup
-
     config, shards = context.config.dedup, context.shards
-    dedup.check(config)
-    hashed = config.embedder == dedup.HASHED
+    settings.check_semantic(config)
+    hashed = config.embedder == settings.HASHED
     model = fingerprint.of_paths([config.embedder]) if not hashed and Path(config.embedder).exists() else None
     kept = config.semantic_keep or config.keep
     yield Stage(

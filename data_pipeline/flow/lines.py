@@ -6,13 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from configs.schema.pipeline import DataRun
+from data_pipeline.dedup import settings
 from data_pipeline.document import shard_count
-from data_pipeline.flow.context import Context, sources
+from data_pipeline.flow.context import Context
 from data_pipeline.read import units as planning
+from data_pipeline.recipes import sources
 from data_pipeline.stage import Stage
 
 CODE = (
-    *(f"dedup/{name}.py" for name in ("lines", "line_hashes", "arrays", "corpus", "shingles", "kernels")),
+    *(
+        f"dedup/{name}.py"
+        for name in ("lines", "line_hashes", "settings", "arrays", "corpus", "shingles", "kernels")
+    ),
     "edits.py",
 )
 
@@ -63,10 +68,8 @@ def stages(context: Context, before: Sequence[str]) -> Iterator[Stage]:
     Args:
         before: stages of the decisions before.
     """
-    from data_pipeline.dedup import lines as dedup
-
     config = context.config.dedup
-    dedup.check(config)
+    settings.check_lines(config)
     counted = [
         config.lines,
         config.line_unit,
@@ -88,7 +91,7 @@ def stages(context: Context, before: Sequence[str]) -> Iterator[Stage]:
     yield Stage(
         "line_counts",
         line_counts,
-        dedup.ranges(context.shards),
+        settings.line_ranges(context.shards),
         outputs=("lines/repeated",),
         depends=("line_hashes",),
         code=CODE,

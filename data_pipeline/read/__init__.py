@@ -12,6 +12,15 @@ Kind = Literal["warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "html
 
 
 @dataclass(frozen=True)
+class Source:
+    """One input with the recipe that reads it."""
+
+    name: str
+    recipe: RecipeConfig
+    input: str
+
+
+@dataclass(frozen=True)
 class Unit:
     """A piece of work that becomes one document shard: part of a file, a file, or several small ones."""
 

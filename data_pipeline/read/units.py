@@ -15,7 +15,7 @@ import orjson
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import fingerprint
 from data_pipeline.packed.files import write_atomically
-from data_pipeline.read import Kind, Unit, excerpt, parquet, python, storage, tables, warc
+from data_pipeline.read import Kind, Source, Unit, excerpt, parquet, storage, tables, warc
 from data_pipeline.read.members import has_members, starts_record
 from data_pipeline.read.streams import codec_of, expand
 
@@ -52,15 +52,6 @@ _KIND_OF_NAME: dict[str, Kind] = {
     "htm": "html",
     "xml": "wikitext",
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input with the recipe that reads it."""
-
-    name: str
-    recipe: RecipeConfig
-    input: str
 
 
 @dataclass(frozen=True)
@@ -242,6 +233,8 @@ def _cuts(file: str, kind: Kind, head: storage.Head, target: int) -> list[int]:
 
 
 def _python_units(source: Source, unit_bytes: int, first: int) -> list[Unit]:
+    from data_pipeline.read import python
+
     recipe = source.recipe
     entries = python.entries(
         source.input, recipe.documents == "prose", recipe.max_source_bytes, recipe.max_record_bytes

@@ -335,7 +335,7 @@ def _curves(record: Record) -> dict[str, tuple[Any, list[Any]]]:
     """Source → totals and curves of its policy."""
     from configs.edge import build
     from configs.schema.pipeline import DataRun
-    from data_pipeline import flow, whatif
+    from data_pipeline import recipes, whatif
     from data_pipeline.read import units
 
     assert record.data_dir is not None
@@ -345,5 +345,5 @@ def _curves(record: Record) -> dict[str, tuple[Any, list[Any]]]:
         source.name: whatif.curves(
             record.data_dir, [u.unit for u in planned if u.source == source.name], source.recipe.filter
         )
-        for source in flow.sources(config)
+        for source in recipes.sources(config)
     }

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from configs import composition, edge, manual, options
 from configs.build import defaults, groups_of, known_keys
 from configs.schema import pipeline, train
-from data_pipeline.flow.context import with_recipes
+from data_pipeline.recipes import with_recipes
 
 VERBS: dict[str, type] = {
     "data": pipeline.DataRun,

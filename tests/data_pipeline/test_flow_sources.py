@@ -20,7 +20,7 @@ from configs.schema.pipeline import (
     RecipeConfig,
     UrlConfig,
 )
-from data_pipeline import flow
+from data_pipeline import flow, recipes
 from data_pipeline.read import units
 from data_pipeline.stage import Stage, StageFunction, fingerprints
 
@@ -30,11 +30,13 @@ NOT_OUTPUT = {
     "stage.py",
     "compiled.py",
     "compiling.py",
+    "recipes.py",
     "read/storage.py",
     "packed/files.py",
     "zstd.py",
 }
-"""How a stage is run, where files lie and how they are written, how code is compiled: no output depends on it."""
+"""How a stage is run, where files lie and how they are written, how code is compiled, which recipe of the configuration a
+source has: no output depends on it."""
 NOT_CALLED = {
     "language": ["classify/bayes.py"],  # trains, and the model is an input
     "nsfw": ["classify/bayes.py"],
@@ -120,7 +122,7 @@ def stages(folder: Path, dedup: DedupConfig, given: bool) -> list[Stage]:
         url=UrlConfig(lists=("datatrove",) if given else ()),
         decontaminate=DecontaminateConfig(sets=(str(evaluation),)),
     )
-    return flow.build(folder / "out", config, units.plan(flow.sources(config), config.unit_bytes))[0]
+    return flow.build(folder / "out", config, units.plan(recipes.sources(config), config.unit_bytes))[0]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import executors, flow
+from data_pipeline import executors, flow, recipes
 from data_pipeline import run as data_run
 from data_pipeline.packed.files import is_temporary
 from data_pipeline.read import units as planning
@@ -175,7 +175,7 @@ def test_no_file_of_a_run_is_written_under_its_own_name(done: Path, writes: Writ
 def _repeat(pages: Path, done: Path, times: int) -> None:
     """Run every stage of several tasks anew, again and again, with more workers than cores; outputs must not change."""
     config = _config(pages, done, WORKERS)
-    sources = flow.sources(config)
+    sources = recipes.sources(config)
     stages, *_ = flow.build(done, config, planning.plan(sources, config.unit_bytes))
     by_name = {stage.name: stage for stage in stages}
     several = [stage for stage in stages if stage.tasks > 1]

@@ -15,7 +15,7 @@ from dedup_runs import decisions, identifier, kept, write_run
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
 from data_pipeline import edits
-from data_pipeline.dedup import corpus, line_hashes, lines
+from data_pipeline.dedup import corpus, line_hashes, lines, settings
 from data_pipeline.dedup.line_hashes import BLANK, EXEMPT, TEXT, units
 
 Rows = list[tuple[str, str]]
@@ -29,7 +29,7 @@ def deduplicate(
     chosen = set(range(shards)) if chosen is None else chosen
     for shard in range(shards):
         lines.hashes(run, shard, chosen, config)
-    for part in range(lines.ranges(shards)):
+    for part in range(settings.line_ranges(shards)):
         lines.counts(run, part, shards, config)
     found = {}
     for shard in range(shards):
@@ -343,4 +343,4 @@ def test_settings_that_cannot_work_are_refused() -> None:
         ("line_min_share", 1.5),
     ):
         with pytest.raises(ConfigError, match=f"dedup.{name}"):
-            lines.check(DedupConfig(**{name: value}))
+            settings.check_lines(DedupConfig(**{name: value}))

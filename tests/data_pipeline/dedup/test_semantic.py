@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import DedupConfig
-from data_pipeline.dedup import coverage, embed, semantic
+from data_pipeline.dedup import coverage, embed, semantic, settings
 
 CONFIG = DedupConfig(semantic=True, keep="longest")
 VOCABULARY = [
@@ -225,4 +225,4 @@ def test_impossible_parameters_are_named() -> None:
         "semantic_clusters": DedupConfig(semantic_clusters=0),
     }.items():
         with pytest.raises(ConfigError, match=rf"dedup\.{name}"):
-            semantic.check(config)
+            settings.check_semantic(config)
