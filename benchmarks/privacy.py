@@ -12,6 +12,7 @@ patterns of datatrove's PIIFormatter (e-mail and IP), run on the same texts.
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import random
 import string
@@ -82,7 +83,12 @@ def email(draw: Draw) -> str:
     hosts = ["mail", "uni-koeln", "acme", "my-shop", "kanzlei-meier", "company", "cs.stanford", "service.gov"]
     ends = ["com", "de", "co.uk", "org", "io", "fr", "museum", "edu", "info"]
     name = draw.choice(names) + draw.choice(["", digits(draw, 2)])
-    return f"{name}{draw.choice(['@'] * 8 + ['(at)', ' [at] '])}{draw.choice(hosts)}.{draw.choice(ends)}"
+    if draw.random() < 0.1:
+        return f"{name}@[{'.'.join(str(draw.randint(1, 223)) for _ in range(4))}]"
+    dots = f"{draw.choice(names)}{'.' * draw.randint(2, 40)}" if draw.random() < 0.1 else ""
+    return (
+        f"{dots}{name}{draw.choice(['@'] * 8 + ['(at)', ' [at] '])}{draw.choice(hosts)}.{draw.choice(ends)}"
+    )
 
 
 def ip(draw: Draw) -> str:
@@ -126,6 +132,12 @@ def phone(draw: Draw) -> str:
         lambda: f"(0{digits(draw, 2, '23456789')}) {digits(draw, 7)}",
         lambda: f"020 {digits(draw, 4)} {digits(draw, 4)}",
         lambda: f"03-{digits(draw, 4)}-{digits(draw, 4)}",
+        lambda: f"+376 {digits(draw, 3, '346')} {digits(draw, 3)}",
+        lambda: f"+298 {digits(draw, 6, '2345678')}",
+        lambda: "+299 " + " ".join((digits(draw, 2, "2345"), digits(draw, 2), digits(draw, 2))),
+        lambda: "+687 " + ".".join((digits(draw, 2, "2347"), digits(draw, 2), digits(draw, 2))),
+        lambda: f"+354 {digits(draw, 3, '4568')} {digits(draw, 4)}",
+        lambda: f"+500 {digits(draw, 5, '2567')}",
     ]
     return draw.choice(forms)()
 
@@ -163,29 +175,59 @@ def ssn(draw: Draw) -> str:
     return f"{area:03}-{draw.randint(1, 99):02}-{draw.randint(1, 9999):04}"
 
 
-def secret(draw: Draw) -> str:
-    def some(n: int, alphabet: str = ALNUM) -> str:
-        return "".join(draw.choices(alphabet, k=n - 2)) + "7a"
+HEXADECIMAL, URL_SAFE = "0123456789abcdef", ALNUM + "-_"
 
-    forms = [
-        "AKIA" + "".join(draw.choices(string.ascii_uppercase + "234567", k=16)),
-        "ghp_" + some(36),
-        "github_pat_" + some(22) + "_" + some(59),
-        "xoxb-" + digits(draw, 12) + "-" + some(24),
-        "sk_live_" + some(24),
-        "AIza" + some(35),
-        "eyJhbGciOiJIUzI1NiJ9.eyJ" + some(40) + "." + some(43),
-        "glpat-" + some(20),
-        "hf_" + "".join(draw.choices(string.ascii_letters, k=34)),
-        "npm_" + some(36),
-        "-----BEGIN PRIVATE KEY-----\n"
-        + "\n".join(some(64) for _ in range(8))
-        + "\n-----END PRIVATE KEY-----",
-        "api_key=" + some(32),
-        'password: "' + some(20) + '"',
-        "AWS_SECRET_ACCESS_KEY = " + some(40),
+
+def secret(draw: Draw) -> str:
+    """A key of a service, of the length and the alphabet that the service gives it."""
+
+    def some(n: int, alphabet: str = ALNUM) -> str:
+        return "".join(draw.choices(alphabet, k=n))
+
+    def web_token() -> str:
+        parts = [
+            '{"alg":"HS256","typ":"JWT"}',
+            f'{{"sub":"{digits(draw, 10)}","iat":{digits(draw, 10, "1")}}}',
+        ]
+        return ".".join(
+            [*(base64.urlsafe_b64encode(p.encode()).decode().rstrip("=") for p in parts), some(43, URL_SAFE)]
+        )
+
+    def discord() -> str:
+        user = (
+            base64.b64encode(digits(draw, draw.choice([18, 19]), "123456789").encode()).decode().rstrip("=")
+        )
+        return f"{user}.G{some(5, URL_SAFE)}.{some(38, URL_SAFE)}"
+
+    upper = string.ascii_uppercase + string.digits
+    forms: list[Callable[[], str]] = [
+        lambda: "AKIA" + some(16, string.ascii_uppercase + "234567"),
+        lambda: "ghp_" + some(36),
+        lambda: "github_pat_" + some(22) + "_" + some(59),
+        lambda: f"xoxb-{digits(draw, 12)}-{digits(draw, 13)}-{some(24)}",
+        lambda: "sk_live_" + some(24),
+        lambda: "AIza" + some(35, URL_SAFE),
+        web_token,
+        lambda: "glpat-" + some(20, URL_SAFE),
+        lambda: "hf_" + some(34, string.ascii_letters),
+        lambda: "npm_" + some(36),
+        lambda: f"https://hooks.slack.com/services/T0{some(9, upper)}/B0{some(9, upper)}/{some(24)}",
+        lambda: f"https://discord.com/api/webhooks/{digits(draw, 19, '1')}/{some(68, URL_SAFE)}",
+        discord,
+        lambda: f"SG.{some(22, URL_SAFE)}.{some(43, URL_SAFE)}",
+        lambda: draw.choice(["SK", "AC"]) + some(32, HEXADECIMAL),
+        lambda: f"{some(32, HEXADECIMAL)}-us{draw.randint(1, 21)}",
+        lambda: f"{digits(draw, 10, '123456789')}:AA{some(33, URL_SAFE)}",
+        lambda: (
+            "-----BEGIN PRIVATE KEY-----\n"
+            + "\n".join(some(64, ALNUM + "+/") for _ in range(8))
+            + "\n-----END PRIVATE KEY-----"
+        ),
+        lambda: "api_key=" + some(32),
+        lambda: 'password: "' + some(20) + '"',
+        lambda: "AWS_SECRET_ACCESS_KEY = " + some(40, ALNUM + "+/"),
     ]
-    return draw.choice(forms)
+    return draw.choice(forms)()
 
 
 # fmt: off
@@ -212,6 +254,9 @@ DECOYS: dict[str, Callable[[Draw], str]] = {
     "time": lambda d: f"{d.randrange(24):02}:{d.randrange(60):02}:{d.randrange(60):02}",
     "MAC address": lambda d: ":".join("".join(d.choices("0123456789abcdef", k=2)) for _ in range(6)),
     "C++ name": lambda d: f"{d.choice(['std', 'dead', 'abc', 'cafe'])}::{d.choice(['vector', 'beef', 'map', 'face'])}",
+    "gain": lambda d: f"+{d.randrange(1, 999)} {d.choice(['%', 'points', 'EUR', '000 units'])}",
+    "module path": lambda d: f"Main.{d.choice(['System', 'Models'])}.{d.choice(['Collections', 'Generic'])}.{''.join(d.choices(string.ascii_lowercase, k=30))}",
+    "class name": lambda d: f"{d.choice(['token', 'password', 'secret'])}: {d.choice(['MyPasswordManagerServiceFactory', 'DefaultAccessTokenProviderImpl', 'SomeVeryLongConstantNameForThis'])}",
     "placeholder": lambda d: d.choice(["api_key=YOUR_API_KEY_GOES_HERE", "password: changeme", "token = get_token_from_environment()", "secret_key: <your-secret-key>"]),
 }  # fmt: skip
 VALID: dict[str, Callable[[Draw], str]] = {
@@ -250,6 +295,8 @@ def plant(texts: list[str], items: int, seed: int) -> tuple[list[str], list[list
             item = make(draw)
             behind = draw.choice([" ", ", ", ". ", "\n", ") "])
             begin, end = at, at + len(item)
+            if kind == "email" and ".." in item:
+                begin += item.rindex("..") + 2
             for head in _ASSIGNED:
                 if kind in VALID and item.startswith(head):
                     begin += len(head)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipeline.annotate.privacy_services import dotted, mailchimp, same, telegram, twilio
 from data_pipeline.annotate.privacy_tables import (
     DIGIT,
+    HEX,
     LOCAL,
     LOWER,
     TOKEN,
@@ -88,11 +90,15 @@ def _host_end(data, at, high, cls, keys, values):
 
 
 @subroutine
-def _email(data, low, high, at, after, cls, keys, values):
-    """(begin, end) of an address whose at-sign stands at `at` and whose domain begins at `after`; begin -1: none."""
+def _local_begin(data, low, at, cls):
+    """Where the local part of an address begins that ends at `at`; -1: there is none."""
     begin = at
     while begin > low and at - begin < MAX_LOCAL:
         c = data[begin - 1]
+        if c == 46 and begin < at and data[begin] == 46:
+            # Two full stops are no part of an address: leaders of a table of contents.
+            begin += 1
+            break
         if cls[c] & LOCAL:
             begin -= 1
         elif c >= 0x80 and c < 0xC0 and begin - 2 >= low and 0xC3 <= data[begin - 2] <= 0xD4:
@@ -103,16 +109,38 @@ def _email(data, low, high, at, after, cls, keys, values):
     while begin < at and data[begin] < 128 and not cls[data[begin]] & (DIGIT | UPPER | LOWER):
         begin += 1
     if begin == at or data[at - 1] == 46:
-        return -1, 0
+        return -1
     if at - begin == 3 and data[begin] == 103 and data[begin + 1] == 105 and data[begin + 2] == 116:
-        return -1, 0  # git@host: everybody's
-    for k in range(begin, at - 1):
-        if data[k] == 46 and data[k + 1] == 46:
-            return -1, 0
-    end = _host_end(data, after, high, cls, keys, values)
-    if end == 0:
+        return -1  # git@host: everybody's
+    return begin
+
+
+@subroutine
+def _email(data, low, high, at, after, cls, keys, values):
+    """(begin, end) of an address whose at-sign stands at `at` and whose domain begins at `after`; begin -1: none."""
+    begin = _local_begin(data, low, at, cls)
+    if begin < 0:
         return -1, 0
-    return begin, end
+    if after < high and data[after] == 91:
+        end = _literal_end(data, after, high, cls)
+    else:
+        end = _host_end(data, after, high, cls, keys, values)
+    return (begin, end) if end else (-1, 0)
+
+
+@subroutine
+def _literal_end(data, at, high, cls):
+    """End of an address literal `[1.2.3.4]` or `[IPv6:…]` (RFC 5321, 4.1.3) that begins at `at`; 0: none."""
+    k, digits, dots, colons = at + 1, 0, 0, 0
+    if k + 5 < high and data[k] | 32 == 105 and data[k + 1] | 32 == 112 and data[k + 3] == 54:
+        k += 4
+    while k < high and k - at < 48 and (cls[data[k]] & HEX or data[k] == 46 or data[k] == 58):
+        digits += cls[data[k]] & DIGIT != 0
+        dots += data[k] == 46
+        colons += data[k] == 58
+        k += 1
+    closed = k < high and data[k] == 93
+    return k + 1 if closed and (colons >= 3 or (colons == 0 and dots == 3 and 4 <= digits <= 12)) else 0
 
 
 @subroutine
@@ -251,23 +279,13 @@ def _web_token(data, low, high, i, cls):
 
 
 @subroutine
-def _same(data, at, high, text):
-    if at + len(text) > high:
-        return False
-    k = 0
-    while k < len(text) and data[at + k] == text[k]:
-        k += 1
-    return k == len(text)
-
-
-@subroutine
 def _private_key(data, high, i):
     """End of a PEM private key that begins at `i`; 0: none. A block that is cut counts as far as it goes."""
-    if not _same(data, i, high, _BEGIN):
+    if not same(data, i, high, _BEGIN):
         return 0
     k = i + len(_BEGIN)
     line = min(high, k + 40)
-    while k < line and not _same(data, k, high, _MIDDLE):
+    while k < line and not same(data, k, high, _MIDDLE):
         if not (65 <= data[k] <= 90 or data[k] == 32):
             return 0
         k += 1
@@ -277,14 +295,14 @@ def _private_key(data, high, i):
     limit = min(high, k + MAX_PEM)
     last = k
     while k < limit:
-        if data[k] == 45 and _same(data, k, high, _END):
+        if data[k] == 45 and same(data, k, high, _END):
             k += len(_END)
             while k < limit and data[k] != 45 and data[k] != 10:
                 k += 1
             while k < limit and data[k] == 45:
                 k += 1
             return k
-        if data[k] == 45 and _same(data, k, high, _BEGIN):
+        if data[k] == 45 and same(data, k, high, _BEGIN):
             return last
         k += 1
         if data[k - 1] > 32:
@@ -342,7 +360,8 @@ def _assigned(data, low, high, i, cls, counts):
         k += 1
     begin = k
     counts[:] = 0
-    digits = letters = 0
+    digits = letters = odd = changes = 0
+    last = earlier = np.uint8(0)
     while k < high and k - begin <= MAX_VALUE:
         c = data[k]
         if not (cls[c] & TOKEN or c in (43, 47, 61, 46, 126)):
@@ -350,9 +369,16 @@ def _assigned(data, low, high, i, cls, counts):
         counts[c] += 1
         digits += cls[c] & DIGIT != 0
         letters += cls[c] & (UPPER | LOWER) != 0
+        kind = cls[c] & (UPPER | LOWER)
+        odd += (kind == UPPER and last == UPPER) or (kind == UPPER and last == LOWER and earlier == UPPER)
+        changes += kind != 0 and last != 0 and kind != last
+        earlier, last = last, kind
         k += 1
     size = k - begin
-    if size < 16 or size > MAX_VALUE or digits < 2 or letters < 2 or not _keyword(data, low, i, cls):
+    # Random letters change their case at every second one, and have capitals beside capitals or with one small letter between;
+    # names made of words have little of the one or of the other.
+    random = digits >= 2 or (4 * changes > size and 6 * odd >= size)
+    if size < 16 or size > MAX_VALUE or not random or letters < 2 or not _keyword(data, low, i, cls):
         return -1, 0
     while k > begin and data[k - 1] == 46:
         k -= 1
@@ -416,11 +442,28 @@ def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
                     stop = i - 1 if i > low and data[i - 1] == 32 else i
                     begin, end = _email(data, low, high, stop, after, cls, file_keys, file_values)
             elif c == 61 or c == 58:
-                begin, end = _assigned(data, low, high, i, cls, counts)
+                if c == 58:
+                    begin, end = telegram(data, low, high, i, cls)
+                if begin < 0:
+                    begin, end = _assigned(data, low, high, i, cls, counts)
             elif c == 74:
                 begin, end = _web_token(data, low, high, i, cls)
             elif c == 75 or c == 83:
                 begin, end = _amazon(data, low, high, i, cls)
+                if begin < 0 and c == 75:
+                    begin, end = twilio(data, low, high, i, cls)
+            elif c == 67:
+                if i > low and data[i - 1] == 65:
+                    begin, end = twilio(data, low, high, i, cls)
+            # `.slack`, `.com`, or a full stop 7 (Discord) or 23 (SendGrid) bytes on.
+            elif (
+                c == 46
+                and i + 23 < high
+                and (data[i + 1] in (115, 99) or data[i + 7] == 46 or data[i + 23] == 46)
+            ):
+                begin, end = dotted(data, low, high, i, cls)
+            elif c == 45 and i + 3 < high and data[i + 1] == 117:
+                begin, end = mailchimp(data, low, high, i, cls)
             elif c == 45 and i + 10 < high and data[i + 1] == 45 and data[i + 5] == 66:
                 end = _private_key(data, high, i)
                 begin = i if end else -1

@@ -31,6 +31,7 @@ IP, PHONE, CARD, IBAN, SSN = 1, 2, 3, 4, 5
 LOOK_BEHIND = 32
 """Bytes before a number in which a word may say what it is."""
 
+_CURRENCIES = np.frombuffer(b"EURUSDGBPCHFDKKNOKSEKXPFFJDWST", np.uint8).reshape(-1, 3)
 _NO_PHONE_AFTER = (45, 46, 44, 47, 35, 36, 95, 61, 37, 38, 43, 126)
 
 
@@ -220,7 +221,27 @@ def _plain_date(g, n):
 
 
 @subroutine
-def _international(data, g, n, cls, countries, skip):
+def _is_amount(data, high, end):
+    """Whether what stands behind a number makes it an amount: percent or a currency."""
+    k = end + 1 if end < high and data[end] == 32 else end
+    if k >= high:
+        return False
+    c = data[k]
+    if c == 37 or c == 36 or c == 0xC2 or (c == 0xE2 and k + 1 < high and data[k + 1] == 0x82):
+        return True
+    for currency in _CURRENCIES:
+        if (
+            k + 3 <= high
+            and data[k] == currency[0]
+            and data[k + 1] == currency[1]
+            and data[k + 2] == currency[2]
+        ):
+            return True
+    return False
+
+
+@subroutine
+def _international(data, high, g, n, cls, countries, skip):
     """End of an E.164 number whose country code begins `skip` digits into the first group; 0: none."""
     first = g[0, 0] + skip
     one = data[first] - 48
@@ -237,9 +258,14 @@ def _international(data, g, n, cls, countries, skip):
             code = 3 if countries[three] else 0
     if code == 0:
         return 0
+    # Numbers behind 1 and 7 have ten digits.
+    fewest = 11 if code == 1 else code + countries[three if code == 3 else two]
     digits = -skip
     best, zeros, trunk = 0, 0, 0
     for m in range(n):
+        # A full stop and a space end a sentence; a parenthesis that was not opened belongs to what is around.
+        if m and (g[m, 2] & 5 == 5 or (data[g[m - 1, 1]] == 41 and data[g[m - 1, 0] - 1] not in (40, 43))):
+            break
         for k in range(g[m, 0], g[m, 1]):
             zeros = zeros + 1 if data[k] == 48 else 0
         digits += g[m, 1] - g[m, 0]
@@ -248,11 +274,13 @@ def _international(data, g, n, cls, countries, skip):
         size = digits - trunk
         if size > 15:
             break
-        whole = size == 11 if code == 1 else 9 + (code == 3) - (two >= 90) * (code == 2) <= size
-        if m + 1 < n and not g[m + 1, 2] & 1:
+        whole = size == 11 if code == 1 else fewest <= size
+        if m + 1 < n and not (g[m + 1, 2] & 1 or data[g[m, 1]] == 41):
             whole = False
         if whole and zeros < 6:
             best = g[m, 1]
+    if best and code == 3 and fewest < 10 and _is_amount(data, high, best):
+        return 0
     if best and one == 1:
         # North America: area and exchange begin with 2 to 9.
         n_seen = 0
@@ -279,7 +307,7 @@ def _phone(data, low, high, i, g, n, nearest, cls, countries):
             return -1, 0
         if closing and begin > low and data[begin - 1] == 40:
             begin -= 1
-        end = _international(data, g, n, cls, countries, 0)
+        end = _international(data, high, g, n, cls, countries, 0)
         return (begin, end) if end else (-1, 0)
     # Fractions, prices, paths and references are no numbers of telephones; `Tel.030…`, `tel:…`, `Phone-212…` are.
     odd = cls[before] & (DIGIT | UPPER | LOWER) or before in _NO_PHONE_AFTER
@@ -293,7 +321,7 @@ def _phone(data, low, high, i, g, n, nearest, cls, countries):
     if nearest & (OTHER_NUMBER | VERSION) and not nearest & WORD_PHONE:
         return -1, 0
     if g[0, 1] - g[0, 0] >= 4 and data[i] == 48 and data[i + 1] == 48 and data[i + 2] != 48:
-        end = _international(data, g, n, cls, countries, 2)
+        end = _international(data, high, g, n, cls, countries, 2)
         if end and (nearest & WORD_PHONE or n > 2):
             return begin, end
     said = nearest & WORD_PHONE != 0

@@ -47,6 +47,11 @@ _COUNTRY_CODES = """
 960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 979 992 993 994 995 996 998
 """
 """ITU-T E.164."""
+_SHORT_NUMBERS = {
+    298: 6, 299: 6, 376: 6, 378: 6, 500: 5, 508: 6, 597: 6, 672: 6, 677: 5, 678: 5, 681: 6, 682: 5, 685: 5, 686: 5, 687: 6,
+    688: 5, 689: 6,
+}  # fmt: skip
+"""Countries whose numbers may have fewer than 7 digits, by national numbering plans."""
 
 _IBAN_LENGTHS = """
 AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24
@@ -104,7 +109,7 @@ def bytes_table() -> np.ndarray:
         (LOWER, "abcdefghijklmnopqrstuvwxyz"),
         (LOCAL, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._%+-'!#$&*?^`{|}~"),
         (HEX, "0123456789abcdefABCDEF"),
-        (TRIGGER, "@([=:_-JKSz."),
+        (TRIGGER, "@([=:_-CJKSz."),
         (TOKEN, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-"),
     ):
         table[np.frombuffer(characters.encode(), np.uint8)] |= bit
@@ -131,9 +136,10 @@ def files_table() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def countries() -> np.ndarray:
-    """uint8 [1000]: 1 for country codes of telephone numbers."""
+    """uint8 [1000]: for country codes of telephone numbers the fewest digits behind them, else 0."""
     table = np.zeros(1000, np.uint8)
-    table[[int(code) for code in _COUNTRY_CODES.split()]] = 1
+    for code in _COUNTRY_CODES.split():
+        table[int(code)] = _SHORT_NUMBERS.get(int(code), 6 if code[0] == "9" and len(code) == 2 else 7)
     return table
 
 

@@ -15,6 +15,7 @@ from data_pipeline.annotate import privacy, privacy_domains
 from data_pipeline.document import read_table, shard_path, write_table
 
 TOKEN = "".join(random.Random(1).choices("abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=40))
+HEXADECIMAL = "0f9e3b1a7c5d2e8f4a6b0c9d1e3f5a7b"
 
 FOUND = {
     "email": [
@@ -24,6 +25,8 @@ FOUND = {
         "info(at)firma.de",
         "max [at] uni-koeln.de",
         "erika -at- example.org",
+        "postmaster@[91.198.174.192]",
+        "root@[IPv6:2a00:1450::200e]",
     ],
     "ip": ["91.198.174.192", "2a00:1450:4001:81b::200e", "2600:1f18:4e6:ab00:1234:5678:9abc:def0"],
     "phone": [
@@ -36,6 +39,11 @@ FOUND = {
         "01 23 45 67 89",
         "020 7946 0958",
         "03-1234-5678",
+        "+376 312 345",
+        "+298 123456",
+        "+299 12 34 56",
+        "+687 12.34.56",
+        "+500 51253",
     ],
     "card": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "3056 930902 5904"],
     "iban": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "NO93 8601 1117 947"],
@@ -47,6 +55,14 @@ FOUND = {
         "AIza" + TOKEN[:35],
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nabc\n-----END RSA PRIVATE KEY-----",
+        f"https://hooks.slack.com/services/T0{TOKEN[:8].upper()}/B0{TOKEN[8:16].upper()}/{TOKEN[16:40]}",
+        f"https://ptb.discord.com/api/v10/webhooks/1098765432109876543/{TOKEN}_{TOKEN[:27]}",
+        f"MTA5ODc2NTQzMjEwOTg3NjU0Mw.GhIjKl.{TOKEN[:38]}",
+        f"SG.{TOKEN[:22]}.{TOKEN[:20]}-{TOKEN[:22]}",
+        f"SK{HEXADECIMAL}",
+        f"AC{HEXADECIMAL}",
+        f"{HEXADECIMAL}-us21",
+        f"1098765432:AA{TOKEN[:33]}",
     ],
 }
 
@@ -75,6 +91,10 @@ def test_personal_data_are_found_where_they_stand(kind: str, value: str, frame: 
         "order 4111111111111111; 4111 1111 1111 1112; 1234 4111 1111 1111 1111 2345; GB82WEST12345698765433",
         "sha1 da39a3ee5e6b4b0d3255bfef95601890afd80709, uuid 123e4567-e89b-12d3-a456-426614174000",
         "000-12-3456, 666-12-3456, 900-12-3456, password = changeme, token: see_the_documentation_below",
+        "gains of +376 312 345 EUR and +298 123456 %, Main.System.collectionsOfThings, SG.a.b, discord.com/api/docs",
+        f"md5 {HEXADECIMAL}, ACTION, {HEXADECIMAL}-usual, hooks.slack.com/services, 12:30:AA, see 123456:ABC, MTA5.GhIjKl.x",
+        "password: getHTTPResponseURLFromAPI, token: YourAPIKeyGoesHere, token: SomeVeryLongConstantNameForThis",
+        "user@[here], user@[1.2.3], user@[999]",
         "the key: aVeryLongIdentifierWithoutAccess12, eyJust.eyCode.x, sk-learn, hf_hub",
     ],
 )
@@ -89,6 +109,21 @@ def test_what_only_looks_like_personal_data_is_left_alone(text: str) -> None:
 def test_random_values_of_secret_names_are_found(name: str, assignment: str) -> None:
     assert kinds(assignment.format(name, TOKEN)) == [("secret", TOKEN)]
     assert kinds(assignment.format("colour", TOKEN)) == []
+
+
+def test_leaders_are_no_part_of_an_address_and_sentences_none_of_a_number() -> None:
+    for dots in (2, 5, 200):
+        assert kinds(f"Anna Meier{'.' * dots}anna@example.org") == [("email", "anna@example.org")]
+    assert kinds("(ring +354 470 0064) 246 people. Or +33 7 78 25 48 10. 3.4 MB") == [
+        ("phone", "+354 470 0064"),
+        ("phone", "+33 7 78 25 48 10"),
+    ]
+
+
+def test_values_of_letters_alone_are_random_or_names() -> None:
+    draw = random.Random(5)
+    values = ["".join(draw.choices(string.ascii_letters, k=24)) for _ in range(100)]
+    assert sum(kinds(f"password: {value}") == [("secret", value)] for value in values) >= 85
 
 
 def test_keys_whose_alphabet_has_no_digit_are_found() -> None:
