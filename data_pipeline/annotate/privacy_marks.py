@@ -375,9 +375,9 @@ def _assigned(data, low, high, i, cls, counts):
         earlier, last = last, kind
         k += 1
     size = k - begin
-    # Random letters change their case at every second one, and have capitals beside capitals or with one small letter between;
+    # Random letters change case at every second one, and have capitals beside capitals, or one small letter between two;
     # names made of words have little of the one or of the other.
-    random = digits >= 2 or (4 * changes > size and 6 * odd >= size)
+    random = digits >= 2 or (4 * changes > size and 5 * odd >= size)
     if size < 16 or size > MAX_VALUE or not random or letters < 2 or not _keyword(data, low, i, cls):
         return -1, 0
     while k > begin and data[k - 1] == 46:

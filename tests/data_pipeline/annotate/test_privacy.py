@@ -123,7 +123,7 @@ def test_leaders_are_no_part_of_an_address_and_sentences_none_of_a_number() -> N
 def test_values_of_letters_alone_are_random_or_names() -> None:
     draw = random.Random(5)
     values = ["".join(draw.choices(string.ascii_letters, k=24)) for _ in range(100)]
-    assert sum(kinds(f"password: {value}") == [("secret", value)] for value in values) >= 85
+    assert sum(kinds(f"password: {value}") == [("secret", value)] for value in values) >= 80
 
 
 def test_keys_whose_alphabet_has_no_digit_are_found() -> None:
