@@ -161,7 +161,8 @@ def evaluate_once(run: Path) -> None:
     if result.exists() and json.loads(result.read_text().partition("\n")[0])["step"] == step:
         print(f"\n# step {step} is evaluated already: {result}")
         return
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pretrain.evaluate"]
+    place = ["--standalone", "--local-addr=localhost", "--nproc-per-node=2"]
+    torchrun = ["torch.distributed.run", *place, "-m", "pretrain.evaluate"]
     words = [f"run.dir={run}", "batch_size=16"]
     shown = f"OMP_NUM_THREADS=1 torchrun {' '.join(torchrun[1:] + words)}"
     command(shown, [*torchrun, *words], local.environment(ClusterConfig(threads=1)))

@@ -20,7 +20,9 @@ def command(cluster: ClusterConfig, run_dir: Path, exits: Path) -> list[str]:
     """The command of one attempt: torchrun on this machine (through `launch.agent`)."""
     # Port 0: torchrun listens on one that is free, and nobody can take it between a look and the use.
     endpoint = f"localhost:{cluster.port or 0}"
-    return [*agent(exits), *torchrun(cluster.nproc, 1, endpoint, run_dir.name, run_dir)]
+    # The name of this host, by which ranks would meet, resolves on few laptops.
+    here = "--local-addr=localhost"
+    return [*agent(exits), here, *torchrun(cluster.nproc, 1, endpoint, run_dir.name, run_dir)]
 
 
 def agent(exits: Path) -> list[str]:

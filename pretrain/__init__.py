@@ -1,0 +1,8 @@
+"""The trainer."""
+
+import os
+
+# Read when torch is loaded, which no module of this package precedes. Errors only: for instance, a host whose own name does
+# not resolve is warned about several times by every rank, and works.
+for _name in ("TORCH_CPP_LOG_LEVEL", "GLOO_LOG_LEVEL"):
+    os.environ.setdefault(_name, "ERROR")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,10 +118,19 @@ def overrides(packed: Path, run_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def start(arguments: list[str], nproc: int = 1) -> subprocess.Popen[str]:
-    """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-    command = [sys.executable, *(torchrun if nproc > 1 else []), "-m", "pretrain.train", *arguments]
+def start(arguments: list[str], nproc: int = 1, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own.
+
+    within: a command that takes that of the training as its last arguments.
+    """
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=localhost",
+        f"--nproc-per-node={nproc}",
+    ]
+    command = [*within, sys.executable, *(torchrun if nproc > 1 else []), "-m", "pretrain.train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,
@@ -134,9 +143,11 @@ def start(arguments: list[str], nproc: int = 1) -> subprocess.Popen[str]:
     )
 
 
-def train(arguments: list[str], nproc: int = 1, timeout: float = PATIENCE) -> tuple[int, str]:
+def train(
+    arguments: list[str], nproc: int = 1, timeout: float = PATIENCE, within: Sequence[str] = ()
+) -> tuple[int, str]:
     """Run `pretrain.train` to its end; returns exit status and output."""
-    process = start(arguments, nproc)
+    process = start(arguments, nproc, within)
     try:
         output, _ = process.communicate(timeout=timeout)
     finally:

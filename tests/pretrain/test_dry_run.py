@@ -76,6 +76,7 @@ def test_out_of_memory_on_one_rank_is_said_by_all_and_nothing_hangs(toy_packed: 
         "-m",
         "torch.distributed.run",
         "--standalone",
+        "--local-addr=localhost",
         "--nproc-per-node=2",
         str(script),
     ]

@@ -151,13 +151,20 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", packed=packed)
     expected = rows_of(run, "dtype=fp64")
     (run / "eval.jsonl").unlink()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=localhost",
+        "--nproc-per-node=2",
+    ]
     words = ["-m", "pretrain.evaluate", f"run.dir={run}", "device=cpu", "dtype=fp64", "batch_size=1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(
         [*command, *words], capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     assert [r["source"] for r in rows] == list(expected), "written once, by one of them"
     for row in rows:
