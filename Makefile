@@ -6,10 +6,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PIP_FLAGS ?= --disable-pip-version-check --quiet
 BIN := .venv/bin
+TORCH ?= 2.11.0
+TORCH_TESTS := tests/pretrain/test_torch_calls.py tests/pretrain/model tests/pretrain/optim tests/pretrain/checkpoint \
+	tests/pretrain/test_training_loop.py tests/pretrain/test_against_transformers.py tests/distributed/test_parity.py \
+	tests/distributed/test_compiled_blocks.py tests/fake_device
 BEGAN := $(shell date +%s)
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-full test-python lint bench clean setup setup-dev system
+.PHONY: help demo test test-full test-python test-torch lint bench clean setup setup-dev system
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -31,6 +35,15 @@ test-python:  ## tests on another Python, in .venv-X.Y: make test-python PYTHON=
 		-c constraints.txt -e '.[dev]'; \
 	$$folder/bin/python -m data_pipeline.compiling; \
 	$$folder/bin/python -m pytest -n 2 --dist loadgroup -m "not full and not slurm and not browser" -rs $(ARGS)
+
+# Constraints but that of torch itself: another release brings its own.
+test-torch:  ## tests of what depends on torch, on another release, in .venv-torch-X: make test-torch TORCH=2.11.0
+	folder=.venv-torch-$(TORCH); \
+	$(PYTHON) -m venv $$folder; \
+	grep -v '^torch==' constraints.txt > $$folder/constraints.txt; \
+	$$folder/bin/python -m pip install $(PIP_FLAGS) -c $$folder/constraints.txt torch==$(TORCH) -e '.[dev]'; \
+	$$folder/bin/python -m data_pipeline.compiling; \
+	$$folder/bin/python -m pytest -n 2 --dist loadgroup -m "not full" -rs $(or $(ARGS),$(TORCH_TESTS))
 
 lint: .venv/.stamp-dev  ## ruff and mypy
 	$(BIN)/ruff check .

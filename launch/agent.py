@@ -5,7 +5,7 @@
 This is `torch.distributed.run` with three additions. How each failed worker ended goes to `DIR/node-N.json`
 (torchrun itself exits with 1 whatever happened). SIGUSR1, SIGUSR2, SIGTERM and SIGINT are passed on to the workers,
 which checkpoint (or dump their stacks) and exit; torchrun would kill them after 30 seconds. And when a worker has
-failed, the others, stuck in collectives, are killed after `GRACE` seconds instead of 30.
+failed, the others, stuck in collectives, are killed after `--grace` seconds instead of 30.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ from launch.processes import die_with_parent
 
 GRACE = 4.0
 """Seconds that the workers of a node get after one of them has failed."""
+GRACE_ON_GPUS = 45.0
+"""The same where NCCL writes down its last collectives first, which it gives itself 15 seconds for, in each rank."""
 FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.agent", description=__doc__)
     parser.add_argument("--exits", type=Path, required=True, help="folder for node-N.json")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE, help="seconds that workers get after one of them has failed"
+    )
     parser.add_argument("torchrun", nargs=argparse.REMAINDER, help="-- and torchrun's arguments")
     arguments = parser.parse_args(argv)
     die_with_parent()
     for number in FORWARDED:
         signal.signal(number, _forward)
-    threading.Thread(target=_kill_survivors, daemon=True).start()
+    threading.Thread(target=_kill_survivors, args=(arguments.grace,), daemon=True).start()
 
     # Imported late: a signal during these seconds must already be handled.
     import torch.distributed.run
@@ -83,7 +88,7 @@ def _forward(number: int, frame: FrameType | None) -> None:
             os.kill(pid, number)
 
 
-def _kill_survivors() -> None:
+def _kill_survivors(grace: float) -> None:
     """Wait for a worker that fails, then kill those that are left after the grace period.
 
     The kernel wakes this thread when a worker ends: looking for it would cost a tenth of a core beside the training.
@@ -99,7 +104,7 @@ def _kill_survivors() -> None:
             ended = None
         failed = ended is not None and _is_failure(ended)
         time.sleep(0.05)  # one that ended well is there until torchrun reaps it
-    time.sleep(GRACE)
+    time.sleep(grace)
     for pid in _workers():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # each worker leads a session of its own

@@ -65,10 +65,12 @@ def run(config: LaunchRun) -> int:
     from launch import local
     from launch.supervisor import Place, Supervisor
 
+    gpus, grace = local.on_gpus(config), local.grace(config)
     place = Place(
-        command=lambda exits: local.command(config.cluster, run_dir, exits),
-        environment=local.environment(config.cluster),
+        command=lambda exits: local.command(config.cluster, run_dir, exits, grace),
+        environment=local.environment(config.cluster, local.for_gpus(run_dir) if gpus else None),
         kill=local.kill,
+        grace=grace,
     )
     return Supervisor(config, run_dir, place).run()
 
@@ -100,7 +102,13 @@ def show(config: LaunchRun, run_dir: Path, found: Preflight) -> int:
     else:
         from launch import local
 
-        print(shlex.join(local.command(config.cluster, run_dir, run_dir / "logs" / "exits")))
+        if local.on_gpus(config):
+            print(*(f"{name}={value}" for name, value in local.for_gpus(run_dir).items()), sep="\n")
+        print(
+            shlex.join(
+                local.command(config.cluster, run_dir, run_dir / "logs" / "exits", local.grace(config))
+            )
+        )
     print("\n".join(text for text in (found.plan, block(found.warnings)) if text), flush=True)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

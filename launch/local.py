@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from configs.environment import cores
-from configs.schema.train import ClusterConfig
+from configs.schema.train import ClusterConfig, LaunchRun
+from configs.slurm import gpus_per_node
+from launch.agent import GRACE, GRACE_ON_GPUS
 from launch.processes import kill_descendants
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -16,18 +19,34 @@ CHECKOUT = "" if _ROOT.name in ("site-packages", "dist-packages") else str(_ROOT
 """Folder of the packages where they are not installed, and Python would not find them by itself."""
 
 
-def command(cluster: ClusterConfig, run_dir: Path, exits: Path) -> list[str]:
+DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+"""What machines with GPUs have; torch takes seconds to say so."""
+
+
+def on_gpus(config: LaunchRun) -> bool:
+    """Whether the ranks of a launch compute on GPUs."""
+    if config.cluster.kind == "slurm":
+        return gpus_per_node(config.cluster, config.device) > 0
+    return config.device == "cuda" or (config.device == "auto" and any(path.exists() for path in DRIVERS))
+
+
+def command(cluster: ClusterConfig, run_dir: Path, exits: Path, grace: float = GRACE) -> list[str]:
     """The command of one attempt: torchrun on this machine (through `launch.agent`)."""
     # Port 0: torchrun listens on one that is free, and nobody can take it between a look and the use.
     endpoint = f"localhost:{cluster.port or 0}"
     # The name of this host, by which ranks would meet, resolves on few laptops.
     here = "--local-addr=localhost"
-    return [*agent(exits), here, *torchrun(cluster.nproc, 1, endpoint, run_dir.name, run_dir)]
+    return [*agent(exits, grace), here, *torchrun(cluster.nproc, 1, endpoint, run_dir.name, run_dir)]
 
 
-def agent(exits: Path) -> list[str]:
-    """The start of the command on each node."""
-    return [sys.executable, "-m", "launch.agent", "--exits", str(exits), "--"]
+def agent(exits: Path, grace: float) -> list[str]:
+    """The start of the command on each node; `grace` in seconds."""
+    return [sys.executable, "-m", "launch.agent", "--exits", str(exits), f"--grace={grace:g}", "--"]
+
+
+def grace(config: LaunchRun) -> float:
+    """Seconds that the workers of a node get after one of them has failed."""
+    return GRACE_ON_GPUS if on_gpus(config) else GRACE
 
 
 def torchrun(nproc: int, nodes: int, endpoint: str, rendezvous: str, run_dir: Path) -> list[str]:
@@ -48,8 +67,37 @@ def torchrun(nproc: int, nodes: int, endpoint: str, rendezvous: str, run_dir: Pa
     ]
 
 
-def environment(cluster: ClusterConfig) -> dict[str, str]:
-    """Environment of torchrun and of the ranks."""
+def for_gpus(run_dir: Path) -> dict[str, str]:
+    """Environment of ranks on GPUs, where the user has not set it."""
+    own = {
+        # Rows and documents differ from batch to batch: blocks of fixed size would leave holes.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        # A rank whose collective failed ends, and so tells the supervisor, instead of computing on.
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+        # The flight recorder: each rank's last collectives, written where one of them waited in vain.
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": f"{run_dir.absolute()}/logs/nccl-rank-",
+    }
+    other_names = {
+        "PYTORCH_CUDA_ALLOC_CONF": "PYTORCH_ALLOC_CONF",
+        "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "TORCH_FR_DUMP_ON_TIMEOUT",
+        "TORCH_FR_DUMP_TEMP_FILE": "TORCH_NCCL_DEBUG_INFO_TEMP_FILE",
+    }
+    return {
+        name: value
+        for name, value in own.items()
+        if not {name, other_names.get(name, name)} & os.environ.keys()
+    }
+
+
+def environment(cluster: ClusterConfig, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment of torchrun and of the ranks.
+
+    Args:
+        more: what the kind of device needs besides (`for_gpus`).
+    """
     return {
         # Activations are freed and allocated anew each step. Kept in the heap instead of being returned to the kernel,
         # a step on the CPU takes less time (glibc; the user's own settings win).
@@ -60,6 +108,7 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
         "GLIBC_TUNABLES": "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0",
         # torchrun would give each of several processes one thread.
         "OMP_NUM_THREADS": str(max(1, cores() // cluster.nproc)),
+        **(more or {}),
         **os.environ,
         **({} if cluster.threads is None else {"OMP_NUM_THREADS": str(cluster.threads)}),
         "PYTHONUNBUFFERED": "1",

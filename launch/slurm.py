@@ -66,8 +66,11 @@ def show(config: LaunchRun, run_dir: Path) -> str:
         f"FIRST_NODE:{port}",
         "${SLURM_JOB_ID}-${SLURM_RESTART_COUNT:-0}-ATTEMPT",
         str(asks.cpus or "ALL_OF_THE_NODE"),
+        local.grace(config),
     )
-    return f"{render(config, run_dir, asks)}\n# each attempt of the supervisor:\n# {' '.join(command)}"
+    gpus = local.for_gpus(run_dir) if local.on_gpus(config) else {}
+    variables = "".join(f"# {name}={value}\n" for name, value in gpus.items())
+    return f"{render(config, run_dir, asks)}\n# each attempt of the supervisor:\n{variables}# {' '.join(command)}"
 
 
 def refusal(config: LaunchRun, run_dir: Path) -> tuple[str | None, str]:
@@ -232,10 +235,12 @@ def supervise(run_dir: Path) -> int:
     cpus = cpus_of_job(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
     say(f"job {job}, restart {restarts}, on {os.environ['SLURM_JOB_NODELIST']}")
 
+    grace, gpus = local.grace(config), local.on_gpus(config)
+
     def command(exits: Path) -> list[str]:
         port = config.cluster.port or free_port()
         rendezvous = f"{job}-{restarts}-{exits.name}"
-        return step_command(config.cluster, run_dir, exits, f"{node}:{port}", rendezvous, cpus)
+        return step_command(config.cluster, run_dir, exits, f"{node}:{port}", rendezvous, cpus, grace)
 
     def kill(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
@@ -249,8 +254,9 @@ def supervise(run_dir: Path) -> int:
 
     place = Place(
         command=command,
-        environment=local.environment(config.cluster),
+        environment=local.environment(config.cluster, local.for_gpus(run_dir) if gpus else None),
         kill=kill,
+        grace=grace,
         requeue=lambda: print(slurm("scontrol", "requeue", job), end=""),
     )
     return Supervisor(config, run_dir, place, requeued=restarts > 0).run()

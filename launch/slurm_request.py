@@ -202,9 +202,16 @@ def render(config: LaunchRun, run_dir: Path, wanted: Request) -> str:
 
 
 def step_command(
-    cluster: ClusterConfig, run_dir: Path, exits: Path, endpoint: str, rendezvous: str, cpus: str
+    cluster: ClusterConfig,
+    run_dir: Path,
+    exits: Path,
+    endpoint: str,
+    rendezvous: str,
+    cpus: str,
+    grace: float,
 ) -> list[str]:
-    """The command of one attempt inside the job: `srun` of one torchrun a node, with `cpus` CPUs each."""
+    """The command of one attempt inside the job: `srun` of one torchrun a node, with `cpus` CPUs each; its workers
+    get `grace` seconds after one of them has failed."""
     more = asked.merge({}, asked.options(cluster.srun_options, "cluster.srun_options", OURS_SRUN))
     return [
         "srun",
@@ -216,7 +223,7 @@ def step_command(
         "--kill-on-bad-exit=0",
         "--wait=0",
         *asked.words(more),
-        *local.agent(exits),
+        *local.agent(exits, grace),
         *local.torchrun(cluster.nproc, cluster.nodes, endpoint, rendezvous, run_dir),
     ]
 

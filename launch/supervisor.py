@@ -22,8 +22,8 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import LaunchRun
 from data_pipeline.packed.files import write_atomically
-from launch import goodput
-from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_PREEMPTED
+from launch import agent, goodput
+from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_LOST_PEER, EXIT_PREEMPTED
 from launch.processes import adopt_orphans
 from pretrain.checkpoint_folders import committed, step_of
 from pretrain.ending import ending
@@ -31,7 +31,7 @@ from pretrain.ledger import Ledger, read_ledger
 from pretrain.rundir import RunLock, begin_anew
 
 POLL = 0.1  # seconds between looks at the attempt
-GRACE = 10.0  # seconds that other nodes get to end by themselves when a worker has failed
+GRACE = 6.0  # seconds more than the workers of its node that other nodes get when a worker has failed
 STARTUP = 120.0  # seconds that a rank gets at least before its first heartbeat: imports, rendezvous
 SETTLE = 5.0  # seconds from a stack dump to the kill
 BACKOFF = 2.0  # seconds before the second restart in a row without progress; doubles, up to BACKOFF_MAX
@@ -65,7 +65,9 @@ class Outcome:
             "preempted": "stopped after a checkpoint",
             "configuration": "refused the configuration",
             "killed": f"was killed by {self.signal}",
-            "crashed": f"exited with status {self.exit_code}",
+            "crashed": "lost another rank"
+            if self.exit_code == EXIT_LOST_PEER
+            else f"exited with status {self.exit_code}",
             "hung": "hung",
         }[self.kind]
         return f"{who} {how}"
@@ -81,6 +83,8 @@ class Place:
     """Environment of the command."""
     kill: Callable[[subprocess.Popen[bytes]], None]
     """End an attempt at once, on all nodes."""
+    grace: float = agent.GRACE
+    """Seconds that the workers of a node get after one of them has failed."""
     requeue: Callable[[], None] | None = None
     """After a preemption: put the job back into the queue; None: go no further."""
 
@@ -89,18 +93,18 @@ def classify(returncode: int, failures: Sequence[Mapping[str, Any]]) -> Outcome:
     """What an exit means, from torchrun's own status and the failed workers of all nodes.
 
     Several ranks fail within moments of each other when one of them dies: a rank that refused the configuration or
-    was killed by a signal is the cause, the exceptions of its peers are the echo. SIGTERM is torchrun's own clean-up.
+    was killed by a signal is the cause, the exceptions of its peers are the echo; so are ranks that say that they lost
+    another one, and those that NCCL's watchdog aborted. SIGTERM is torchrun's own clean-up.
     """
 
     def cause(failure: Mapping[str, Any]) -> int:
         code = failure["exit_code"]
         if code == EXIT_CONFIG:
             return 0
-        if code < 0 and code != -signal.SIGTERM:
-            return 1
-        if code not in (EXIT_PREEMPTED, -signal.SIGTERM):
-            return 2
-        return 3 if code == EXIT_PREEMPTED else 4
+        echoes = (-signal.SIGABRT, EXIT_LOST_PEER, EXIT_PREEMPTED, -signal.SIGTERM)
+        if code in echoes:
+            return 3 + echoes.index(code)
+        return 1 if code < 0 else 2
 
     if failures:
         first = min(failures, key=lambda f: (cause(f), f["rank"]))
@@ -277,7 +281,7 @@ class Supervisor:
                 follow.show()
                 if failed_at is None and any(f["exit_code"] != EXIT_PREEMPTED for f in read_exits(exits)):
                     failed_at = time.time()
-                if failed_at is not None and time.time() - failed_at > GRACE:
+                if failed_at is not None and time.time() - failed_at > self.place.grace + GRACE:
                     break  # ranks on other nodes may wait in a collective for one that is gone
                 if self.again:
                     say("stopping at once")

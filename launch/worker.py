@@ -2,7 +2,7 @@
 
 Reads the configuration that the supervisor resolved, sends its output to `RUN_DIR/logs/rank-N.log` (one file a rank,
 appended over restarts), and calls the trainer. Exit statuses are those of the trainer: 0 done, 75 preempted after a
-checkpoint, 2 wrong configuration, 1 failed.
+checkpoint, 2 wrong configuration, 1 failed; and 69 where another rank was lost, which is the cause.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.train import LaunchRun, TrainRun
-from launch.cli import guarded
+from launch.cli import EXIT_LOST_PEER, guarded
 from launch.processes import die_with_parent
 
 _LOST_PEER = re.compile(
-    r"(?i)connection (was )?(reset|closed|refused)|broken pipe|remote process exited|ncclRemoteError"
+    r"(?i)connection (was )?(reset|closed|refused)|broken pipe|remote process exited|ncclRemoteError|timed? ?out waiting"
+    r"|timeout caused pair closure|watchdog caught collective operation timeout"
 )
-"""What Gloo and NCCL say when the rank at the other end is gone."""
+"""What Gloo and NCCL say when the rank at the other end is gone, or silent."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def told(call: Callable[[], int], file: Path) -> int:
         with file.open("a") as out:
             out.write(traceback.format_exc())
         print(f"This rank ends: it lost another one while they communicated (traceback: {file})", flush=True)
-        return 1
+        return EXIT_LOST_PEER
 
 
 def train(run_dir: Path) -> int:

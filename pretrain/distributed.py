@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -44,27 +44,34 @@ def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic:
         timeout: seconds after which a collective that does not finish raises.
 
     Raises:
-        ConfigError: `device=cuda` on a machine without one, or more local ranks than GPUs.
+        ConfigError: `device=cuda` on a machine without one, more local ranks than GPUs, or `device=auto` where Slurm gave
+            GPUs and torch finds none.
     """
     limit_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     use_cuda = device_type(device) == "cuda"
+    if device == "auto" and not use_cuda and (given := _gpus_of_slurm(os.environ)):
+        raise ConfigError(
+            f"Slurm gave this node GPUs ({given}), but torch {torch.__version__} finds none, and device=auto would train on "
+            "the CPU; install a CUDA build of torch and look at nvidia-smi on the node, or set device=cpu"
+        )
     if use_cuda:
         if not torch.cuda.is_available():
             raise ConfigError(
                 "`device` is cuda, but torch finds no CUDA device here; use device=cpu or device=auto"
             )
-        if local_rank >= torch.cuda.device_count():
+        index = 0 if _has_gpu_alone(os.environ, torch.cuda.device_count()) else local_rank
+        if index >= torch.cuda.device_count():
             raise ConfigError(
                 f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "
                 "start at most that many processes here, or use device=cpu"
             )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(index)
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    chosen = torch.device("cuda", index) if use_cuda else torch.device("cpu")
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
         limit = timedelta(seconds=timeout)
@@ -73,6 +80,21 @@ def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic:
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     return Process(rank, world_size, local_rank, chosen)
+
+
+def _gpus_of_slurm(environment: Mapping[str, str]) -> str:
+    """The GPUs that Slurm gave this step, in its words; empty: none."""
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE"):
+        value = environment.get(name, "") if "SLURM_JOB_ID" in environment else ""
+        if value not in ("", "0" if name.endswith("ON_NODE") else ""):
+            return f"{name}={value}"
+    return ""
+
+
+def _has_gpu_alone(environment: Mapping[str, str], visible: int) -> bool:
+    """Whether Slurm shows each of its tasks (the local ranks) one GPU, which is number 0 in all of them."""
+    local_rank = environment.get("LOCAL_RANK", "0")
+    return visible == 1 and local_rank != "0" and environment.get("SLURM_LOCALID") == local_rank
 
 
 def record_environment(run_dir: Path, process: Process) -> None:

@@ -85,6 +85,10 @@ def failure(rank: int, code: int) -> dict:
         (1, [failure(0, 1), failure(1, 2)], "configuration", 1),
         (1, [failure(0, 75), failure(1, 75)], "preempted", 0),
         (1, [failure(0, 75), failure(1, 1)], "crashed", 1),
+        (1, [failure(0, 69), failure(5, 1), failure(6, 69)], "crashed", 5),  # the others lost it
+        (1, [failure(0, -6), failure(2, 1)], "crashed", 2),  # NCCL's watchdog aborts those that wait
+        (1, [failure(0, -6), failure(1, -11)], "killed", 1),
+        (1, [failure(3, -6), failure(4, 69)], "killed", 3),
         (-9, [], "killed", None),
         (75, [], "preempted", None),
         (1, [], "crashed", None),
@@ -99,6 +103,7 @@ def test_exits_are_classified_by_their_cause(
 
 def test_an_outcome_reads_as_a_sentence() -> None:
     assert str(classify(1, [failure(3, -9)])) == "rank 3 on a was killed by SIGKILL"
+    assert str(classify(1, [failure(3, 69)])) == "rank 3 on a lost another rank"
     assert str(Outcome("crashed", 1)) == "the launcher exited with status 1"
 
 

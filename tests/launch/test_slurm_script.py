@@ -136,7 +136,7 @@ def test_options_are_passed_on_and_win(tmp_path: Path) -> None:
     # What the given options replace: GPUs and memory in another form, and what they take away.
     assert not {"gpus-per-node", "mem", "exclusive", "requeue"} & set(names)
     assert len(names) == len(set(names))
-    command = step_command(read.cluster, tmp_path, tmp_path / "exits", "n:1", "r", "64")
+    command = step_command(read.cluster, tmp_path, tmp_path / "exits", "n:1", "r", "64", 45.0)
     assert "--container-image=a b.sqsh" in command and "--no-container-mount-home" in command
     assert command.index("--container-image=a b.sqsh") < command.index("--exits")
 

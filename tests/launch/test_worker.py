@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from toyrun import PATIENCE
 
+from launch.cli import EXIT_LOST_PEER
 from launch.worker import told
 
 RANK = """
 import os, signal, sys
 from pathlib import Path
 import torch, torch.distributed as dist
+from launch.cli import EXIT_LOST_PEER
 from launch.worker import told
 
 def work() -> int:
@@ -47,7 +49,7 @@ def test_a_rank_that_lost_another_says_so_in_one_line_and_keeps_the_traceback(tm
     ]
     printed = [rank.communicate(timeout=PATIENCE)[0] for rank in ranks]
     assert ranks[1].returncode == -signal.SIGKILL
-    assert ranks[0].returncode == 1, printed[0]
+    assert ranks[0].returncode == EXIT_LOST_PEER, printed[0]
     assert "lost another one" in printed[0] and str(file) in printed[0] and "Traceback" not in printed[0]
     assert "all_reduce" in file.read_text()
 

@@ -1,0 +1,131 @@
+"""What runs on GPUs runs to its end on a CUDA device that is not there, in every layout: nothing waits for the device, one
+graph serves all blocks and batches, and gradients travel as often as they must."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_steps import FakeCase, Found, of_layout, run
+
+from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+
+sys.path.append(str(Path(__file__).parents[1] / "distributed"))
+from parity_cases import GLOBAL, ODD, Case
+from parity_layouts import CORE, FULLY, SELECTIVELY
+from parity_layouts import case as layout
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cc") is None, reason="the guard is compiled by cc"),
+    pytest.mark.timeout(900),
+]
+
+
+def fake(case: Case, last: bool = False, **train: object) -> FakeCase:
+    """A layout of the parity matrix as it runs on GPUs: bf16, heads that flash attention takes."""
+    model = case.model_config if case.model == ODD else replace(case.model_config, dim=256, ffn_dim=512)
+    options = {"micro_batch_size": 1, "dtype": "bf16", "compile": False, **dict(case.train), **train}
+    where = "last rank" if last else "rank 0"
+    name = f"{case.name}, {where}" + "".join(f", {k}={v}" for k, v in train.items())
+    return FakeCase(
+        name,
+        case.parallel,
+        TrainConfig(1, GLOBAL, **options),  # type: ignore[arg-type]
+        model,
+        case.vocab_size,
+        case.optim,
+        last,
+    )
+
+
+def complaints(case: FakeCase, found: Found) -> list[str]:
+    """What is not as it should be."""
+    if found.error is not None:
+        return [f"{case.name}: {found.error}"]
+    lines = []
+    if found.waits and not case.parallel.cpu_offload:
+        lines.append(f"{case.name}: the host waits: {dict(found.waits)}")
+    if found.graphs > (case.train.compile or case.train.attention == "flex"):
+        lines.append(f"{case.name}: {found.graphs} graphs")
+    return lines
+
+
+def check(cases: list[FakeCase]) -> list[Found]:
+    found = run(cases)
+    lines = [line for case, one in zip(cases, found, strict=True) for line in complaints(case, one)]
+    assert not lines, "\n".join(lines)
+    return found
+
+
+EAGER = [c for c in CORE if not c.varlen]
+COMPILED = [
+    layout(shard=2),
+    layout(tp=2, train=SELECTIVELY),
+    layout(cp=2, train=FULLY),
+    layout(pp=2, schedule="interleaved"),
+    layout(replicate=2, shard=2),
+    layout(shard=2, cp=2, tp=2),
+]
+
+
+def test_every_layout_runs_and_nothing_waits_for_the_device() -> None:
+    check([fake(c) for c in EAGER] + [fake(c, last=True) for c in EAGER if c.parallel.pp > 1])
+
+
+def test_compiled_layouts_run_and_one_graph_serves_all_documents() -> None:
+    found = check([fake(c, compile=True) for c in COMPILED])
+    assert all(one.graphs == 1 for one in found)
+
+
+def test_options_of_gpus_run() -> None:
+    shard = fake(layout(shard=2))
+    check(
+        [
+            of_layout("bf16_pure", shard, dtype="bf16_pure"),
+            of_layout("offload", shard, activation_checkpointing="full", activation_offload=True),
+            of_layout(
+                "offload, compiled",
+                shard,
+                activation_checkpointing="full",
+                activation_offload=True,
+                compile=True,
+            ),
+            of_layout("flex", shard, attention="flex"),
+        ]
+    )
+
+
+def test_with_parameters_in_the_host_s_memory_a_step_waits_for_its_verdict_alone() -> None:
+    """One copy for the gradient norm's share, its factor and whether the step is skipped, in each of two steps. FSDP itself
+    waits for gradients that it adds to those of an earlier micro-batch."""
+    case = fake(layout(shard=2))
+    (found,) = check([replace(case, name="cpu_offload", parallel=replace(case.parallel, cpu_offload=True))])
+    ours = {where: n for where, n in found.waits.items() if "autograd.backward" not in where}
+    assert sorted(ours.values()) == [2, 2, 2] and any("skip.detach()" in where for where in ours), ours
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_gradients_are_summed_over_replicas_once_a_step(whole: bool) -> None:
+    parallel = ParallelConfig(dp_replicate=4, dp_shard=2, reshard_after_forward=not whole)
+    train = TrainConfig(1, 32, micro_batch_size=1, dtype="bf16", compile=False)
+    model = ModelConfig("tiny", dim=256, n_layers=3, n_heads=8, n_kv_heads=4, ffn_dim=512)
+    (found,) = check([FakeCase("replicated", parallel, train, model, 96)])
+    # Three blocks, embedding, head, and the norm.
+    assert found.micro_batches == 4 and found.groups == 6
+    counts = {
+        kind: sum(n for (op, size), n in found.collectives.items() if kind in op and size in (2, 4))
+        for kind in ("allreduce", "reduce_scatter", "allgather")
+    }
+    assert counts["allreduce"] == found.groups
+    assert counts["reduce_scatter"] == found.groups * (1 if whole else found.micro_batches)
+
+
+def test_the_device_says_so_where_it_does_not_know_torch(tmp_path: Path) -> None:
+    import fake_cuda
+
+    # Without the preloaded library torch answers for itself.
+    with pytest.raises(fake_cuda.UnknownTorch, match="does not know torch"):
+        fake_cuda.lend_guard()
