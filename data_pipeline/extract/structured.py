@@ -1,12 +1,13 @@
 """Main text that a page declares in JSON-LD, for pages whose body is drawn by scripts.
 
-`articleBody`, or what schema.org's Recipe, HowTo, FAQPage and QAPage, Product and articles without a body say in words.
+`articleBody`, or what schema.org's Recipe, HowTo, FAQPage and QAPage, Product and things that are described in words say.
 Strings may hold HTML, which is parsed like a page.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -27,20 +28,30 @@ MAX_DEPTH = 12
 MAX_ITEMS = 20_000
 """Values of a structure that are read."""
 _BODY = re.compile(rb'"articleBody"\s*:\s*"((?:[^"\\]++|\\.)*+)"')
-_DOCUMENT = re.compile(r"(?<=[}\]])\s*\n\s*(?=[{\[])")
+_DESCRIBED = ("Article", "Posting", "Report", "Event", "Course", "Book", "Movie")
+"""How the kinds of things end whose name and description are all that is read."""
+MAX_NOTICE = 300
+"""Characters up to which a page that speaks of JavaScript says only that it needs it."""
+_BEGIN = re.compile(r"[{\[]")
+_FOLLOWING = re.compile(r"[}\]][^{\[}\]\n]*\n[^{\[}\]\n]*(?=[{\[])")
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+_DECODER = json.JSONDecoder(strict=False)
 _MARKUP = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>]*)?/?>")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 _SPACE = re.compile(r"\s+")
 
 
-def body(json: bytes, shown: str) -> str:
+def body(data: bytes, shown: str) -> str:
     """The text that JSON-LD declares, where the page shows far less; empty elsewhere."""
-    if not json:
+    if not data:
         return ""
-    bodies = [_plain(_unescape(m.group(1))) for m in _BODY.finditer(json)]
-    declared = max(bodies, key=len, default="")
+    if len(shown) <= MAX_NOTICE and "javascript" in shown.lower():
+        shown = ""
+    bodies = list(dict.fromkeys(_plain(_unescape(m.group(1))) for m in _BODY.finditer(data)))
+    # The entries of a live blog are articles of their own.
+    declared = "\n".join(bodies) if b"LiveBlogPosting" in data else max(bodies, key=len, default="")
     if len(declared) <= LEAST_CHARS and len(shown) < LEAST_CHARS:
-        declared = _described(json)
+        declared = _described(data)
     enough = len(declared) > LEAST_CHARS and len(shown) < max(LEAST_CHARS, len(declared) // SHARE)
     return declared if enough else ""
 
@@ -63,16 +74,28 @@ def _plain(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _described(json: bytes) -> str:
+def _described(data: bytes) -> str:
     """Text of the things that a page describes; the longest of them where there are several kinds."""
     texts = []
-    for part in _DOCUMENT.split(json.decode("utf-8", "replace")):
-        try:
-            value = orjson.loads(_CONTROL.sub(b" ", part.encode()))
-        except orjson.JSONDecodeError:
-            continue
+    for value in _documents(data.decode("utf-8", "replace").replace("<![CDATA[", "").replace("]]>", "")):
         texts += ["\n".join(lines) for thing in _things(value) if (lines := _lines(thing))]
     return max(texts, key=len, default="")
+
+
+def _documents(text: str) -> Iterator[Any]:
+    """Values of the scripts of a page, one after the other, whatever wraps them; trailing commas are passed over."""
+    at = 0
+    while (begin := _BEGIN.search(text, at)) is not None:
+        try:
+            value, at = _DECODER.raw_decode(text, begin.start())
+        except (ValueError, RecursionError):
+            following = _FOLLOWING.search(text, begin.start())
+            at = following.end() if following is not None else len(text)
+            try:
+                value, _ = _DECODER.raw_decode(_TRAILING_COMMA.sub("", text[begin.start() : at]))
+            except (ValueError, RecursionError):
+                continue
+        yield value
 
 
 def _things(value: Any) -> Iterator[dict[str, Any]]:
@@ -92,7 +115,7 @@ def _things(value: Any) -> Iterator[dict[str, Any]]:
 def _lines(thing: dict[str, Any]) -> list[str]:
     """Lines of an object of a kind that describes a whole page."""
     kinds = thing.get("@type")
-    names = {str(kind) for kind in (kinds if isinstance(kinds, list) else [kinds])}
+    names = {str(kind).rsplit("/", 1)[-1] for kind in (kinds if isinstance(kinds, list) else [kinds])}
     if "Recipe" in names:
         parts = _strings(thing.get("recipeIngredient") or thing.get("ingredients"))
         steps = _steps(thing.get("recipeInstructions"))
@@ -102,7 +125,7 @@ def _lines(thing: dict[str, Any]) -> list[str]:
         return [*_head(thing), *(f"- {t}" for t in tools), *_steps(thing.get("step"))]
     if names & {"FAQPage", "QAPage"}:
         return [*_head(thing), *_questions(thing.get("mainEntity"))]
-    if "Product" in names:
+    if names & {"Product", "ProductGroup", "ProductModel"}:
         said = [
             line
             for p in _list(thing.get("additionalProperty"))
@@ -110,7 +133,7 @@ def _lines(thing: dict[str, Any]) -> list[str]:
             and (line := ": ".join([*_strings(p.get("name")), *_strings(p.get("value"))]))
         ]
         return [*_head(thing), *said]
-    if any(name.endswith(("Article", "Posting", "Report")) for name in names):
+    if any(name.endswith(_DESCRIBED) for name in names):
         return _head(thing)
     return []
 

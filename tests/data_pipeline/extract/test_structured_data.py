@@ -107,3 +107,45 @@ def test_a_page_that_shows_its_text_does_not_fall_back() -> None:
 )
 def test_damaged_structures_are_passed_over(data: bytes) -> None:
     assert html.main_text(b'<script type="application/ld+json">' + data + b"</script>").text == ""
+
+
+_RECIPE = {"@type": "http://schema.org/Recipe", "name": "Custard", "recipeInstructions": [_STEP, _OTHER]}
+_CUSTARD = "Custard\n1. Boil the milk.\n2. Stir until it is thick."
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "//<![CDATA[\n{}\n//]]>",
+        "<!--\n{}\n-->",
+        "{};",
+        "{} ,",
+        '{{"@type": "WebSite"\n}}\n{}',
+        '{{"a": \n}}\n{}',
+    ],
+)
+def test_scripts_that_wrap_their_structure_are_read(wrap: str) -> None:
+    data = wrap.format(orjson.dumps(_RECIPE).decode()).replace("</", "<\\/")
+    page = f"<script type='application/ld+json'>{data}</script><div id=root></div>"
+    assert html.main_text(page.encode()).text == _CUSTARD
+    comma = f"<script type='application/ld+json'>{data.replace('}]', '},]')}</script>"
+    assert html.main_text(comma.encode()).text == _CUSTARD
+
+
+@pytest.mark.parametrize("notice", ["<noscript>You need to enable JavaScript to run this app.</noscript>", "<p>Bitte schalten Sie JavaScript ein, um diese Seite mit allem zu sehen, was sie Ihnen bietet.</p>"])  # fmt: skip # noqa: E501
+def test_a_page_that_only_asks_for_scripts_shows_nothing(notice: str) -> None:
+    assert declared(_RECIPE, f"{notice}<div id=root></div>").text == _CUSTARD
+
+
+def test_the_entries_of_a_live_blog_are_all_read() -> None:
+    entries = [
+        {"@type": "BlogPosting", "articleBody": f"At {i} o'clock the river rose again."} for i in range(3)
+    ]
+    page = declared({"@type": "LiveBlogPosting", "liveBlogUpdate": entries})
+    assert page.text.split("\n") == [entry["articleBody"] for entry in entries]
+
+
+@pytest.mark.parametrize("kind", ["ProductGroup", "Course", "MusicEvent", "Book", "JobPosting"])
+def test_things_that_are_described_in_words(kind: str) -> None:
+    said = "It rises in the hills above the town and runs for forty miles to the sea."
+    assert declared({"@type": kind, "name": "The river", "description": said}).text == f"The river\n{said}"
