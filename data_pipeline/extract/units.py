@@ -40,20 +40,26 @@ INNER_WORDS = 30
 """Words of prose within the text."""
 PROSE_LINKED = 0.3
 """Share of its characters in links up to which a block is prose."""
+MAX_LINKED_HEADING = 0.5
+"""The same of a heading that follows the text below it."""
 _H1 = tags.ID["h1"]
 _SECTIONS = tuple(tags.ID[name] for name in ("h2", "h3", "h4", "h5", "h6"))
 
 
 def with_headings(tree: Tree, p: np.ndarray, keep: np.ndarray, least: float) -> np.ndarray:
-    """What is kept, boolean [B], and the headings of sections right before it that are at least so probable.
+    """What is kept, boolean [B], and the headings of sections right before its text that are at least so probable.
 
-    By themselves they are short and like those of menus. Of those on `wcxb` that a classifier fitted on the other sets
-    left out before kept text, three in four belong to the main text.
+    By themselves they are short and like those of menus; linked ones are mostly those of teasers. Of those on `wcxb` that
+    a classifier fitted on the other sets left out before kept text, three in four belong to the main text.
     """
-    headings = np.isin(tree.nodes[tree.blocks[:, NODE], TAG], _SECTIONS) & (p >= least)
+    blocks = tree.blocks
+    tag = tree.nodes[blocks[:, NODE], TAG]
+    sections = np.isin(tag, _SECTIONS)
+    linked = blocks[:, LINK] > MAX_LINKED_HEADING * (blocks[:, STOP] - blocks[:, BEGIN])
     kept = keep.copy()
-    for i in np.flatnonzero(headings[:-1] & ~keep[:-1])[::-1].tolist():
-        kept[i] = kept[i + 1]
+    for i in np.flatnonzero((sections & ~linked & ~keep & (p >= least))[:-1])[::-1].tolist():
+        below = i + 1 + int(sections[i + 1] and kept[i + 1] and i + 2 < len(kept))
+        kept[i] = keep[below] and not sections[below] and tag[below] != _H1
     return kept
 
 

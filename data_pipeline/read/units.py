@@ -95,7 +95,9 @@ def plan(sources: list[Source], unit_bytes: int, output: Path | None = None) -> 
                 else:
                     kinds.append((file, kind, head))
             if not kinds:
-                example = next(f"{f}: {r}" for n, f, r in unknown if n == source.name)
+                example = next(
+                    (f"{f}: {r}" for n, f, r in unknown if n == source.name), "none outside of the output folder"
+                )
                 raise ValueError(
                     f"input {source.input} of source `{source.name}` holds nothing that can be read "
                     f"({len(listed.files)} files; {example})"

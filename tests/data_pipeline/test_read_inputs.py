@@ -464,6 +464,13 @@ def test_a_name_that_is_not_utf8_is_left_out_and_named(tmp_path: Path) -> None:
     assert texts(read(tmp_path)) == ["one"]
 
 
+def test_an_input_that_lies_in_the_output_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "out" / "kept").mkdir(parents=True)
+    (tmp_path / "out" / "kept" / "a.txt").write_text("one")
+    with pytest.raises(ValueError, match="none outside of the output folder"):
+        plan([Source("test", RECIPE, f"{tmp_path}/*/**")], 2**26, tmp_path / "out")
+
+
 @pytest.mark.parametrize("pattern", ["", "/**/*.txt"])
 def test_the_output_folder_is_no_input(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "a.txt").write_text("one")

@@ -138,3 +138,5 @@ def test_headings_of_sections_follow_their_text() -> None:
     keep = p > 0.5
     assert with_headings(tree, p, keep, 0.1).nonzero()[0].tolist() == [1, 2, 3, 4]
     assert with_headings(tree, p, keep, 0.25).nonzero()[0].tolist() == [1, 4]
+    linked = parse(b"<h2><a href=/a>c</a></h2><p>b</p>")
+    assert with_headings(linked, p[2:4], np.array([False, True]), 0.1).nonzero()[0].tolist() == [1]
