@@ -3,6 +3,9 @@
 Weights as safetensors (in shards with an index above 5 GB), config.json, generation_config.json and the tokenizer.
 One tensor is in memory at a time, and every byte read is verified. The folder appears whole or not at all.
 
+llama.cpp's converter knows tokenizers by a hash of the ids that they give to a text of its own. A newly trained one is not
+among them, whatever its pattern: add its hash, which the converter prints, to `get_vocab_base_pre` of the converter.
+
 Examples:
   arriero export run.dir=runs/a output=exports/a
   arriero export run.dir=runs/a output=exports/a-bf16 dtype=bf16
