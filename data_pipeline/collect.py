@@ -17,11 +17,15 @@ from data_pipeline.packed.files import atomic_file, write_atomically
 from data_pipeline.read import Record, SetAside, Skipped, Unit, records
 from data_pipeline.read import units as planning
 
+REMOVED = "removed: "
+"""Beginning of the names of counts of elements that an extractor removed."""
+
 
 def to_document(record: Record, source: str, recipe: RecipeConfig) -> tuple[Document, Counter[str]]:
     """The document of a record, and counts of what was repaired on the way."""
     made = extract(record)
     counts = Counter({"repaired_characters": made.repaired + record.repaired, "fallback": int(made.fallback)})
+    counts.update({f"{REMOVED}{kind}": n for kind, n in made.removed.items() if n})
     notes = {"drop": made.drop} if made.drop else {}
     document = Document(
         id=document_id(source, record.given, record.payload),
@@ -51,7 +55,7 @@ def read_unit(
 
     Returns:
         Counts: `read` (documents, copies and records set aside), `set_aside`, `copies`, `skipped: …` by reason,
-        `fallback`, `repaired_characters`.
+        `fallback`, `repaired_characters`, `removed: …` by kind of element.
     """
     counts: Counter[str] = Counter(read=0, set_aside=0, copies=0)
     rejected = run_dir / "rejected" / f"{unit.unit:05d}.jsonl"

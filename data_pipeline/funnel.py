@@ -202,6 +202,9 @@ def account(
         for key, value in counts.items():
             if key.startswith("skipped: "):
                 row["skipped_records"][key[9:]] = row["skipped_records"].get(key[9:], 0) + value
+            elif key.startswith("removed: "):
+                kinds = row.setdefault("removed_elements", {})
+                kinds[key[9:]] = kinds.get(key[9:], 0) + value
         tables.add(run_dir, name, unit.unit, row)
     for name, row in sources.items():
         row["flagged_documents"] = {rule: n for rule, n in tables.flagged[name].most_common() if n}

@@ -22,6 +22,8 @@ class Extracted:
     """Characters replaced or removed while decoding."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Of HTML: `title`, `published` (ISO 8601 day), `author`, `language_hint`, where the page states them."""
+    removed: dict[str, int] = field(default_factory=dict)
+    """Of wikitext: elements that were removed, by kind (`wikitext.Plain`)."""
 
 
 def extract(record: Record) -> Extracted:
@@ -36,12 +38,14 @@ def extract(record: Record) -> Extracted:
     raw, removed = repair(raw)
     fallback = False
     metadata: dict[str, Any] = {}
+    left_out: dict[str, int] = {}
     if record.kind == "html":
         page = html.main_text(raw.encode("utf-8", "replace"), record.url)
         text, fallback, metadata = page.text, page.fallback, page.metadata
     elif record.kind == "wikitext":
-        text = wikitext.to_text(raw)
+        article = wikitext.to_plain(raw)
+        text, left_out = article.text, article.removed
     else:
         text = raw.replace("\r\n", "\n").replace("\r", "\n")
     text = repair(text)[0].rstrip().lstrip("\n")  # the first line may be code
-    return Extracted(text, None if text else "extract.empty", fallback, replaced + removed, metadata)
+    return Extracted(text, None if text else "extract.empty", fallback, replaced + removed, metadata, left_out)

@@ -1,20 +1,31 @@
-"""Wikitext → plain text: templates, tables, references and files go; prose, headings, lists and link labels stay.
+"""Wikitext → plain text: references, files and most templates go; prose, headings, lists, link labels, formulas, code,
+tables of data and what formatting templates hold stay. What goes is counted by kind.
 
-One pass removes what nests (templates, tables, files) by matching brackets, because regular expressions cannot; the
-rest is line by line. Nothing is expanded: a template's text is not in the dump.
+One pass resolves what nests (templates, tables, links) by matching brackets, because regular expressions cannot; the rest
+is line by line. Nothing is expanded: a template's own text is not in the dump.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from collections import Counter
+from dataclasses import dataclass
+
+from data_pipeline.extract.wikitext_parts import BAR, ROW, is_reference, table, template, variant
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 _DROPPED_TAGS = (
-    "ref|gallery|timeline|math|chem|score|syntaxhighlight|source|imagemap|hiero|graph|mapframe|maplink|templatestyles"
-    "|references|categorytree|inputbox|section"
+    "ref|gallery|timeline|score|imagemap|hiero|graph|mapframe|maplink|templatestyles|references|categorytree|inputbox"
+    "|section"
 )
-_SELF_CLOSED = re.compile(rf"<(?:{_DROPPED_TAGS})\b[^<>]*/>", re.I)
+_LITERAL = re.compile(
+    r"<(nowiki|pre|math|chem|ce|syntaxhighlight|source)\b[^<>]*(?<!/)>(.*?)</\1\s*>", re.I | re.S
+)
+_KEPT = re.compile("\x00(\\d+)\x01")
+_OWN = re.compile("[\x00-\x03]")
+_VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{|\}-).)*)\}-", re.S)
+_SELF_CLOSED = re.compile(rf"<({_DROPPED_TAGS})\b[^<>]*/>", re.I)
 _PAIRED = re.compile(rf"<({_DROPPED_TAGS})\b[^<>]*>.*?</\1\s*>", re.I | re.S)
 _NOWIKI = re.compile(r"<nowiki\s*/>|</?nowiki\s*>", re.I)
 _BREAK = re.compile(r"<(?:br|hr)\b[^<>]*/?>|</?(?:p|div|center|blockquote|poem)\b[^<>]*>", re.I)
@@ -40,6 +51,8 @@ _HIDDEN = re.compile(
 _IMAGE_OPTION = re.compile(
     r"\|\s*(?:thumb|thumbnail|mini|miniatur|vignette|frame|\d*x?\d+\s*px)\s*(?:\||$)", re.I
 )
+_CAPTIONED = re.compile(r"\|[^|]*\w[^|=]*\s[^|=]*\w[^|]*$")
+"""A last option of several words: the caption of a file."""
 _INTERWIKI = re.compile(r"^\s*[a-z]{2,3}(?:-[a-z]+)*\s*:", re.I)
 EMPTY_SECTIONS = frozenset(
     [
@@ -84,23 +97,63 @@ EMPTY_SECTIONS = frozenset(
 """Headings of sections that hold lists of links, normalised; the section goes up to the next heading as high."""
 
 
+@dataclass(frozen=True)
+class Plain:
+    """An article as text."""
+
+    text: str
+    """Paragraphs separated by empty lines, headings on lines of their own."""
+    removed: dict[str, int]
+    """How many elements were removed, by kind: names of tags, `template`, `template in a sentence`, `table`, `file`,
+    `section`, `broken line`."""
+
+
 def to_text(source: str) -> str:
-    """Plain text of an article: paragraphs separated by empty lines, headings on lines of their own."""
-    text = _COMMENT.sub("", source)
-    text = _SELF_CLOSED.sub("", text)
-    text = _PAIRED.sub("", text)
+    """Plain text of an article."""
+    return to_plain(source).text
+
+
+def to_plain(source: str) -> Plain:
+    """Plain text of an article, and what was removed from it."""
+    removed: Counter[str] = Counter()
+    kept: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        kept.append(_literal(match.group(1).lower(), match.group(2)))
+        block = "\n" in kept[-1]
+        return f"\n\x00{len(kept) - 1}\x01\n" if block else f"\x00{len(kept) - 1}\x01"
+
+    def drop(match: re.Match[str]) -> str:
+        removed[match.group(1).lower()] += 1
+        return ""
+
+    text = _COMMENT.sub("", _OWN.sub("", source))
+    text = _LITERAL.sub(keep, text)
+    text = _SELF_CLOSED.sub("", text)  # they hold no text
+    text = _PAIRED.sub(drop, text)
+    while (plain := _VARIANT.sub(lambda m: variant(m.group(1)), text)) != text:
+        text = plain
     while (plain := _PARAMETER.sub("", text)) != text:  # parameters nest: {{{a|{{{b|}}}}}}
         text = plain
-    text = _unnest(text)
+    text = _unnest(text, removed)
     text = _EXTERNAL.sub(lambda m: m.group(1) or "", text)
     text = _MAGIC.sub("", _QUOTES.sub(lambda m: "" if len(m.group()) > 1 else m.group(), text))
     text = _NOWIKI.sub("", _BREAK.sub("\n", text))
     text = html.unescape(_TAG.sub("", text))
-    return _lines(text)
+    text = _lines(text, removed).replace(BAR, "|").replace(ROW, "")
+    return Plain(_KEPT.sub(lambda m: kept[int(m.group(1))], text), {k: n for k, n in removed.items() if n})
 
 
-def _unnest(text: str) -> str:
-    """Remove templates, tables and files, and put labels in place of links, by matching brackets."""
+def _literal(tag: str, inner: str) -> str:
+    """Text of an element whose content is no wikitext."""
+    if tag in ("math", "chem", "ce"):
+        formula = " ".join(inner.split())
+        return f"$\\ce{{{formula}}}$" if formula and tag != "math" else f"${formula}$" if formula else ""
+    return inner.strip("\n") if tag in ("syntaxhighlight", "source") else html.unescape(inner).strip("\n")
+
+
+def _unnest(text: str, removed: Counter[str]) -> str:
+    """Resolve templates and tables, and put labels in place of links, by matching brackets; files go."""
     closing = {"}}": "{{", "|}": "{|", "]]": "[["}
     # Each level: the bracket that opened it, where its text starts in `out`.
     levels: list[tuple[str, int]] = []
@@ -119,8 +172,10 @@ def _unnest(text: str) -> str:
                 opened, start = levels.pop()
             inner = "".join(out[start:])
             del out[start:]
-            if opened == "[[":
-                out.append(_label(inner))
+            nested = any(enclosing != "[[" for enclosing, _ in levels)
+            shown = _resolved(opened, inner, "" if nested else _line_before(out), text[at : at + 1], removed)
+            # Inside another bracket a `|` of text is no separator.
+            out.append(shown.replace("|", BAR) if levels else shown)
         elif bracket != "]]":
             continue
     out.append(text[at:])
@@ -129,9 +184,35 @@ def _unnest(text: str) -> str:
         start = levels[0][1]
         rest = "".join(out[start:])
         if levels[0][0] != "[[":
+            removed["template" if levels[0][0] == "{{" else "table"] += 1
             rest = rest.partition("\n")[2]
         out[start:] = [rest]
     return "".join(out)
+
+
+def _line_before(out: list[str]) -> str:
+    """What stands before, in part: of the line, if anything."""
+    return next((piece for piece in reversed(out) if piece), "\n").rpartition("\n")[2]
+
+
+def _resolved(opened: str, inner: str, before: str, after: str, removed: Counter[str]) -> str:
+    """Text of a bracket's content; what shows nothing is counted."""
+    if opened == "[[":
+        label = _label(inner)
+        if not label and _CAPTIONED.search(inner):
+            removed["file"] += 1
+        return label
+    if opened == "{|":
+        rows = table(inner)
+        removed["table"] += rows is None
+        return rows or ""
+    text = template(inner)
+    if text is None and is_reference(inner):
+        removed["ref"] += 1
+    elif text is None:
+        in_sentence = before.strip("*#:; ") != "" and after not in ("", "\n", "|")
+        removed["template in a sentence" if in_sentence else "template"] += 1
+    return text or ""
 
 
 def _label(link: str) -> str:
@@ -145,7 +226,7 @@ def _label(link: str) -> str:
     return label.rsplit("|", 1)[-1].strip() or target.split("(")[0].rsplit(":", 1)[-1].strip()
 
 
-def _lines(text: str) -> str:
+def _lines(text: str, removed: Counter[str]) -> str:
     out: list[str] = []
     skip_above = 0  # level of the heading whose section is left out; 0: none
     pending: list[tuple[int, str]] = []  # headings whose section has shown no text yet
@@ -156,15 +237,19 @@ def _lines(text: str) -> str:
             if skip_above and level > skip_above:
                 continue
             skip_above = level if title.lower().replace(" ", "_") in EMPTY_SECTIONS else 0
+            removed["section"] += skip_above > 0
             pending = [p for p in pending if p[0] < level]
             if not skip_above:
                 pending.append((level, title))
             continue
         if skip_above:
             continue
-        line = _EMPTY_PARENTHESES.sub("", _LIST.sub("", source.strip()))
-        line = _BLANKS.sub(" ", line).strip()
+        line = source
+        if not source.startswith(ROW):
+            line = _EMPTY_PARENTHESES.sub("", _LIST.sub("", source.strip()))
+            line = _BLANKS.sub(" ", line).strip()
         if not line or line[0] in "|!" or line in ("{|", "|}", "}}", "----"):
+            removed["broken line"] += line[:1] in ("|", "!") and len(line) > 2
             if out and out[-1]:
                 out.append("")
             continue

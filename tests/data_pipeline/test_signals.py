@@ -10,10 +10,11 @@ import pytest
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import FilterConfig, RecipeConfig, RuleConfig
-from data_pipeline import policy
+from data_pipeline import collect, policy
 from data_pipeline.annotate import heuristics
 from data_pipeline.document import Document, ShardWriter, document_id, read_table, shard_path, write_table
 from data_pipeline.extract import wikitext
+from data_pipeline.read import Unit
 from data_pipeline.read.charset import decode
 
 
@@ -46,17 +47,68 @@ def test_character_sets(data: bytes, declared: str | None, expected: str) -> Non
 
 def test_wikitext() -> None:
     source = (
-        "{{Infobox|a={{nested|{{{1|}}}}}}}'''Lima''' (''Spanish'': {{IPA|x}}) is "
+        "{{Infobox|a={{nested|{{{1|}}}}}}}'''Lima''' (''Spanish'': {{foo|x}}) is "
         "the [[capital city|capital]] of [[Peru]]."
         "<ref name=a>Book</ref><ref name=b/>\n[[File:x.jpg|thumb|A [[link]] in it]]\n== History ==\n"
         "* First [http://x.org item]\n"
-        "{|\n| cell\n|}\n=== Empty ===\n== See also ==\n* [[Other]]\n[[Category:Cities]]"
+        "=== Empty ===\n== See also ==\n* [[Other]]\n[[Category:Cities]]"
     )
-    assert wikitext.to_text(source) == ("Lima (Spanish: ) is the capital of Peru.\n\nHistory\n\nFirst item")
+    plain = wikitext.to_plain(source)
+    assert plain.text == ("Lima (Spanish: ) is the capital of Peru.\n\nHistory\n\nFirst item")
+    assert plain.removed == {"ref": 1, "template": 2, "template in a sentence": 1, "file": 1, "section": 1}
 
 
 def test_unclosed_wikitext_ends() -> None:
     assert "after" in wikitext.to_text("before {{open\nafter the template that never ends")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("Speed <math>\\frac{s}{t}</math>, <ce>H2O</ce>.", "Speed $\\frac{s}{t}$, $\\ce{H2O}$."),
+        ("A <nowiki>[[link]] '''x''' {{t}}</nowiki> b", "A [[link]] '''x''' {{t}} b"),
+        (
+            "So:\n<syntaxhighlight lang=c>\nif (a) {\n    b[[1]] |= 2;\n}\n</syntaxhighlight>\nend",
+            "So:\n\nif (a) {\n    b[[1]] |= 2;\n}\n\nend",
+        ),
+        (
+            "{{convert|1300|mi|km}} and {{Frac|1|2}} of {{lang|fr|2=le pont}} {{Val|5}}",
+            "1300 mi and 1/2 of le pont 5",
+        ),
+        ("{{Quote|text=The river {{nowrap|rises}}.|author=A}}", "The river rises."),
+        ("{{lang-de|Brücke}}{{snd}}{{nihongo|bridge|橋|hashi}}", "Brücke – bridge (橋, hashi)"),
+        ("-{zh-hant:電腦;zh-hans:计算机}-是-{机器}-。-{H|zh:a;zh-hans:b}-", "计算机是机器。"),
+        ("-{sr-el:most; sr-ec:мост}- -{R|raw}-", "мост raw"),
+    ],
+)
+def test_what_wikitext_holds_as_text_stays(source: str, text: str) -> None:
+    assert wikitext.to_plain(source) == wikitext.Plain(text, {})
+
+
+def test_tables_of_wikitext_keep_rows_and_columns() -> None:
+    source = (
+        '{| class="wikitable"\n|+ Boats\n! # !! Name !! Type\n|-\n| rowspan="2" | 1911 || [[Heron (boat)|Heron]] || ferry\n'
+        '|-\n| Otter || style="color:red" | {{nowrap|a | b}}\n|-\n| colspan=2 | sold\n| 1924\nor later\n|}\n'
+        '{| class="navbox"\n| [[Other]]\n|}'
+    )
+    plain = wikitext.to_plain(source)
+    rows = ["Boats", "# | Name | Type", "1911 | Heron | ferry", " | Otter | a", "sold |  | 1924 or later"]
+    assert plain.text.splitlines() == rows
+    assert plain.removed == {"table": 1}
+
+
+def test_what_is_removed_from_wikitext_is_counted_by_kind(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.xml"
+    body = "At {{unknown|5}}, it is long.&lt;ref&gt;Book&lt;/ref&gt; [[File:a.jpg|thumb|Two words]]"
+    page = f"<page><title>A</title><ns>0</ns><revision><text>{body}</text></revision></page>"
+    dump.write_text(
+        f'<mediawiki xml:lang="en"><siteinfo/>{page}{page.replace("<title>A", "<title>B")}</mediawiki>'
+    )
+    recipe = edge.load_group("recipe", "wikipedia", RecipeConfig)
+    unit = Unit(0, "w", "wikitext", (str(dump),), str(dump), 0, 1, 0, None, dump.stat().st_size)
+    counts = collect.read_unit(tmp_path / "out", unit, recipe)
+    removed = {k: n for k, n in counts.items() if k.startswith(collect.REMOVED)}
+    assert removed == {"removed: ref": 2, "removed: file": 2, "removed: template in a sentence": 2}
 
 
 def shard(run_dir: Path, texts: list[str], language: str | None = None) -> None:
