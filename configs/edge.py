@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from configs import options
+from configs import options, own_path  # noqa: F401  (own_path: refuses another package `configs`)
 from configs.build import build, field_docs, groups_of, known_keys, nearest, to_dict
 from configs.fields import ConfigError
 from configs.manual import help_text

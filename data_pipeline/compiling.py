@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from configs import children
+
 PACKAGE = Path(__file__).parent
 _COMPILED = PACKAGE / "compiled.py"
 _IMPORT = re.compile(
@@ -208,20 +210,19 @@ def ensure(files: Sequence[Path], say: Callable[[str], None]) -> None:
         f"in {place(left[0]).parent}"  # type: ignore[union-attr]
     )
     began = time.monotonic()
-    command = [sys.executable, "-m", f"{PACKAGE.name}.compiling", *map(module_name, left)]
-    paths = [str(PACKAGE.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), _CHILD: "1"}
-    children = [
+    command = children.command(f"{PACKAGE.name}.compiling", *map(module_name, left))
+    environment = children.environment() | {_CHILD: "1"}
+    compilers = [
         subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
     try:
-        for child in children:
+        for child in compilers:
             _, errors = child.communicate()
             if child.returncode:
                 raise RuntimeError(f"kernels could not be compiled: {errors.strip()[-2000:]}")
     finally:
-        for child in children:
+        for child in compilers:
             child.kill()
             child.wait()
     _remove_old()

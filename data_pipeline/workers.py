@@ -11,6 +11,7 @@ import os
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+from configs import children
 from configs.schema.pipeline import DataRun
 from data_pipeline import compiling
 
@@ -40,11 +41,12 @@ def start(config: DataRun) -> None:
     """
     if config.executor.kind == "local" and number(config) > 1 and compiling.is_compiled(KERNELS):
         context()
-        forkserver.ensure_running()
 
 
 def context() -> ForkServerContext:
-    """What processes are made by."""
+    """What processes are made by; starts the process that they are forked from."""
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload([*PRELOAD, *map(compiling.module_name, compiling.needed(KERNELS))])
+    with children.safe_path():
+        forkserver.ensure_running()
     return made

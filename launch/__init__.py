@@ -1,0 +1,6 @@
+"""The command line, the supervisor, Slurm and the report."""
+
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parent.parent / "configs" / "own_path.py"))  # before `configs` is imported

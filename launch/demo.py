@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from configs import children
 from configs.schema.train import ClusterConfig
 from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import write_atomically
@@ -109,7 +110,9 @@ def verb(*words: str) -> None:
 def command(shown: str, module: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
     """Run a module with its arguments, shown as a person would type it."""
     print(f"\n$ {shown}", flush=True)
-    code = subprocess.run([sys.executable, "-m", *module], env=environment, check=False).returncode
+    code = subprocess.run(
+        children.command(*module), env=children.environment(environment), check=False
+    ).returncode
     if code:
         raise SystemExit(f"error: `{shown}` ended with status {code}")
 

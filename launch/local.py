@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from configs import children
 from configs.environment import cores
 from configs.schema.train import ClusterConfig, LaunchRun
 from configs.slurm import gpus_per_node
 from launch.agent import GRACE, GRACE_ON_GPUS
 from launch.processes import kill_descendants
-
-_ROOT = Path(__file__).resolve().parent.parent
-CHECKOUT = "" if _ROOT.name in ("site-packages", "dist-packages") else str(_ROOT)
-"""Folder of the packages where they are not installed, and Python would not find them by itself."""
-
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 """What machines with GPUs have; torch takes seconds to say so."""
@@ -41,7 +35,7 @@ def command(cluster: ClusterConfig, run_dir: Path, exits: Path, grace: float = G
 
 def agent(exits: Path, grace: float) -> list[str]:
     """The start of the command on each node; `grace` in seconds."""
-    return [sys.executable, "-m", "launch.agent", "--exits", str(exits), f"--grace={grace:g}", "--"]
+    return children.command("launch.agent", "--exits", str(exits), f"--grace={grace:g}", "--")
 
 
 def grace(config: LaunchRun) -> float:
@@ -109,12 +103,9 @@ def environment(cluster: ClusterConfig, more: Mapping[str, str] | None = None) -
         # torchrun would give each of several processes one thread.
         "OMP_NUM_THREADS": str(max(1, cores() // cluster.nproc)),
         **(more or {}),
-        **os.environ,
+        **children.environment(),
         **({} if cluster.threads is None else {"OMP_NUM_THREADS": str(cluster.threads)}),
         "PYTHONUNBUFFERED": "1",
-        # `python -m` puts the working folder first, where a user's own `configs/` or `launch.py` would be taken for ours.
-        "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, (CHECKOUT, os.environ.get("PYTHONPATH")))),
     }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from configs import edge
+from configs import children, edge
 from configs.schema.train import TrainRun
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ def measure(
     Raises:
         RuntimeError: a process failed; its output stands above.
     """
-    command = [sys.executable, "-m", "launch.pace", experiment, str(vocab_size), *(s.model for s in SHAPES)]
+    command = children.command("launch.pace", experiment, str(vocab_size), *(s.model for s in SHAPES))
     started = [
-        subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env=children.environment(environment), stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
     printed = [process.communicate()[0] for process in started]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import string
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from configs import children
 from configs import slurm as asked
 from configs.edge import ConfigError
 from configs.schema.train import ClusterConfig, LaunchRun
@@ -196,8 +195,7 @@ def render(config: LaunchRun, run_dir: Path, wanted: Request) -> str:
     return template.substitute(
         options=asked.directives(job_options(config, run_dir, wanted)),
         prolog=config.cluster.prolog.rstrip("\n"),
-        python=shlex.quote(sys.executable),
-        run_dir=shlex.quote(str(run_dir)),
+        command=children.in_shell("launch.slurm", str(run_dir)),
     )
 
 

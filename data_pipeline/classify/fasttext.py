@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from configs import children
 from configs.schema.pipeline import ClassifierConfig
 from data_pipeline.classify import calibrate
 from data_pipeline.packed.files import atomic_file, scratch_folder
@@ -163,7 +164,7 @@ def _fit(
     }
     process = subprocess.Popen(
         [sys.executable, "-c", _FIT, json.dumps(arguments), str(output)],
-        env=os.environ | {"MALLOC_PERTURB_": "255"},
+        env=children.environment() | {"MALLOC_PERTURB_": "255"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 
+from configs import children
 from configs import slurm as asked
 from configs.edge import ConfigError
 from configs.schema.pipeline import ExecutorConfig
@@ -54,7 +54,7 @@ class SlurmExecutor(Task, SlurmPipelineExecutor):
     def get_launch_file_contents(self, sbatch_args: dict[str, str], run_script: str) -> str:
         """The batch script of a task."""
         # By the interpreter that submits, since PATH may be another one's on a node.
-        load = shlex.join([sys.executable, "-m", "datatrove.tools.launch_pickled_pipeline"])
+        load = children.in_shell("datatrove.tools.launch_pickled_pipeline")
         srun = shlex.join(["srun", *asked.words(_srun_options(self._settings))])
         command = run_script.replace("srun ", f"{srun} ", 1).replace(
             " launch_pickled_pipeline ", f" {load} ", 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import select
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from configs import children
 from data_pipeline.quality import prompt, rater
 
 MODEL = rater.NAME
@@ -65,11 +65,11 @@ def child() -> Iterator[str]:
         ChildProcessError: the server did not start; the message holds what it wrote.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "data_pipeline.quality.server", "--port", "0", "--until-stdin-closes"],
+        children.command("data_pipeline.quality.server", "--port", "0", "--until-stdin-closes"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=children.environment(),
     )
     assert process.stdin is not None and process.stdout is not None
     try:
