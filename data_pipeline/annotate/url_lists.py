@@ -35,7 +35,9 @@ HOST, SUBDOMAINS, ADDRESS, BELOW, ADDRESS_HOST = range(5)
 
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+\.?")
 _EXPRESSION = re.compile(r"[()\[\]|^$\\]")
-HARMLESS = ("", "en.example.org/wiki/river", "a-b.example/", "123.example.net/x?y=1")
+_FOREIGN = re.compile(r"[\s\"'<>]|^[^/]*,")
+"""What stands in no host, address or word."""
+HARMLESS = ("en.example.org/wiki/river", "a-b.example/", "123.example.net/x?y=1")
 """Addresses that have nothing in common: an expression that matches all of them matches everything."""
 _GENERIC = ("domains", "urls", "hosts", "expressions")
 _NOT_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
@@ -185,10 +187,15 @@ def _hashed(builder: _Builder, path: Path, code: int) -> Iterator[tuple[int, byt
             _add_expression(builder, entry[1:-1], code, path, number)
         elif _EXPRESSION.search(entry):
             _add_expression(builder, entry, code, path, number)
+        elif _FOREIGN.search(entry):
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is in no notation that is known; expected a host, an address, a word or "
+                "an /expression/ a line, or the lines of Adblock, hosts files, dnsmasq or Unbound"
+            )
         elif entry.startswith("*.") and "*" not in entry[2:] and "/" not in entry:
             yield SUBDOMAINS, domains.ascii_host(entry[2:]).encode()
         elif "/" in entry or "." in entry:
-            yield from _address(builder, entry, code)
+            yield from _address(builder, entry, code, path, number)
         elif entry.startswith("*") or entry.endswith("*"):
             if not squeeze(entry):
                 raise ValueError(
@@ -213,18 +220,21 @@ def _add_expression(builder: _Builder, pattern: str, code: int, path: Path, numb
         raise ValueError(f"{path}, line {number}: {pattern!r} is no regular expression: {error}") from None
     if all(map(expression.search, HARMLESS)):
         raise ValueError(
-            f"{path}, line {number}: {pattern!r} matches every address, such as {HARMLESS[1]}; it would drop all pages"
+            f"{path}, line {number}: {pattern!r} matches every address, such as {HARMLESS[0]}; it would drop all pages"
         )
     builder.expressions.append((pattern, code))
 
 
-def _address(builder: _Builder, entry: str, code: int) -> Iterator[tuple[int, bytes]]:
+def _address(
+    builder: _Builder, entry: str, code: int, path: Path, number: int
+) -> Iterator[tuple[int, bytes]]:
     below = entry.endswith("/*")
     host, rest = domains.split(entry.removesuffix("*"))
     address = (host.removeprefix("www.") + rest.lower()).rstrip("/")
     if "*" in address:
         parts = [re.escape(part) for part in address.split("*")]
-        builder.expressions.append(("^" + ".*".join(parts) + (r"/." if below else r"(?:[/?]|$)"), code))
+        pattern = "^" + ".*".join(parts) + (r"/." if below else r"(?:[/?]|$)")
+        _add_expression(builder, pattern, code, path, number)
     elif address and not rest.strip("/"):
         yield BELOW if below else HOST, address.encode()
     elif address:

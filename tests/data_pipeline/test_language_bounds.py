@@ -148,3 +148,14 @@ def dropped_by(text: str, spoken: str | None) -> list[str]:
 def test_a_good_page_is_kept_by_the_settings_of_its_language(code: str) -> None:
     assert dropped_by(PAGES[code], code) == []
     assert "gopher.stop_words" in dropped_by(PAGES[code], "en")
+
+
+@pytest.mark.parametrize("name", ["gopher", "fineweb"])
+def test_published_policies_try_rules_in_the_order_of_datatrove(name: str) -> None:
+    repetition = ["dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"]
+    repetition += [f"top_{n}_gram" for n in (2, 3, 4)] + [f"dup_{n}_gram" for n in range(5, 11)]
+    quality = ["n_words", "n_words", "mean_word_length", "mean_word_length", "hash_ratio", "ellipsis_ratio"]
+    quality += ["bullet_lines", "ellipsis_lines", "alpha_words", "n_stop_words"]
+    rules = edge.load_group("filter", name, FilterConfig).rules.values()
+    signals = [rule.signal for rule in rules if rule is not None and rule.signal.startswith("gopher.")]
+    assert signals == [f"gopher.{column}" for column in repetition + quality]

@@ -256,8 +256,9 @@ def test_registered_domains_follow_the_public_suffix_list() -> None:
 FOREIGN = {
     "adblock": "[Adblock Plus 2.0]\n! Title: ads\n||ads.example^\n||track.example^$third-party\n||host.example/bad^\n"
     "@@||good.example^\n##.banner\nsite.example##.ad\n||*^\n/banner/*/img^\n|https://start.example/x|\n",
-    "hosts": "# hosts\n127.0.0.1 localhost\n::1 ip6-localhost\n"
-    "0.0.0.0 ads.example track.example # both\n127.0.0.1\tstart.example\n",
+    "hosts": "# hosts\n127.0.0.1 localhost\n::1 ip6-localhost\nfe80::1%lo0 localhost\n"
+    "0.0.0.0 ads.example track.example # both\n2001:db8::1\tstart.example\n",
+    "unbound": 'local-zone: "ads.example" always_nxdomain\nlocal-data: "track.example. A 0.0.0.0"\n*://start.example/*\n',
     "dnsmasq": "address=/ads.example/0.0.0.0\nserver=/track.example/start.example/\n",
     "comments": "; head\nads.example   # why\ntrack.example:8080\nhttp://start.example:81/x\n",
 }
@@ -282,8 +283,17 @@ def test_lists_of_other_tools_are_understood(tmp_path: Path, notation: str) -> N
     assert {p: found != "none" for p, found in zip(pages, listed, strict=True)} == pages
 
 
-@pytest.mark.parametrize("line", ["(ads|)", "/.*/", "^", "a*|$"])
+@pytest.mark.parametrize("line", ["(ads|)", "/.*/", "^", "a*|$", "*.*", "/./"])
 def test_an_entry_that_would_match_every_page_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(f"fine.example\n{line}\n")
     with pytest.raises(ValueError, match=r"line 2: .* matches every address"):
+        url_lists.build((str(tmp_path / "list.txt"),), (), tmp_path / "index", None)
+
+
+@pytest.mark.parametrize(
+    "line", ["DOMAIN-SUFFIX,ads.example", 'zone "ads.example" { type master; };', "address=/#/0.0.0.0"]
+)
+def test_a_notation_that_is_not_known_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list.txt").write_text(f"fine.example\n{line}\n")
+    with pytest.raises(ValueError, match="line 2: "):
         url_lists.build((str(tmp_path / "list.txt"),), (), tmp_path / "index", None)
