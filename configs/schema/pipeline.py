@@ -386,7 +386,8 @@ class PackConfig:
     sequence_length: Annotated[int, Bounds(min=2, unit="tokens")] = 8192
     """Tokens of a sequence."""
     method: Literal["concat", "best_fit"] = "concat"
-    """Concatenate and chunk (Llama 3), or best-fit (fewer split documents)."""
+    """Concatenate and cut (Llama 3; no padding), or best-fit (only documents longer than a sequence are cut; a little
+    padding)."""
     by_language: bool = False
     """One stream for each language of a source, so that a sequence holds documents of one language."""
     shard_sequences: Sequences = 16_384

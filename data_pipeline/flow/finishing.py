@@ -46,9 +46,14 @@ def pack(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
 
     # The fingerprint names the data and not the way to it: code versions would make equal datasets differ.
     manifest = pack_run(run_dir, config, (run_dir / "stages" / "pack.started").read_text())
+    streams = manifest.streams.values()
+    sequences = sum(s.sequences for s in streams)
     return {
-        "streams": len(manifest.streams),
-        "sequences": sum(s.sequences for s in manifest.streams.values()),
+        "streams": len(streams),
+        "sequences": sequences,
+        "documents": sum(s.documents for s in streams),
+        "cut_documents": sum(s.cut or 0 for s in streams),
+        "padding_tokens": sequences * manifest.sequence_length - sum(s.tokens for s in streams),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,10 @@ from data_pipeline.remove import removed
 from data_pipeline.tokenize.encode import TokenShard
 from data_pipeline.tokenize.folder import load_tokenizer
 
-PACKINGS = {"concat": concat, "best_fit": best_fit}
+PACKINGS: dict[str, Callable[[np.ndarray, int], Iterator[list[Piece]]]] = {
+    "concat": lambda lengths, size: concat(lengths.tolist(), size),
+    "best_fit": best_fit,
+}
 INDEX_DTYPE = np.dtype(
     [
         ("order", "<u8"),
@@ -79,7 +82,9 @@ def pack(run_dir: Path, config: DataRun, fingerprint: str = "") -> Manifest:
             if len(rows) == 0:
                 continue
             stream = writer.stream(split, source, language)
-            for layout in _documents_first(rows, stream, PACKINGS[method](rows["tokens"].tolist(), length)):
+            for layout in _documents_first(
+                rows, stream, PACKINGS[method](rows["tokens"].astype(np.int64), length)
+            ):
                 stream.sequence(*_assemble(layout, rows, shards, length, tokenizer.special["pad"]))
         sizes = writer.sequences("train")
         return writer.finish(

@@ -91,6 +91,8 @@ class StreamInfo:
     """{bytes, sha256} of documents.npy."""
     removed: int = 0
     """Documents taken out since: their rows of documents.npy are zero, their tokens padding."""
+    cut: int | None = None
+    """Documents that stand in more than one sequence, when the stream was packed; None: a dataset of an earlier release."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class StreamWriter:
         self._shards: list[ShardInfo] = []
         self._sequences = self._tokens = self._bytes = self._documents = 0
         self._placed = 0
-        self._padded = False
+        self._cut = 0
         self._next: list[int] = []
         self._crc: list[int] = []
         self._segments: list[np.ndarray] = []
@@ -95,7 +95,8 @@ class StreamWriter:
         self._crc.append(sequence_crc(stored, next_token, segments))
         self._segments.append(segments)
         padding = self._length - int(segments["start"][-1]) if segments["document"][-1] == PADDING else 0
-        self._padded = padding > 0
+        # The first part of a document that goes on in another sequence.
+        self._cut += next_token >= 0 and int(segments["offset"][-1]) == 0
         self._placed += self._length - padding
         self._sequences += 1
         if len(self._next) == self._shard_sequences:
@@ -103,8 +104,6 @@ class StreamWriter:
 
     def _check(self, tokens: np.ndarray, next_token: int, segments: np.ndarray) -> None:
         where = f"{self.directory.parent.name}/{self.directory.name}, sequence {self._sequences}"
-        if self._padded:
-            raise PackedError(f"{where}: the sequence before it is padded, and only the last one may be")
         if tokens.shape != (self._length,):
             raise PackedError(f"{where} has shape {tokens.shape}, expected ({self._length},)")
         if int(tokens.max()) >= self._vocab_size or int(tokens.min()) < 0:
@@ -149,6 +148,7 @@ class StreamWriter:
             bytes=self._bytes,
             shards=tuple(self._shards),
             documents_file=file_digest(self.directory / "documents.npy"),
+            cut=self._cut,
         )
 
     def close(self) -> None:
