@@ -78,7 +78,9 @@ def test_a_run_moves_to_other_nodes_when_one_loses_power(
         if lost is not None:
             cluster.power_on(lost)
     launched = events(run_dir, "launched")
-    assert [e["again"] for e in launched] == [False, True]
+    # Before Slurm knows of the loss, the supervisor may have tried again in the same allocation.
+    first_launch, *later = [e["again"] for e in launched]
+    assert not first_launch and later and all(later)
     assert events(run_dir, "restored")[-1]["step"] >= 50
     assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, 301))
     where = [
