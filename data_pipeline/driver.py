@@ -7,13 +7,14 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from configs import edge, environment
 from configs.schema.pipeline import DataRun
-from data_pipeline import executors, flow, funnel, policy, progress, recipes, rejected
+from data_pipeline import collect, executors, flow, funnel, policy, progress, recipes, rejected
 from data_pipeline import stage as staging
 from data_pipeline.mixture import resolve_mixture
 from data_pipeline.packed.files import remove_leftovers, write_atomically
@@ -105,10 +106,7 @@ def _stages(
                 counts = states["read"].counts
                 if 2 * counts.get("set_aside", 0) > counts.get("read", 0):
                     raise ValueError(_nothing_read(run_dir, counts["set_aside"]))
-                raise ValueError(
-                    f"no document was kept, so there is nothing to pack; {run_dir / 'funnel.json'} holds samples of what "
-                    "each rule dropped"
-                )
+                raise ValueError(_nothing_kept(run_dir, account))
     verb = "made" if redone else "unchanged"
     if "final" not in states:
         print(f"{verb} up to stage {todo[-1].name} in {time.monotonic() - began:.1f} s: {run_dir}")
@@ -158,6 +156,23 @@ def _nothing_read(run_dir: Path, set_aside: int) -> str:
     )
 
 
+def _nothing_kept(run_dir: Path, account: funnel.Funnel) -> str:
+    """Which rule dropped most of the documents where none was kept, with an example of it."""
+    dropped: Counter[str] = Counter()
+    for row in account.sources.values():
+        dropped.update(row["dropped_documents"])
+    most = "; "
+    for rule, n in dropped.most_common(1):
+        example = next(iter(account.samples.get(rule, [])), {})
+        value = f", value {example['value']:g}" if isinstance(example.get("value"), float) else ""
+        where = f" (such as {example['url'] or example['id']}{value})" if example else ""
+        most = f": the rule {rule} dropped {n:,} of {dropped.total():,}{where}; "
+    return (
+        f"no document was kept, so there is nothing to pack{most}{run_dir / 'funnel.json'} holds samples of what each rule "
+        "dropped"
+    )
+
+
 def _next(run_dir: Path, packed: bool) -> str:
     """What one does with a finished run, as commands."""
     commands = [["arriero", "report", f"data.path={run_dir}"]]
@@ -172,7 +187,9 @@ def _shown(state: staging.State) -> str:
     return ", ".join(
         f"{name} {value:,}"
         for name, value in state.counts.items()
-        if value and name not in hidden and not name.startswith(("skipped", policy.NOT_RUN, policy.ASKED))
+        if value
+        and name not in hidden
+        and not name.startswith(("skipped", collect.REMOVED, policy.NOT_RUN, policy.ASKED))
     )
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline import policy
+from data_pipeline.collect import REMOVED
 from data_pipeline.document import read_shard, read_table, shard_path
 from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import write_atomically
@@ -202,9 +203,10 @@ def account(
         for key, value in counts.items():
             if key.startswith("skipped: "):
                 row["skipped_records"][key[9:]] = row["skipped_records"].get(key[9:], 0) + value
-            elif key.startswith("removed: "):
+            elif key.startswith(REMOVED):
                 kinds = row.setdefault("removed_elements", {})
-                kinds[key[9:]] = kinds.get(key[9:], 0) + value
+                kind = key.removeprefix(REMOVED)
+                kinds[kind] = kinds.get(kind, 0) + value
         tables.add(run_dir, name, unit.unit, row)
     for name, row in sources.items():
         row["flagged_documents"] = {rule: n for rule, n in tables.flagged[name].most_common() if n}

@@ -275,7 +275,7 @@ def test_ids_do_not_depend_on_file_order_or_units(corpus: Path, done: Path, tmp_
         (["input={tmp}/empty"], "empty folder", 1),
         (["input={tmp}/zero.jsonl"], "nothing that can be read", 1),
         ([], "no input", 2),
-        (["input={tmp}/short.jsonl"], "no document was kept", 1),
+        (["input={tmp}/short.jsonl"], "the rule gopher.short dropped 1 of 1 (such as ", 1),
         (["sources=[{{name: a, recipe: wbe, input: x}}]"], "did you mean `web`", 2),
     ],
 )
