@@ -190,3 +190,11 @@ subroutine = njit(
     nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_SubroutineCompiler
 )
 """Decorator of functions that only kernels call: they are compiled, and cached, with their callers."""
+small_subroutine = njit(
+    nogil=True,
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    _nrt=False,
+    pipeline_class=_SubroutineCompiler,
+)
+"""The same for what allocates nothing, see `small`: training a tokenizer took 2.6 times as long with counted references."""

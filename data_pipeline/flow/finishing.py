@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.pipeline import DataRun
-from data_pipeline import fingerprint, kept
+from data_pipeline import fingerprint, kept, workers
 from data_pipeline.document import read_table, shard_count, shard_path
 from data_pipeline.flow import lines
 from data_pipeline.flow.context import Context, recipe_of
@@ -27,7 +27,8 @@ def tokenizer(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     from data_pipeline.tokenize import make_tokenizer
 
     texts = kept.texts(run_dir, shard_count(run_dir))
-    info = make_tokenizer(texts, config.tokenizer, config.seed, run_dir / "tokenizer")
+    processes = workers.number(config) if config.executor.kind == "local" else 1
+    info = make_tokenizer(texts, config.tokenizer, config.seed, run_dir / "tokenizer", processes)
     return {"vocab_size": info.vocab_size}
 
 

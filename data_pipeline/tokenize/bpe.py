@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
+import os
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+import numpy as np
+import regex
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.keyed import rank
@@ -27,6 +33,8 @@ LLAMA3_SPLIT = (
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """Llama 3's pre-tokenization (its tokenizer.json and reference code)."""
+CHUNK_CHARACTERS = 1 << 21
+"""Text whose words one process counts at a time. Less than two of these are not worth another process."""
 NAMED_SPECIAL = (BEGIN, END, START_HEADER, END_HEADER, END_OF_TURN)
 # Llama 3 puts reserved tokens between the named ones: positions 2 to 5 and 8.
 LLAMA3_PLACES = {0: BEGIN, 1: END, 6: START_HEADER, 7: END_HEADER, 9: END_OF_TURN}
@@ -50,12 +58,13 @@ def reserved(number: int) -> str:
 
 
 def train_tokenizer(
-    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path
+    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path, processes: int = 1
 ) -> TokenizerInfo:
     """Train a byte-level BPE on a sample of texts and save it as a tokenizer folder.
 
     texts: (id, text) in any order; the sample is the texts of smallest hash of (seed, id) that reach
-    `config.train_bytes`, and the result depends on it alone. The vocabulary always has `config.vocab_size` entries:
+    `config.train_bytes`, and the result depends on it alone, not on the `processes` that count its words. It is the
+    tokenizer that Hugging Face's `BpeTrainer` makes of the sample. The vocabulary always has `config.vocab_size` entries:
     where the text has too few pairs to merge, further reserved tokens fill its end, and a line says so.
     Raises ValueError where the vocabulary cannot hold the bytes and the special tokens, or there is no text.
     """
@@ -70,7 +79,17 @@ def train_tokenizer(
     sample = sample_texts(texts, config.train_bytes, seed)
     if not any(sample):
         raise ValueError("no text to train the tokenizer on; every document was dropped or is empty")
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    from data_pipeline.tokenize.merges import learn  # a kernel, which to encode needs none
+
+    symbols = byte_symbols()
+    ids = np.array([alphabet.index(symbol) for symbol in symbols], np.int64)
+    names = dict(enumerate(alphabet))
+    merges = []
+    for left, right, made in learn(count_words(sample, processes), ids, merged, config.min_frequency):
+        names[made] = names[left] + names[right]
+        merges.append((names[left], names[right]))
+    vocabulary = {name: token for token, name in names.items()}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [
             pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
@@ -78,14 +97,6 @@ def train_tokenizer(
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
-        vocab_size=merged,
-        min_frequency=config.min_frequency,
-        special_tokens=[],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sample, trainer)
     missing = merged - tokenizer.get_vocab_size()
     first = config.n_special - len(NAMED_SPECIAL)
     filler = [reserved(first + i) for i in range(missing)]
@@ -122,3 +133,46 @@ def sample_texts(texts: Iterable[tuple[str, str]], n_bytes: int, seed: int) -> l
         while kept and total - kept[0][3] >= n_bytes:
             total -= heapq.heappop(kept)[3]
     return [text for _, _, text, _ in sorted(kept, reverse=True)]
+
+
+def count_words(texts: Sequence[str], processes: int = 1) -> Counter[str]:
+    """Occurrences of each word of Llama 3's pre-tokenization; the same for any number of processes."""
+    chunks, total = list(_chunks(texts)), Counter[str]()
+    if min(processes, len(chunks)) < 2:
+        for chunk in chunks:
+            total.update(_words(chunk))
+        return total
+    from data_pipeline import workers
+    from data_pipeline.stage import die_with
+
+    watched = functools.partial(die_with, os.getpid())
+    with ProcessPoolExecutor(min(processes, len(chunks)), workers.context(), watched) as pool:
+        for found in pool.map(_words, chunks):
+            total.update(found)
+    return total
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    chunk, size = list[str](), 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _words(texts: Sequence[str]) -> Counter[str]:
+    split, found = regex.compile(LLAMA3_SPLIT).findall, Counter[str]()
+    for text in texts:
+        found.update(split(text))
+    return found
+
+
+def byte_symbols() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary: itself where it is printable, else U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -31,13 +31,17 @@ SAMPLE_TEXTS, SAMPLE_BYTES = 2000, 2**21
 
 
 def make_tokenizer(
-    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path
+    texts: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int, output: Path, processes: int = 1
 ) -> TokenizerInfo:
-    """The tokenizer that a configuration asks for: imported from `config.path`, or trained on texts ((id, text))."""
+    """The tokenizer that a configuration asks for: imported from `config.path`, or trained on texts ((id, text)).
+
+    Args:
+        processes: that count words.
+    """
     if config.path is None and config.style == "llama1":
         return train_sentencepiece(texts, config, seed, output)
     if config.path is None:
-        return train_tokenizer(texts, config, seed, output)
+        return train_tokenizer(texts, config, seed, output, processes)
     info = import_tokenizer(config, output)
     loaded, sample, size = load_tokenizer(output), [], 0
     for _, text in itertools.islice(texts, SAMPLE_TEXTS):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from data_pipeline.tokenize.bpe import LLAMA3_SPLIT, special_tokens
+from data_pipeline.tokenize.bpe import LLAMA3_SPLIT, byte_symbols, special_tokens
 from data_pipeline.tokenize.folder import BEGIN, END
 
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -109,7 +109,7 @@ def convert(path: Path, pattern: str | None, n_special: int) -> tuple[Tokenizer,
                 "text is split; give tokenizer.pattern='…', the regular expression of its encoding"
             )
         known = Published(pattern, dict(enumerate(special_tokens(n_special), len(ranks))), BEGIN, END)
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     names = {token: "".join(map(symbols.__getitem__, token)) for token in ranks}
     vocabulary = {names[token]: rank for token, rank in ranks.items()}
     vocabulary |= {token: index for index, token in known.special.items()}
@@ -146,10 +146,3 @@ def _merges(ranks: dict[bytes, int], names: dict[bytes, str]) -> list[tuple[str,
         ]
         merges += [(names[left], names[right]) for _, _, left, right in sorted(pairs)]
     return merges
-
-
-def _byte_symbols() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary: itself where it is printable, else U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -9,6 +9,7 @@ Examples:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,8 @@ UNIT_BYTES = 64 * 2**20
 def run(config: TokenizerRun) -> int:
     """Train or import the tokenizer and print what came out."""
     output = Path(config.output)
-    info = make_tokenizer(_input_texts(config), config.tokenizer, config.seed, output)
+    processes = os.cpu_count() or 1
+    info = make_tokenizer(_input_texts(config), config.tokenizer, config.seed, output, processes)
     print(f"tokenizer {info.hash[:12]} · {info.vocab_size:,} tokens · {output}")
     return 0
 

@@ -31,6 +31,7 @@ NOT_OUTPUT = {
     "compiled.py",
     "compiling.py",
     "recipes.py",
+    "workers.py",
     "read/storage.py",
     "packed/files.py",
     "zstd.py",

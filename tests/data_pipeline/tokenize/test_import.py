@@ -84,9 +84,9 @@ def write_tiktoken(path: Path, size: int = 700) -> dict[bytes, int]:
 
 
 def _symbols() -> list[str]:
-    from data_pipeline.tokenize.tiktoken_file import _byte_symbols
+    from data_pipeline.tokenize.bpe import byte_symbols
 
-    return _byte_symbols()
+    return byte_symbols()
 
 
 def test_byte_symbols_are_those_of_tokenizers() -> None:

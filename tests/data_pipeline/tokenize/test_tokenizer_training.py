@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -13,10 +14,18 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.document import SCHEMA
-from data_pipeline.tokenize import TokenShard, encode_shard, load_tokenizer, make_tokenizer, train_tokenizer
+from data_pipeline.tokenize import (
+    TokenShard,
+    bpe,
+    encode_shard,
+    load_tokenizer,
+    make_tokenizer,
+    train_tokenizer,
+)
 from data_pipeline.tokenize.bpe import sample_texts, special_tokens
 from data_pipeline.tokenize.train import main
 
@@ -72,6 +81,48 @@ def test_training_is_deterministic_across_processes_and_threads(folder: Path, tm
         subprocess.run([sys.executable, "-c", code, str(tmp_path / threads)], check=True, env=environment)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             assert (tmp_path / threads / name).read_bytes() == (folder / name).read_bytes()
+
+
+HARD = (
+    "aaaa aaa aa a aaaaa abab ababab bcbcbc abcabcabc " * 40
+    + "naïve nai\u0308ve 汉字かなカナ 한글 हिन्दी ไทย עברית Ελληνικά 👩\u200d👩 ½ ²³ ١٢٣ Ⅻ \x00\x1c\x1f\x85\u2028\r\n\t "
+    * 3
+    + "It's they'LL we’ve 1234567 -=-=-=      \n\n\n   "
+)
+"""Pairs that overlap themselves, tokens that several merges make, every kind of character."""
+
+
+@pytest.mark.parametrize(("n_tokens", "min_frequency"), [(4000, 1), (900, 2), (4000, 30)])
+def test_merges_are_those_of_the_reference(n_tokens: int, min_frequency: int, tmp_path: Path) -> None:
+    texts = [*TEXTS, ("hard", HARD)]
+    train_tokenizer(
+        texts, TokenizerConfig(vocab_size=n_tokens, n_special=16, min_frequency=min_frequency), 0, tmp_path
+    )
+    ours = orjson.loads((tmp_path / "tokenizer.json").read_bytes())["model"]
+    reference = Tokenizer(models.BPE())
+    reference.pre_tokenizer = load_tokenizer(tmp_path).tokenizer.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=n_tokens - 16,
+        min_frequency=min_frequency,
+        special_tokens=[],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    reference.train_from_iterator([text for _, text in texts], trainer)
+    theirs = orjson.loads(reference.to_str())["model"]
+    assert ours["merges"] == theirs["merges"]
+    assert {k: v for k, v in ours["vocab"].items() if v < n_tokens - 16} == theirs["vocab"]
+
+
+def test_words_are_those_of_the_reference_however_many_processes_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [HARD, *(text for _, text in TEXTS)]
+    split = pre_tokenizers.Split(Regex(bpe.LLAMA3_SPLIT), "isolated")
+    expected = Counter(word for text in texts for word, _ in split.pre_tokenize_str(text))
+    assert bpe.count_words(texts) == expected
+    monkeypatch.setattr(bpe, "CHUNK_CHARACTERS", 50_000)
+    assert bpe.count_words(texts, processes=2) == expected
 
 
 def test_any_text_survives_encoding_and_decoding(folder: Path) -> None:
