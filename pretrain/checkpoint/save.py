@@ -1,9 +1,9 @@
 """Saving: stage, write in the background, commit.
 
-1. *Stage* (training waits): every chunk is serialised into anonymous memory, with the CRC-32 of its bytes. A chunk
-   that several ranks hold is written by one of them.
-2. *Write* (training goes on): a thread moves those bytes to `checkpoints/step-N/__RANK_0.distcp` by `sendfile`, which
-   runs outside the interpreter lock; so it takes no time from the training loop, as a process would not either.
+1. *Stage* (training waits): every chunk is copied into memory that stays from one checkpoint to the next. A chunk that
+   several ranks hold is written by one of them.
+2. *Write* (training goes on): a process serialises the copies into `checkpoints/step-N/__RANK_0.distcp`, with the CRC-32
+   of each.
 3. *Commit* (all ranks, between two steps): `manifest.json`, DCP's `.metadata`, and last `COMMITTED`, by atomic rename.
 
 The files are those of torch.distributed.checkpoint, so its own tools read them
@@ -42,6 +42,7 @@ from torch.distributed.checkpoint.metadata import (
 from data_pipeline.packed.files import disk_full_message, is_disk_full, write_atomically
 from pretrain.checkpoint.chunks import Chunk, local_chunks
 from pretrain.checkpoint.files import FORMAT
+from pretrain.checkpoint.staging import Staging
 from pretrain.checkpoint_folders import (
     committed,
     discard,
@@ -74,8 +75,7 @@ class _Pending:
     step: int
     path: Path
     state: dict[str, Any]
-    stored: list[Stored]
-    writing: Future[None]
+    writing: Future[list[Stored]]
     started: float
     stall_seconds: float
 
@@ -102,10 +102,12 @@ class Checkpointer:
         self.asynchronous = asynchronous
         self.ledger = ledger
         self.warn = warn
+        # It waits for the process that writes.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._staging = Staging()
         self._pending: _Pending | None = None
         self._staged_bytes: int | None = None
-        """Bytes of the newest checkpoint on this rank."""
+        """Bytes of the newest checkpoint's tensors on this rank."""
         self._plan_key: list[tuple[Chunk, ...]] | None = None
         self._mine: frozenset[tuple[str, tuple[int, ...]]] = frozenset()
 
@@ -136,13 +138,15 @@ class Checkpointer:
         self._assign([chunk for chunk, _ in chunks])
         try:
             on_rank0(lambda: self._make_room(path))
-            stage, stored = together(lambda: self._stage(chunks))
-            self._staged_bytes = sum(entry.length for entry in stored)
+            mine = [(chunk, local) for chunk, local in chunks if (chunk.name, chunk.offsets) in self._mine]
+            job = together(lambda: self._staging.copy([local for _, local in mine]))
+            self._staged_bytes = sum(local.nbytes for _, local in mine)
         except OSError as error:
             raise self._failed(path, error) from error
         target = path / f"__{dist.get_rank()}_0.distcp"
-        writing = self._thread.submit(_write, stage, target)
-        self._pending = _Pending(step, path, state, stored, writing, started, time.time() - started)
+        kinds = [(chunk, _dtype(local)) for chunk, local in mine]
+        writing = self._thread.submit(_write, self._staging, target, kinds, job)
+        self._pending = _Pending(step, path, state, writing, started, time.time() - started)
         if not self.asynchronous:
             self.finish()
 
@@ -168,10 +172,10 @@ class Checkpointer:
         self._pending = None
         rank, world_size = dist.get_rank(), dist.get_world_size()
         try:
-            together(pending.writing.result)
-            parts: list[list[Stored]] | None = [pending.stored] * world_size if rank == 0 else None
+            stored = together(pending.writing.result)
+            parts: list[list[Stored]] | None = [stored] * world_size if rank == 0 else None
             if world_size > 1:
-                dist.gather_object(pending.stored, parts, dst=0)
+                dist.gather_object(stored, parts, dst=0)
             on_rank0(lambda: _seal(pending.path, pending.state, parts or []))
         except OSError as error:
             raise self._failed(pending.path, error) from error
@@ -189,8 +193,9 @@ class Checkpointer:
                 )
 
     def close(self) -> None:
-        """Stop the thread; not collective."""
+        """Stop the thread and give its memory back; not collective."""
         self._thread.shutdown()
+        self._staging.close()
 
     def _make_room(self, path: Path) -> None:
         """Make the folder, after what may go has made room: on a full disk that decides whether the next one fits."""
@@ -234,18 +239,6 @@ class Checkpointer:
             if ranks[zlib.crc32(repr(key).encode()) % len(ranks)] == rank
         )
 
-    def _stage(self, chunks: list[tuple[Chunk, Tensor]]) -> tuple[int, list[Stored]]:
-        stage, stored, at = os.memfd_create("checkpoint"), [], 0
-        file = f"__{dist.get_rank()}_0.distcp"
-        for chunk, local in chunks:
-            if (chunk.name, chunk.offsets) not in self._mine:
-                continue
-            data, entry = _serialise(chunk, local, file, at)
-            _write_all(stage, data)
-            stored.append(entry)
-            at += len(data)
-        return stage, stored
-
 
 def write_checkpoint(path: Path, chunks: Iterable[tuple[Chunk, Tensor]], state: dict[str, Any]) -> None:
     """Write a checkpoint from chunks that come one by one, in this process alone; one of them is in memory at a time.
@@ -271,31 +264,22 @@ def _serialise(chunk: Chunk, local: Tensor, file: str, at: int) -> tuple[memoryv
     # The copy has a storage of its own: a shard may be a view into a larger one, which would be saved whole.
     torch.save(local.to("cpu", copy=True).contiguous(), buffer)
     data = buffer.getbuffer()
-    dtype = str(local.dtype).removeprefix("torch.")
     where = (chunk.shape, chunk.offsets, chunk.sizes, file, at, len(data), zlib.crc32(data))
-    return data, Stored(chunk.name, dtype, *where)
+    return data, Stored(chunk.name, _dtype(local), *where)
 
 
-def _write_all(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
-def _write(stage: int, target: Path) -> None:
-    try:
-        size, done = os.fstat(stage).st_size, 0
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            while done < size:
-                sent = os.sendfile(fd, stage, done, size - done)
-                if sent == 0:
-                    raise OSError(f"{target}: writing stopped after {done} of {size} bytes")
-                done += sent
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    finally:
-        os.close(stage)
+def _write(
+    staging: Staging, target: Path, chunks: list[tuple[Chunk, str]], job: list[dict[str, Any]]
+) -> list[Stored]:
+    """Write what was staged; what the manifest says of it."""
+    return [
+        Stored(chunk.name, dtype, chunk.shape, chunk.offsets, chunk.sizes, target.name, at, length, crc32)
+        for (chunk, dtype), (at, length, crc32) in zip(chunks, staging.write(target, job), strict=True)
+    ]
 
 
 def _seal(path: Path, state: dict[str, Any], parts: list[list[Stored]]) -> None:
