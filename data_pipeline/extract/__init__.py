@@ -48,4 +48,6 @@ def extract(record: Record) -> Extracted:
     else:
         text = raw.replace("\r\n", "\n").replace("\r", "\n")
     text = repair(text)[0].rstrip().lstrip("\n")  # the first line may be code
-    return Extracted(text, None if text else "extract.empty", fallback, replaced + removed, metadata, left_out)
+    return Extracted(
+        text, None if text else "extract.empty", fallback, replaced + removed, metadata, left_out
+    )

@@ -96,7 +96,8 @@ def plan(sources: list[Source], unit_bytes: int, output: Path | None = None) -> 
                     kinds.append((file, kind, head))
             if not kinds:
                 example = next(
-                    (f"{f}: {r}" for n, f, r in unknown if n == source.name), "none outside of the output folder"
+                    (f"{f}: {r}" for n, f, r in unknown if n == source.name),
+                    "none outside of the output folder",
                 )
                 raise ValueError(
                     f"input {source.input} of source `{source.name}` holds nothing that can be read "

@@ -30,6 +30,10 @@ def run(config: ReportRun) -> int:
     """Write the page; returns the exit status."""
     run_dir = Path(config.run.dir) if config.run.dir else None
     data = Path(config.data.path) if config.data.path else None
+    print(
+        f"report: reading {' and '.join(str(path) for path in (run_dir, data) if path) or 'nothing'}",
+        flush=True,
+    )
     page = render(run_dir, data)
     home = run_dir or (
         data if data is not None and (data / "funnel.json").exists() else (data or Path()).parent

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from toyrun import PATIENCE
+from webpages import page, response
 
 WORDS = [
     "the",
@@ -61,20 +62,6 @@ def paragraph(random_state: random.Random, sentences: int = 12) -> str:
         " ".join(random_state.choices(WORDS, k=random_state.randint(8, 14))).capitalize() + "."
         for _ in range(sentences)
     )
-
-
-def page(text: str) -> bytes:
-    body = "".join(f"<p>{p}</p>" for p in text.split("\n"))
-    return f"<html><head><title>t</title></head><body><article>{body}</article></body></html>".encode()
-
-
-def response(url: str, html: bytes) -> bytes:
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + html
-    head = (
-        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-03-01T00:00:00Z\r\n"
-        f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
-    ).encode()
-    return head + http + b"\r\n\r\n"
 
 
 @pytest.fixture(scope="module")

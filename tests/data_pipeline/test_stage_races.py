@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from webpages import page, response
 
 from configs import edge
 from configs.schema.pipeline import DataRun
@@ -56,17 +57,6 @@ def _prose(draw: random.Random, sentences: int) -> str:
     return "\n".join(" ".join(made[i : i + 3]) for i in range(0, sentences, 3))
 
 
-def _response(url: str, text: str) -> bytes:
-    body = "".join(f"<p>{line}</p>" for line in text.split("\n"))
-    html = f"<html><head><title>t</title></head><body><article>{body}</article></body></html>".encode()
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + html
-    head = (
-        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-03-01T00:00:00Z\r\n"
-        f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
-    ).encode()
-    return head + http + b"\r\n\r\n"
-
-
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """64 archives of three pages, of which some are near copies, and share a line."""
@@ -79,7 +69,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{_prose(draw, 18)}\nSubscribe to our newsletter and win!",
             common + f"\n{number}.",
         ]
-        members = [_response(f"http://site{number % 9}.example/{number}/{i}", t) for i, t in enumerate(texts)]
+        members = [
+            response(f"http://site{number % 9}.example/{number}/{i}", page(t)) for i, t in enumerate(texts)
+        ]
         (folder / f"{number:02d}.warc.gz").write_bytes(b"".join(gzip.compress(m, mtime=0) for m in members))
     return folder
 

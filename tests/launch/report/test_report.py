@@ -100,6 +100,34 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+LOADED = """
+import json, sys
+from launch import cli
+assert cli.main(sys.argv[1:]) == 0
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "data.path={run}", "output={run}/../page.html"),
+        ("whatif", "output={run}"),
+        ("trace", "data.path={run}", "text=the", "limit=1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_verbs_that_look_at_a_data_run_load_nothing_that_computes(
+    data_dir: Path, words: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-c", LOADED, *(word.format(run=data_dir) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    modules = set(json.loads(done.stdout.splitlines()[-1]))
+    heavy = {"torch", "pandas", "numba", "scipy", "datatrove", "huggingface_hub", "transformers", "sklearn"}
+    assert modules & heavy == set()
+
+
 def test_a_page_about_a_data_run_alone(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([f"data.path={data_dir}"]) == 0
     content = (data_dir / "report.html").read_text()
