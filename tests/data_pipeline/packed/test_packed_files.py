@@ -93,7 +93,8 @@ def _write_often(path: Path, worker: int) -> None:
 def test_processes_and_threads_that_write_the_same_file_do_not_meet(tmp_path: Path) -> None:
     """With a temporary name that they share, one of them finds it renamed away (or half written) sooner or later."""
     path = tmp_path / "shared"
-    context = multiprocessing.get_context("fork")
+    # Not forked: this process has threads of libraries, whose locks a fork would keep for ever.
+    context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_write_often, args=(path, k)) for k in range(4)]
     failed: list[BaseException] = []
 
