@@ -1,10 +1,10 @@
-"""Resident memory of every rank over 2,000 real training steps: python benchmarks/soak.py [--help]
+"""Resident memory of every rank over 1,100 real training steps in fp32 and in bf16: python benchmarks/soak.py [--help]
 
 Packs random documents of very different lengths, trains a small model on them with `pretrain.train` (under torchrun where
-there are several ranks), and looks at each rank's memory every 20 steps, from outside (`/proc/PID/smaps_rollup` through
-psutil). Prints a table, a curve, and what the memory grows by after the first 100 steps, in MiB per 1,000 steps
-(Theil-Sen: the median of the slopes between all pairs of samples, which single high samples do not move). Flat means:
-less than 5 MiB per 1,000 steps, and the mean of the last fifth within 16 MiB of that of the steps 100 to 500.
+there are several ranks), and looks at each rank's memory every 50 steps, from outside (`/proc/PID/smaps_rollup` through
+psutil). Prints a table, a curve, and by how much the memory has grown from step 100 to the last one; flat means at most 2%.
+Each run is made twice, with the heap's settings of `arriero launch` and without them (`--heap`), and the processor seconds
+of a step stand beside its growth.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,16 +26,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from configs.schema.train import ClusterConfig
 from data_pipeline.packed import SEGMENT_DTYPE, PackedWriter, TokenizerInfo
+from launch import local
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 WARM = 100
 """Steps before which memory may grow: first allocations, first shapes, first checkpoint."""
-MAX_SLOPE = 5.0
-"""MiB per 1,000 steps."""
-MAX_DRIFT = 16.0
-"""MiB between the steps 100 to 500 and the last fifth."""
+MAX_GROWTH = 0.02
+"""From step WARM to the last one, a share of what it was."""
+HEAP = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+"""What `arriero launch` sets of glibc's heap."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Sample:
     """MiB, pages of mapped files included."""
     private: float
     """MiB that belong to this process alone."""
+    cpu_seconds: float
+    """Of all its threads since it started."""
 
 
 def make_packed(path: Path, sequences: int, length: int, vocab_size: int, seed: int = 0) -> Path:
@@ -78,11 +80,17 @@ def make_packed(path: Path, sequences: int, length: int, vocab_size: int, seed: 
 
 
 def train(
-    packed: Path, run_dir: Path, ranks: int, every: int, *overrides: str, minutes: float = math.inf
+    packed: Path,
+    run_dir: Path,
+    ranks: int,
+    every: int,
+    *overrides: str,
+    minutes: float = math.inf,
+    heap: str = "plain",
 ) -> dict[int, list[Sample]]:
     """Run `pretrain.train` and sample every rank's memory each `every` steps, from outside; stop it after `minutes`.
 
-    RuntimeError where the run fails.
+    `heap` is `launch`, with the settings of `arriero launch`, or `plain`, without any. RuntimeError where the run fails.
     """
     deadline = time.monotonic() + 60 * minutes
     with socket.socket() as s:
@@ -93,7 +101,9 @@ def train(
     # A heartbeat each step tells the step and the process of every rank.
     command += [f"data.path={packed}", f"run.dir={run_dir}", "tracker=none", "device=cpu", *overrides]
     command += ["resilience.heartbeat_every=1e-3", "run.log_every=1000000"]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = local.environment(ClusterConfig(threads=1))
+    if heap == "plain":
+        environment = {k: v for k, v in environment.items() if k not in HEAP}
     samples: dict[int, list[Sample]] = {rank: [] for rank in range(ranks)}
     with (run_dir.with_name(run_dir.name + ".log")).open("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -120,23 +130,24 @@ def look(run_dir: Path, rank: int, at_least: int) -> Sample | None:
     with contextlib.suppress(OSError, json.JSONDecodeError, psutil.Error):
         beat = json.loads((run_dir / "heartbeats" / f"rank-{rank}.json").read_bytes())
         if beat["phase"] == "training" and beat["step"] >= at_least:
-            memory = psutil.Process(beat["pid"]).memory_full_info()
-            return Sample(beat["step"], memory.rss / MIB, memory.uss / MIB)
+            process = psutil.Process(beat["pid"])
+            memory, times = process.memory_full_info(), process.cpu_times()
+            return Sample(beat["step"], memory.rss / MIB, memory.uss / MIB, times.user + times.system)
     return None
 
 
-def slope(samples: list[Sample]) -> float:
-    """Theil-Sen slope of resident memory after step WARM, MiB per 1,000 steps."""
+def growth(samples: list[Sample]) -> float:
+    """Resident memory at the last sample against that at step WARM, a share; NaN of a run that is shorter."""
     late = [s for s in samples if s.step >= WARM]
-    pairs = itertools.combinations(late, 2)
-    return 1000 * statistics.median((b.resident - a.resident) / (b.step - a.step) for a, b in pairs)
+    return late[-1].resident / late[0].resident - 1 if len(late) > 1 else math.nan
 
 
-def drift(samples: list[Sample]) -> float:
-    """Mean of the last fifth − mean of the first fifth of what comes after step WARM, MiB."""
-    late = [s.resident for s in samples if s.step >= WARM]
-    fifth = max(1, len(late) // 5)
-    return statistics.mean(late[-fifth:]) - statistics.mean(late[:fifth])
+def cpu_seconds_per_step(samples: list[Sample]) -> float:
+    """Of the steps after WARM; NaN of a run that is shorter."""
+    late = [s for s in samples if s.step >= WARM]
+    if len(late) < 2:
+        return math.nan
+    return (late[-1].cpu_seconds - late[0].cpu_seconds) / (late[-1].step - late[0].step)
 
 
 def sparkline(values: list[float], width: int = 80) -> str:
@@ -153,14 +164,14 @@ def report(samples: dict[int, list[Sample]]) -> bool:
         print(f"\nrank {rank}       step   resident MiB   private MiB")
         for sample in taken[:: max(1, len(taken) // 20)]:
             print(f"{sample.step:>17,}   {sample.resident:>12.1f}   {sample.private:>11.1f}")
-        grows, moved = slope(taken), drift(taken)
-        is_flat = grows < MAX_SLOPE and moved < MAX_DRIFT
-        flat = flat and is_flat
+        grown = growth(taken)
+        flat = flat and grown <= MAX_GROWTH
         values = [s.resident for s in taken]
         print(f"  {sparkline(values)}  {min(values):.0f} … {max(values):.0f} MiB")
         print(
-            f"  after step {WARM}: {grows:+.1f} MiB per 1,000 steps, last fifth {moved:+.1f} MiB against the first: "
-            f"{'flat' if is_flat else 'GROWS'}"
+            f"  from step {WARM} to {taken[-1].step:,}: {100 * grown:+.1f}% "
+            f"({'flat' if grown <= MAX_GROWTH else 'GROWS'}, at most {100 * MAX_GROWTH:.0f}%), "
+            f"{cpu_seconds_per_step(taken):.4f} CPU seconds a step"
         )
     return flat
 
@@ -169,13 +180,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--ranks", type=int, nargs="+", default=[1, 2], help="runs, one for each number of ranks"
-    )
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--every", type=int, default=20, help="steps between samples")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1], help="runs, for each number of ranks")
+    parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], help="runs, for each `train.dtype`")
+    parser.add_argument("--heap", nargs="+", default=["plain", "launch"], choices=["plain", "launch"])
+    parser.add_argument("--steps", type=int, default=WARM + 1001)
+    parser.add_argument("--every", type=int, default=50, help="steps between samples")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each run after so long")
-    parser.add_argument("--length", type=int, default=512, help="tokens of a sequence")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence")
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--keep", type=Path, help="folder for the runs; default: a temporary one")
     parser.add_argument(
@@ -189,26 +200,31 @@ def main() -> int:
         packed = folder / "packed"
         if not packed.exists():
             make_packed(packed, 2000, args.length, args.vocab)
-        for ranks in args.ranks:
+        for ranks, dtype, heap in itertools.product(args.ranks, args.dtypes, args.heap):
             overrides = [
-                "model=4m",
-                "train.dtype=bf16",
-                "train.global_batch_size=4",
+                "model=debug",
+                f"train.dtype={dtype}",
+                f"train.global_batch_size={2 * ranks}",
+                "train.micro_batch_size=2",
                 f"train.steps={args.steps}",
+                "checkpoint.every=200",
+                "checkpoint.keep=2",
             ]
-            overrides += ["train.micro_batch_size=2", "checkpoint.every=50", "checkpoint.keep=2"]
-            began = time.monotonic()
+            began, run_dir = time.monotonic(), folder / f"run-{ranks}-{dtype}-{heap}"
             samples = train(
                 packed,
-                folder / f"run-{ranks}",
+                run_dir,
                 ranks,
                 args.every,
                 *overrides,
                 *args.overrides,
                 minutes=args.minutes,
+                heap=heap,
             )
             done, seconds = samples[0][-1].step, time.monotonic() - began
-            print(f"\n{ranks} rank{'s' * (ranks > 1)}, {done:,} of {args.steps:,} steps, {seconds:.0f} s")
+            print(
+                f"\n{ranks} rank{'s' * (ranks > 1)}, {dtype}, heap {heap}: {done:,} of {args.steps:,} steps, {seconds:.0f} s"
+            )
             flat = report(samples) and flat
     print(f"\nresident memory {'is flat' if flat else 'GROWS'}")
     return 0 if flat else 1
