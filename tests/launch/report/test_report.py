@@ -113,7 +113,6 @@ print(json.dumps(sorted(sys.modules)))
     [
         ("report", "data.path={run}", "output={run}/../page.html"),
         ("whatif", "output={run}"),
-        ("trace", "data.path={run}", "text=the", "limit=1"),
     ],
     ids=lambda words: words[0],
 )
