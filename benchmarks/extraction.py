@@ -86,11 +86,11 @@ def show(ours: Scores, theirs: Scores) -> None:
         print(f"{name:28}{figures}{a[1] - b[1]:+9.3f}{a[2] - b[2]:+8.3f}")
 
 
-def speed(pages: list[Labelled], repeats: int) -> dict[str, tuple[float, float]]:
+def speed(pages: list[Labelled], sets: list[str], repeats: int) -> dict[str, tuple[float, float]]:
     """Megabytes per second of processor time of both sides, by set; medians of interleaved runs."""
     found = {}
     print(f"\n{'MB and pages a second':28}{'arriero':>15}{'trafilatura':>15}{'ratio':>8}")
-    for name in labelled_pages.SETS:
+    for name in sets:
         some = [page for page in pages if page.set == name]
         size = sum(len(page.payload) for page in some) / 1e6
         seconds: tuple[list[float], list[float]] = ([], [])
@@ -113,6 +113,7 @@ def main() -> int:
         "--shipped", action="store_true", help="judge by the shipped classifier, without fitting"
     )
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of the timing; 0: none")
+    parser.add_argument("--timed", nargs="*", choices=labelled_pages.SETS, default=list(labelled_pages.SETS))
     parser.add_argument("--limit", type=int, help="pages of each set")
     options = parser.parse_args()
     root = labelled_pages.folder()
@@ -132,7 +133,7 @@ def main() -> int:
     show(ours, peer)
     result = {"arriero": ours, "trafilatura": peer}
     if options.repeats:
-        result["megabytes_per_second"] = speed(pages, options.repeats)
+        result["megabytes_per_second"] = speed(pages, options.timed, options.repeats)
     print(json.dumps(result))
     return 0
 

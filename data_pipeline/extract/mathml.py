@@ -74,6 +74,8 @@ def with_tex(page: bytes) -> bytes:
     """The page with the formula of every `math` element as TeX in its `alttext`; linear in the bytes of the page."""
     if b"math" not in page and b"MATH" not in page:
         return page
+    if not any(start in page for start in (b"<math", b":math", b"<MATH", b":MATH", b"<Math")):
+        return page
     pieces: list[bytes] = []
     behind = 0
     raw = b""  # name of the element or comment whose content is not markup

@@ -32,7 +32,7 @@ MAX_LINKED = 0.8
 
 SURE = 0.8
 """Probability of a block of PROSE_WORDS that is certainly text."""
-BONUS = 1.0
+BONUS = 0.8
 """Log-odds added to prose between the main heading and the end of the text."""
 LEAD_WORDS = 15
 """Words of prose between the main heading and the text."""
