@@ -56,6 +56,11 @@ VERBS: dict[str, Verb] = {
         "configs.schema.pipeline.RemoveRun",
         "take documents out of a packed dataset, and say which steps consumed them",
     ),
+    "convert": Verb(
+        "data_pipeline.convert",
+        "configs.schema.pipeline.ConvertRun",
+        "packed dataset ↔ token files of datatrove, nanotron, Megatron, OLMo-core, Parquet",
+    ),
     "train": Verb(
         "pretrain.train",
         "configs.schema.train.TrainRun",

@@ -31,7 +31,7 @@ import torch.distributed as dist
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.train import EvaluateRun, ParallelConfig, TrainConfig, TrainRun
-from data_pipeline.packed import PADDING, PackedDataset
+from data_pipeline.packed import PADDING, PackedDataset, PackedError, vocabulary
 from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import restore_model
 from pretrain.data.batch import IGNORE
@@ -314,43 +314,11 @@ def evaluate_documents(
 
 
 def token_bytes(tokenizer_json: Path, vocab_size: int) -> np.ndarray:
-    """UTF-8 bytes that each token id stands for, int64 [vocab_size]; 0 for special tokens and unused ids.
-
-    Understands byte-level BPE (Llama 3, GPT-2), where one character of the vocabulary is one byte, and SentencePiece
-    with byte fallback (LLaMA 1 and 2), where `▁` is a space and `<0x0A>` a byte.
-
-    Raises:
-        ConfigError: the file is missing, or is a tokenizer of another kind.
-    """
+    """`data_pipeline.packed.vocabulary.token_bytes`; ConfigError where the file is missing or of another kind."""
     try:
-        data = json.loads(tokenizer_json.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{tokenizer_json} does not exist; a packed dataset holds its tokenizer there"
-        ) from None
-    vocabulary: dict[str, int] = data["model"]["vocab"]
-    special = {token["id"] for token in data.get("added_tokens", []) if token["special"]}
-    added = {t["id"]: len(t["content"].encode()) for t in data.get("added_tokens", []) if not t["special"]}
-    lengths = np.zeros(vocab_size, np.int64)
-    byte_level = "ByteLevel" in json.dumps([data.get("pre_tokenizer"), data.get("decoder")])
-    if not byte_level and not data["model"].get("byte_fallback"):
-        raise ConfigError(
-            f"{tokenizer_json} is neither byte-level BPE nor SentencePiece with byte fallback, "
-            "so the bytes of its tokens are unknown and bits per byte cannot be computed"
-        )
-    for token, index in vocabulary.items():
-        if index in special or index >= vocab_size:
-            continue
-        if byte_level:
-            lengths[index] = len(token)
-        elif len(token) == 6 and token.startswith("<0x"):
-            lengths[index] = 1
-        else:
-            lengths[index] = len(token.replace("▁", " ").encode())
-    for index, size in added.items():
-        if index < vocab_size:
-            lengths[index] = size
-    return lengths
+        return vocabulary.token_bytes(tokenizer_json, vocab_size)
+    except PackedError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _sum_over_data_parallel(engine: Engine, values: torch.Tensor) -> None:

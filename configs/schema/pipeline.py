@@ -583,6 +583,27 @@ class RemoveRun:
 
 
 @dataclass(frozen=True)
+class ConvertRun:
+    """`arriero convert`: packed dataset ↔ token files of other frameworks."""
+
+    input: AnyPath
+    """A packed dataset, which is exported; or a file or folder of token files, which is imported."""
+    output: AnyPath
+    """Folder of the token files, or of the packed dataset; it must not exist or be empty."""
+    format: Literal["datatrove", "megatron", "olmo", "parquet"]
+    """datatrove: `.ds` and `.ds.index`, also nanotron's; megatron: `.bin` and `.idx`; olmo: `.npy` without a header and
+    `.csv.gz`; parquet: a column `input_ids`, as Hugging Face datasets."""
+    tokenizer_path: AnyPath | None = None
+    """Import: folder of the tokenizer that made the ids (`tokenizer.json`)."""
+    token_bytes: Literal[2, 4] | None = None
+    """Import: bytes of an id where the files do not say; null: 2 for vocabularies up to 65,536, else 4."""
+    source_name: NonEmpty = "imported"
+    """Import: source name of files that an export did not name."""
+    pack: PackConfig = section(PackConfig)
+    """Import: how documents are packed; nothing is held out but what lies below `heldout/`."""
+
+
+@dataclass(frozen=True)
 class WhatifRun:
     """`arriero whatif`: what other thresholds, or another policy, would keep."""
 
