@@ -57,13 +57,13 @@ def _part_default(usual: Any) -> Any:
     return usual if dataclasses.is_dataclass(usual) else None
 
 
-def _convert(kind: Any, value: Any, where: str, told: Any = None) -> Any:
-    """`told`: the type as it is told in an error, where `kind` is what is left of it."""
+def _convert(kind: Any, value: Any, where: str, declared: Any = None) -> Any:
+    """`declared`: the whole type, named in errors, where `kind` is the part of it that is being converted."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
     if origin is Annotated:
-        return _checked(args[1:], _convert(args[0], value, where, told or kind), kind, where)
+        return _checked(args[1:], _convert(args[0], value, where, declared or kind), kind, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return build(kind, value, where)
     if origin in (typing.Union, types.UnionType):
@@ -73,7 +73,7 @@ def _convert(kind: Any, value: Any, where: str, told: Any = None) -> Any:
         parts = [a for a in rest if dataclasses.is_dataclass(a)]
         if parts and isinstance(value, dict):  # a name, or all that the name would stand for
             return _convert(parts[0], value, where)
-        return _convert(rest[0], value, where, told or kind)
+        return _convert(rest[0], value, where, declared or kind)
     if origin is Literal:
         return _choice(args, value, where)
     if origin is tuple and isinstance(value, str) and _is_text(args[0]):
@@ -98,7 +98,7 @@ def _convert(kind: Any, value: Any, where: str, told: Any = None) -> Any:
         return value
     finite = kind in (int, float) and isinstance(value, (int, float)) and not abs(value) <= LARGEST
     said = (
-        {int: "an integer of 64 bits", float: "a finite number"}[kind] if finite else describe(told or kind)
+        {int: "an integer of 64 bits", float: "a finite number"}[kind] if finite else describe(declared or kind)
     )
     raise ConfigError(f"`{where}` must be {said}, but it is {value!r}")
 
@@ -140,8 +140,8 @@ def describe(kind: Any) -> str:
         said = describe(args[0])
         for marker in args[1:]:
             if isinstance(marker, Bounds):
-                told = str(marker)
-                said += (f" of {told}" if told.startswith("at ") else f" {told}") if told else ""
+                bounds = str(marker)
+                said += (f" of {bounds}" if bounds.startswith("at ") else f" {bounds}") if bounds else ""
                 said += f" ({marker.unit})" if marker.unit else ""
             elif isinstance(marker, Day):
                 said = "a date, ISO 8601, such as 2024-05-31"

@@ -16,6 +16,7 @@ import psutil
 from configs.edge import ConfigError
 from configs.schema.train import LaunchRun
 from launch.plan import table as memory_table
+from launch.slurm_request import nodes_of
 from launch.worker import train_config
 from pretrain.advice import warnings
 from pretrain.checkpoint_folders import committed
@@ -237,9 +238,16 @@ def _disk(config: LaunchRun, run_dir: Path, total: int, found: Preflight) -> str
         + f"; free in {_existing(run_dir)}: {_size(free)}"
     )
     if needed > free:
-        found.errors.append(
-            f"the disk is too small: {said}; free {_size(needed - free)}, lower checkpoint.keep, or choose another run.dir"
+        short = (
+            f"the disk is too small: {said}; free {_size(needed - free)}, lower checkpoint.keep, or choose another "
+            "run.dir"
         )
+        if config.cluster.kind == "slurm" and nodes_of(config.cluster) is None:
+            found.warnings.append(
+                f"this machine has no Slurm; if the cluster's disk is as full as this one's, {short}"
+            )
+        else:
+            found.errors.append(short)
     return f"Disk: {said}"
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from readme import commands
 from slurm_cluster import Cluster
 from toyrun import ROOT, overrides
 
@@ -20,9 +21,8 @@ pytestmark = pytest.mark.slurm
 
 def readme_row() -> list[str]:
     """The words of the README's row for a Slurm cluster, after `arriero`."""
-    rows = re.findall(r"`arriero (launch cluster=slurm [^`]*)`", (ROOT / "README.md").read_text())
-    assert len(rows) == 1
-    return shlex.split(rows[0])
+    (row,) = (c.text for c in commands() if c.text.startswith("arriero launch cluster=slurm "))
+    return shlex.split(row)[1:]
 
 
 def arriero(words: list[str]) -> subprocess.CompletedProcess[str]:
