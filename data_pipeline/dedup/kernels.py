@@ -64,23 +64,21 @@ def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: 
             if c >= 0x110000:
                 c = np.uint32(0)
         folded = table[c]
-        if folded & MARK:
-            # A mark without a letter before it is no word.
-            if inside:
-                h = h * _BASE + np.uint64(folded)
+        if IGNORED < folded < MARK:
+            if not inside or alone:
+                if alone:
+                    out[words] = scramble(h * _BASE)
+                    words += 1
+                h = np.uint64(0)
+                inside, alone = True, False
+            h = h * _BASE + np.uint64(folded)
         elif folded == 0 or folded & UNSPACED:
             if inside:
                 out[words] = scramble(h * _BASE if alone else h)
                 words += 1
             inside = alone = folded != 0
             h = np.uint64(folded)
-        elif folded != IGNORED:
-            if alone:
-                out[words] = scramble(h * _BASE)
-                words += 1
-            if alone or not inside:
-                h = np.uint64(0)
-                inside, alone = True, False
+        elif folded != IGNORED and inside:  # a mark; without a letter before it, it is no word
             h = h * _BASE + np.uint64(folded)
     if inside:
         out[words] = scramble(h * _BASE if alone else h)
