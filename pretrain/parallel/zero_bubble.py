@@ -33,7 +33,8 @@ class WeightGradients:
         """Compute those that wait, and add them to the parameters' gradients."""
         while self._products:
             weight, out_grad, x = self._products.pop()
-            grad = _product(out_grad, x).to(weight.dtype)
+            # FSDP of torch 2.15 wants gradients of bf16 weights in fp32.
+            grad = _product(out_grad, x).to(getattr(weight, "grad_dtype", None) or weight.dtype)
             if weight.grad is None:
                 weight.grad = grad
             else:
@@ -136,4 +137,8 @@ def reduce(part: nn.Module) -> None:
     part.set_requires_gradient_sync(True)
     part.set_reshard_after_backward(True)
     accumulate(part)
-    part._get_fsdp_state()._root_post_backward_final_callback()
+    state = part._get_fsdp_state()
+    if getattr(state._state_ctx, "manual_backward_finalization_active", False) is None:
+        # torch 2.15: no backward pass is running that would have said so.
+        state._state_ctx.manual_backward_finalization_active = False  # type: ignore[attr-defined]
+    state._root_post_backward_final_callback()

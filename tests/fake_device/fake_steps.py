@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -156,6 +157,9 @@ def steps(case: FakeCase, found: Found) -> None:
     layout = Layout.check(parallel, train, model, case.vocab_size, sizes)
     precision.check(train, parallel, optim, model)
     compiled.check(train, parallel, "cuda")
+    # What torch will take away is an error where we use it.
+    warnings.filterwarnings("error", category=FutureWarning, module=r"pretrain\b")
+    warnings.filterwarnings("error", message=".*deprecated", module=r"pretrain\b")
     # Traced and taken apart into forward and backward passes as on a GPU; only the code for it is not made.
     compile_block = llama.Block.compile
     llama.Block.compile = lambda self: compile_block(self, backend="aot_eager")  # type: ignore[method-assign]
