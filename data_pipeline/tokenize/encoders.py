@@ -7,6 +7,7 @@ known to be hard as the reference does, and then a random sample of every shard 
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from data_pipeline.tokenize.folder import LoadedTokenizer, load_tokenizer
+from data_pipeline.tokenize.folder import SETTINGS, LoadedTokenizer, load_tokenizer
 
 Kind = Literal["auto", "gigatoken", "tokenizers"]
 PROBES = (
@@ -101,8 +102,12 @@ def open_encoder(folder: Path, kind: Kind = "auto") -> Encoder:
     Raises:
         ValueError: no tokenizer folder, or gigatoken was asked for and is absent or does not take the tokenizer.
     """
-    loaded = load_tokenizer(folder)
-    return _opened(folder.resolve(), kind, f"{loaded.info}")
+    # Opening a vocabulary of 128K takes more than a second, knowing that it is the same some milliseconds.
+    digest = hashlib.sha256()
+    for name in ("tokenizer.json", SETTINGS):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    return _opened(folder.resolve(), kind, digest.hexdigest())
 
 
 def choose(loaded: LoadedTokenizer, tokenizer_json: bytes, kind: Kind) -> Encoder:
