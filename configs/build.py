@@ -98,7 +98,9 @@ def _convert(kind: Any, value: Any, where: str, declared: Any = None) -> Any:
         return value
     finite = kind in (int, float) and isinstance(value, (int, float)) and not abs(value) <= LARGEST
     said = (
-        {int: "an integer of 64 bits", float: "a finite number"}[kind] if finite else describe(declared or kind)
+        {int: "an integer of 64 bits", float: "a finite number"}[kind]
+        if finite
+        else describe(declared or kind)
     )
     raise ConfigError(f"`{where}` must be {said}, but it is {value!r}")
 
