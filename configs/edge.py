@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "compose",
     "field_docs",
+    "gather",
     "help_text",
     "known_keys",
     "load",
@@ -266,6 +267,22 @@ def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
         else:
             raise ConfigError(f"`{flag}` needs a value")
     return flags, words
+
+
+def gather(key: str, arguments: Sequence[str]) -> list[str]:
+    """A command line whose words that are no overrides stand in the list `key`, quoted for Hydra.
+
+    An existing folder is such a word even where its name holds `=`, as those of sweeps do. Does nothing the second time.
+
+    Raises:
+        ConfigError: as `split`.
+    """
+    flags, words = split(arguments)
+    # Path.is_dir raises for what is longer than a file name may be.
+    plain = [w for w in words if "=" not in w or os.path.isdir(w)]  # noqa: PTH112
+    quoted = ",".join("'" + w.replace("\\", "\\\\").replace("'", "\\'") + "'" for w in plain)
+    overrides = [w for w in words if w not in plain]
+    return [*(w for flag in flags for w in flag if w), *([f"{key}=[{quoted}]"] if plain else []), *overrides]
 
 
 def shows_only(arguments: Sequence[str]) -> bool:

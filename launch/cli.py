@@ -27,6 +27,8 @@ class Verb(NamedTuple):
     """Dataclass of its configuration, `module.Class`; `configs/NAME.yaml` holds its values."""
     does: str
     """One line for `arriero --help`."""
+    words: str = ""
+    """Key of a list that takes the words without `=`."""
 
 
 VERBS: dict[str, Verb] = {
@@ -106,6 +108,7 @@ VERBS: dict[str, Verb] = {
         "launch.compare",
         "configs.schema.train.CompareRun",
         "several runs side by side: configuration, curves, final losses, speed",
+        words="runs",
     ),
     "report": Verb(
         "launch.report",
@@ -164,6 +167,8 @@ def _run(words: Sequence[str]) -> int:
     from configs import edge
 
     edge.require_linux()  # before the verb's own imports, which may fail elsewhere
+    if VERBS[verb].words:
+        rest = edge.gather(VERBS[verb].words, rest)
     if edge.shows_only(rest):
         return edge.main(verb, _schema(verb), lambda config: 0, "", rest)
     # A mistake is told before the verb's packages are imported.
@@ -197,7 +202,7 @@ def _complete(rest: Sequence[str]) -> int:
 
 def usage() -> str:
     """The text of `arriero --help`."""
-    verbs = "\n".join(f"  {name:<11}{does}" for name, (_, _, does) in VERBS.items())
+    verbs = "\n".join(f"  {name:<11}{does}" for name, (_, _, does, _) in VERBS.items())
     return (
         "usage: arriero VERB [key=value …]\n\n"
         "From raw crawl to an evaluated Llama-class base model.\n\n"

@@ -54,13 +54,10 @@ def default_name(names: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`arriero compare`: words without `=` are run directories."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    named = [w for w in words if not w.startswith("-") and ("=" not in w or Path(w).is_dir())]
-    rest = [w for w in words if w not in named]
-    quoted = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in named)
-    return edge.main(
-        "compare", CompareRun, run, __doc__ or "", [*([f"runs=[{quoted}]"] if named else []), *rest]
-    )
+    words = sys.argv[1:] if argv is None else argv
+    if not {"--help", "-h"} & set(words):
+        words = edge.gather("runs", words)
+    return edge.main("compare", CompareRun, run, __doc__ or "", words)
 
 
 if __name__ == "__main__":

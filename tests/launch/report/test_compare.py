@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import pytest
 import yaml
 from browser import CHROMIUM, assert_sound, in_browser
 from example_report import HOSTILE, environment, lines, metrics_row, write_run
+from toyrun import ROOT
 
+from configs import edge
 from launch import compare
 from launch.cli import guarded
 from launch.report.compared import differences, flat, short_names
@@ -67,6 +72,32 @@ def test_the_table_names_what_differs_and_what_came_out(
         and HOSTILE not in page.read_text()
         and page.read_text().count("plotly.js v") == 1
     )
+
+
+def test_the_command_takes_folders_as_plain_words(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = (str(r.relative_to(runs[0].parent)) for r in runs)
+    (tmp_path / "own").mkdir()
+    for words in (
+        [first, second, f"output={tmp_path}/page.html"],
+        ["--config-dir", f"{tmp_path}/own", f"output={tmp_path}/page.html", first, second],
+        [first, second, "--cfg", "job"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "launch.cli", "compare", *words],
+            cwd=runs[0].parent,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("- b\n" if "--cfg" in words else "train.dtype") in done.stdout, done.stdout
+
+
+def test_words_are_gathered_once() -> None:
+    names = [f"run-{i}" for i in range(100)]
+    gathered = edge.gather("runs", ["output=x.html", *names])
+    assert gathered[1:] == ["output=x.html"] and gathered[0].count("run-") == 100
+    assert edge.gather("runs", gathered) == gathered
 
 
 @pytest.mark.browser
