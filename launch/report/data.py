@@ -8,6 +8,7 @@ from typing import Any
 from data_pipeline.flow.names import DOES
 from launch.report import charts
 from launch.report.charts import Row
+from launch.report.packing import packing
 from launch.report.page import Section, absent, chart, details, grid, table, text
 from launch.report.read import Record
 from launch.report.words import duration, number, share
@@ -43,6 +44,7 @@ def data(record: Record) -> Section:
     body += languages(funnel.get("languages"))
     body += domains(funnel.get("domains"))
     body += clusters(funnel.get("clusters"))
+    body += packing(record)
     body += work(funnel)
     return Section("data", "Data", body)
 
