@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from data_pipeline import policy
 from data_pipeline.collect import REMOVED
 from data_pipeline.document import read_shard, read_table, shard_path
-from data_pipeline.packed import PackedDataset
+from data_pipeline.packed import Manifest, PackedDataset
 from data_pipeline.packed.files import write_atomically
 from data_pipeline.policy import ASKED, COPY_RULE, NOT_RUN
 from data_pipeline.read.units import Plan
@@ -73,9 +73,14 @@ class Funnel:
 
 
 class _Tables:
-    """Counts over all shards, added one shard at a time."""
+    """Counts over all shards, added one shard at a time.
 
-    def __init__(self) -> None:
+    Args:
+        gone: ids of documents that were taken out of the packed dataset, or left out of it for that reason.
+    """
+
+    def __init__(self, gone: pa.Array) -> None:
+        self.gone = gone
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
         self.lowest: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
         self.flagged: dict[str, Counter[str]] = defaultdict(Counter)
@@ -93,6 +98,7 @@ class _Tables:
         self._samples(decisions, keep, source, shard)
         sizes = read_table(shard_path(run_dir, "signals/stats", shard), ["bytes"])["bytes"].to_numpy()
         row["kept_documents"] += int(keep.sum())
+        row["removed_documents"] += int(keep[pc.is_in(decisions["id"], self.gone).to_numpy()].sum())
         row["kept_bytes"] += int(sizes[keep].sum())
         flags = read_table(shard_path(run_dir, "flags", shard), ["flags"])["flags"]
         self.flagged[source].update(dict(_counts(pc.list_flatten(flags.filter(pa.array(keep))))))
@@ -179,10 +185,13 @@ def account(
 
     Raises:
         AssertionError: the numbers do not add up; every document that was read must be set aside, dropped by one rule,
-            or kept, and every kept one must be packed.
+            or kept, and every kept one must be packed, or have been taken out by `arriero remove`.
     """
     sources: dict[str, dict[str, Any]] = {}
-    tables = _Tables()
+    is_packed = (run_dir / "packed" / "manifest.json").is_file()
+    manifest = PackedDataset(run_dir / "packed").manifest if is_packed else None
+    removals = () if manifest is None else manifest.removals
+    tables = _Tables(pa.array([i for removal in removals for i in removal.documents], pa.string()))
     for unit in plan.units:
         name = unit.source
         row = sources.setdefault(
@@ -194,6 +203,7 @@ def account(
                 "dropped_documents": {},
                 "kept_documents": 0,
                 "kept_bytes": 0,
+                "removed_documents": 0,
             },
         )
         counts = orjson.loads((run_dir / "documents" / f"{unit.unit:05d}.json").read_bytes())
@@ -211,7 +221,8 @@ def account(
     for name, row in sources.items():
         row["flagged_documents"] = {rule: n for rule, n in tables.flagged[name].most_common() if n}
         row["dropped_documents"] = {rule: n for rule, n in tables.dropped[name].most_common() if n}
-    _add_packed(run_dir, sources)
+    if manifest is not None:
+        _add_packed(manifest, sources)
     _check(sources)
     silent, partial = _without_value(states["decide"].counts)
     funnel = Funnel(
@@ -348,18 +359,13 @@ def _why(detail: str | None) -> dict[str, Any]:
         return {"value": detail}
 
 
-def _add_packed(run_dir: Path, sources: dict[str, dict[str, Any]]) -> None:
-    if not (run_dir / "packed" / "manifest.json").is_file():
-        return
-    manifest = PackedDataset(run_dir / "packed").manifest
+def _add_packed(manifest: Manifest, sources: dict[str, dict[str, Any]]) -> None:
     for name, row in sources.items():
-        row["packed"] = {
-            split: {
-                key: sum(getattr(s, key) for s in manifest.of_split(split).values() if s.source == name)
-                for key in ("documents", "sequences", "tokens", "bytes")
-            }
-            for split in ("train", "heldout")
-        }
+        row["packed"] = {}
+        for split in ("train", "heldout"):
+            streams = [s for s in manifest.of_split(split).values() if s.source == name]
+            counts = {key: sum(getattr(s, key) for s in streams) for key in ("sequences", "tokens", "bytes")}
+            row["packed"][split] = {"documents": sum(s.documents - s.removed for s in streams), **counts}
 
 
 def _check(sources: dict[str, dict[str, Any]]) -> None:
@@ -371,7 +377,10 @@ def _check(sources: dict[str, dict[str, Any]]) -> None:
         assert read == accounted, f"source {name}: {read} read, but {accounted} accounted for"
         if "packed" in row:
             packed = sum(split["documents"] for split in row["packed"].values())
-            assert packed == kept, f"source {name}: {kept} kept, but {packed} packed"
+            removed = row["removed_documents"]
+            assert packed + removed == kept, (
+                f"source {name}: {kept} kept, but {packed} packed and {removed} removed"
+            )
 
 
 def table(funnel: Funnel) -> str:
@@ -387,6 +396,8 @@ def table(funnel: Funnel) -> str:
         for rule, _ in rules.most_common()
     ]
     lines.append(("kept", [r["kept_documents"] for r in funnel.sources.values()]))
+    if any(r["removed_documents"] for r in funnel.sources.values()):
+        lines.append(("  removed", [r["removed_documents"] for r in funnel.sources.values()]))
     flags = Counter[str]()
     for row in funnel.sources.values():
         flags.update(row["flagged_documents"])

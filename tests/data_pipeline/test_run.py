@@ -230,6 +230,25 @@ def test_second_run_repeats_only_what_changed(corpus: Path, done: Path, tmp_path
     )
 
 
+def test_documents_taken_out_are_accounted_for_when_the_run_goes_on(
+    corpus: Path, done: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "data"
+    shutil.copytree(done, output)
+    gone = pq.read_table(output / "kept", columns=["id"])["id"][0].as_py()
+    remove = [sys.executable, "-m", "launch.cli", "remove", f"ids=[{gone}]", f"data.path={output}/packed"]
+    subprocess.run(remove, check=True, capture_output=True, timeout=PATIENCE)
+    kept = json.loads((done / "funnel.json").read_text())["sources"]["web"]["kept_documents"]
+    # As it was packed, and packed again.
+    for more in ("pack.sequence_length=64", "pack.sequence_length=128"):
+        words = ("recipe=web", f"input={corpus}", f"output={output}", "executor.workers=1", *SMALL, more)
+        result = arriero(*words)
+        assert result.returncode == 0, result.stderr
+        web = json.loads((output / "funnel.json").read_text())["sources"]["web"]
+        packed = sum(split["documents"] for split in web["packed"].values())
+        assert (web["kept_documents"], web["removed_documents"], packed) == (kept, 1, kept - 1)
+
+
 def test_ids_do_not_depend_on_file_order_or_units(corpus: Path, done: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
