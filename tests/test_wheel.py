@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -146,3 +147,45 @@ def test_commands_work_where_no_checkout_is(installed: Path, tmp_path: Path) -> 
     assert (tmp_path / "runs/a/metrics.jsonl").is_file(), trained
     arriero("report", "run.dir=runs/a")
     assert (tmp_path / "runs/a/report.html").is_file()
+
+
+def test_files_of_ones_own_are_found_wherever_they_are_named(installed: Path, tmp_path: Path) -> None:
+    """Recipe, policy, model and experiment in `./configs` and in `--config-dir`; the latter comes first."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    rules = "rules:\n  mine.short: {signal: stats.words, min: %d}\n"
+    shape = "name: mine\ndim: 32\nn_layers: 2\nn_heads: 4\nn_kv_heads: 2\nffn_dim: 64\ntied: true\n"
+    files = {
+        "configs/recipe/mine.yaml": "defaults:\n  - /filter@filter: mine\n  - _self_\nname: mine\nextract: none\n",
+        "configs/filter/mine.yaml": "name: mine\n" + rules % 1_000_000,
+        "own/filter/mine.yaml": "name: mine\n" + rules % 5,
+        "configs/model/mine.yaml": shape,
+        "own/experiment/mine.yaml": (
+            "# @package _global_\ndefaults:\n  - override /model: mine\n"
+            "train: {steps: 2, global_batch_size: 4}\nschedule: {warmup_steps: 1}\n"
+        ),
+        "notes/few.txt": "Too few words.",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    for n, text in enumerate(documents()):
+        (tmp_path / f"notes/{n:03d}.txt").write_text(text)
+
+    def arriero(*words: str) -> str:
+        return run(
+            installed / "venv/bin/arriero", words[0], "--config-dir", "own", *words[1:], cwd=tmp_path, env=env
+        )
+
+    small = ("tokenizer=small", "tokenizer.vocab_size=320", "pack.sequence_length=64", "executor.workers=1")
+    arriero("data", "sources=[{name:ours,recipe:mine,input:notes}]", "output=out", *small)
+    counts = json.loads((tmp_path / "out/funnel.json").read_text())["sources"]["ours"]
+    assert counts["dropped_documents"]["mine.short"] >= 1 and counts["kept_documents"] >= 10, counts
+    assert "min: 5\n" in arriero("data", "recipe=mine", "input=notes", "output=out", "--cfg", "job")
+    # Without --config-dir the policy is that of ./configs.
+    words = ("data", "recipe=mine", "input=notes", "output=out", "--cfg", "job")
+    assert "min: 1000000\n" in run(installed / "venv/bin/arriero", *words, cwd=tmp_path, env=env)
+    arriero(
+        "train", "experiment=mine", "data.path=out/packed", "run.dir=runs/a", "tracker=none", "device=cpu"
+    )
+    config = (tmp_path / "runs/a/config.yaml").read_text()
+    assert "dim: 32\n" in config and "steps: 2\n" in config
