@@ -131,6 +131,8 @@ def _origin(message: str, schema: type, overrides: Sequence[str]) -> str:
             chosen[name.split("@")[0]] = value
     for group, option in chosen.items():
         path = options.find(group, option)
+        if path is not None and key[1] == group and (late := options.late_header(path)):
+            return f" ({path}: `{late.strip()}` must be the first line)"
         if (
             path is not None
             and key[1] not in single

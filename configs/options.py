@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,20 @@ def _parsed(path: Path, changed: float) -> Any:
 
 
 def _header(path: Path) -> str | None:
-    """What `# @package …` at the top of a file says."""
+    """What `# @package …` says, as Hydra reads it: no other line may stand before it."""
     for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            return None
-        if line.lstrip("# ").startswith("@package"):
+        if re.match(r"\s*#\s*@package\s", line):
             return line.split()[-1]
+        if line.strip():
+            return None
     return None
+
+
+def late_header(path: Path) -> str | None:
+    """A line `# @package …` that Hydra does not read, because another stands before it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = next((line for line in lines if re.match(r"\s*#\s*@package\s", line)), None)
+    return found if _header(path) is None else None
 
 
 def settings(group: str, option: str, package: str | None = None) -> dict[str, Any]:

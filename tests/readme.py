@@ -9,6 +9,8 @@ from toyrun import ROOT
 
 PROGRAMS = ("arriero", "torchrun", "python", "python3", "mkdir", "make", "pip")
 """What a command begins with."""
+ALTERNATIVES = ("near=TEXT", "url=", "train", "launch")
+"""What stands beside the commands of the table: another key for one of them, and other verbs."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ def commands() -> list[Command]:
     """Of code blocks, and between backticks in tables and text.
 
     Raises:
-        ValueError: a line of a code block without a language that is neither a command nor a drawing.
+        ValueError: a line of a code block without a language that is neither a command nor a drawing, or words between
+            backticks in the second column of a table that are no command.
     """
     found, block, pending = list[Command](), None, ""
     for number, line in enumerate((ROOT / "README.md").read_text().splitlines(), 1):
@@ -45,12 +48,24 @@ def commands() -> list[Command]:
             pending = ""
         elif block is None:
             spans = re.findall(r"`([^`]+)`", line)
+            if line.startswith("| "):
+                spans = re.findall(r"`([^`]+)`", line.split("|")[2])
+                for span in spans:
+                    if span.split()[0] not in PROGRAMS and span not in ALTERNATIVES:
+                        raise ValueError(f"README.md:{number} is no command that is known: {span}")
             # `arriero average` alone is the name of a verb.
             found += [Command(s, number) for s in spans if s.split()[0] in PROGRAMS and len(s.split()) > 2]
     return found
 
 
+def overrides() -> list[str]:
+    """What the text, outside of code blocks, shows of command lines: words `key=value`."""
+    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    spans = [s for s in re.findall(r"`([^`]+)`", text) if re.match(r"'?[a-z][\w.@]*=", s)]
+    return [s for s in spans if s not in (*ALTERNATIVES, "key=value", "sources=[…]")]
+
+
 def yaml_block() -> tuple[str, str]:
     """Path and content of the file that README.md shows."""
     (content,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return re.match(r"# (\S+),", content)[1], content  # type: ignore[index]
+    return re.search(r"^# (\S+\.yaml),", content, re.MULTILINE)[1], content  # type: ignore[index]

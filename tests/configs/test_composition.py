@@ -142,6 +142,20 @@ def test_a_sweep_leaves_nothing_but_its_runs(tmp_path: Path) -> None:
     assert same.returncode == 2 and "every job of this sweep would write to" in same.stderr
 
 
+def test_a_package_line_that_hydra_does_not_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "configs/experiment/mine.yaml"
+    file.parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    words = ["data.path=d", "run.dir=r", "experiment=mine"]
+    file.write_text("# Mine.\n# @package _global_\ntrain: {steps: 7}\n")
+    with pytest.raises(edge.ConfigError, match=r"mine.yaml: `# @package _global_` must be the first line"):
+        edge.load("train", train.TrainRun, words)
+    file.write_text("\n# @package _global_\n# Mine.\ntrain: {steps: 7}\n")
+    assert edge.load("train", train.TrainRun, words).train.steps == 7
+
+
 def test_folders_of_ones_own_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "configs/experiment").mkdir(parents=True)
     (tmp_path / "configs/experiment/mine.yaml").write_text(
