@@ -55,7 +55,6 @@ def broken(packed: Path, tmp_path: Path, what: str) -> list[str]:
         ("phase", "data.phases"),
         ("weights", "model.init_from"),
         ("location", "run.dir"),
-        ("disk", "the disk is too small"),
         ("memory", "it does not fit"),
     ],
 )
@@ -72,6 +71,20 @@ def test_what_cannot_be_is_refused_by_a_dry_run_and_before_submission(
     error = capsys.readouterr().err
     assert says in error and error.startswith("error: ")
     assert sorted(tmp_path.iterdir()) == made >= before  # nothing was started, nothing written
+
+
+def test_a_disk_that_is_too_small_is_refused_where_it_is_that_of_the_run(
+    toy_packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = broken(toy_packed, tmp_path, "disk")
+    here = preflight(config(toy_packed, tmp_path / "run", "cluster=local", *words), tmp_path / "run")
+    assert [e for e in here.errors if e.startswith("the disk is too small")]
+    # On a machine without Slurm the disk is not the cluster's.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    away = preflight(config(toy_packed, tmp_path / "run", "cluster=slurm", *words), tmp_path / "run")
+    assert not [e for e in away.errors if "the disk" in e]
+    assert [w for w in away.warnings if w.startswith("this machine has no Slurm; if the cluster's disk")]
 
 
 def test_several_mistakes_are_found_at_once(toy_packed: Path, tmp_path: Path) -> None:
