@@ -69,7 +69,8 @@ def test_without_a_place_to_keep_it_code_is_compiled_in_memory(tmp_path: Path) -
     """
     folder = tmp_path / "work"
     folder.mkdir()
-    (folder / "data_pipeline").symlink_to(ROOT / "data_pipeline")
+    for name in ("configs", "data_pipeline"):
+        (folder / name).symlink_to(ROOT / name)
     assert python(program, folder) == "42\n"
     assert not list(folder.glob("__pycache__/*.nb?"))
 
