@@ -81,7 +81,9 @@ def test_a_module_is_compiled_once_however_many_processes_want_it(tmp_path: Path
     (package / "__init__.py").touch()
     for name in ("compiled.py", "compiling.py"):
         shutil.copy(ROOT / "data_pipeline" / name, package / name)
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")  # processes are started in the checkout that it lies in
+    shutil.copytree(
+        ROOT / "configs", tmp_path / "configs"
+    )  # processes are started in the checkout that it lies in
     kernel = "@kernel('int64(int64)')\ndef k{}(n):\n    return n + {}\n"
     for module in ("one", "two"):
         body = "from data_pipeline.compiled import kernel\n" + "".join(kernel.format(i, i) for i in range(2))

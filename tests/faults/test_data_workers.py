@@ -77,10 +77,11 @@ def test_another_process_forks_workers_when_the_first_was_killed(tmp_path: Path)
     program = """
         import os, signal, threading, time
         from multiprocessing import forkserver
+        from data_pipeline import workers
         from data_pipeline.executors import local
 
         if __name__ == "__main__":
-            local.warm_up()
+            workers.context()
             first = forkserver._forkserver._forkserver_pid
             os.kill(first, signal.SIGSTOP)  # it cannot answer before it dies
             threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
