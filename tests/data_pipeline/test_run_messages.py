@@ -76,7 +76,7 @@ def test_a_shard_that_was_removed_by_hand_is_made_again(
     [
         ("mixture.weights.boks=1", "mixture.weights names the source `boks`"),
         ("mixture.max_epochs.nope=1", "mixture.max_epochs names the source `nope`"),
-        ("tokenizer.path=/nowhere", "/nowhere is not a tokenizer folder"),
+        ("tokenizer.path=/nowhere", "/nowhere does not exist; give a tokenizer"),
         ("tokenizer.vocab_size=300", "256 bytes and tokenizer.n_special 256 need at least 512"),
     ],
 )
