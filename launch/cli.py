@@ -141,7 +141,10 @@ PACKAGES = ("configs", "data_pipeline", "pretrain", "launch")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit status (0 done, 1 failed, 2 wrong configuration, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _run(words))
+    status = guarded(lambda: _run(words))
+    if argv is None and (distributed := sys.modules.get("pretrain.distributed")) is not None:
+        distributed.end(status)  # the verb may have had a process group
+    return status
 
 
 def _run(words: Sequence[str]) -> int:

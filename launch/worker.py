@@ -86,7 +86,6 @@ def redirect_output(log: Path) -> None:
 
 if __name__ == "__main__":
     status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Communication threads that are still alive would abort the interpreter on its way out, and change the status.
-    os._exit(status)
+    from pretrain.distributed import end  # imported by now, unless the run could not begin
+
+    end(status)

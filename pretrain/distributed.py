@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -117,6 +120,51 @@ def leave_alone() -> None:
     """Leave a group of one, after an error too; a group of several falls apart with its processes."""
     if dist.is_initialized() and dist.get_world_size() == 1:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def process_group(device: Literal["auto", "cpu", "cuda"], timeout: float) -> Iterator[Process]:
+    """`setup` and, at the end, `teardown`.
+
+    An error that is not raised on every rank leaves a group of several as it is: the others may be in another collective,
+    where a barrier of this rank would hold them until the timeout. They end when this process does.
+    """
+    try:
+        yield setup(device, timeout)
+        teardown()
+    except Exception as error:
+        if is_agreed(error):
+            teardown()
+        raise
+    finally:
+        leave_alone()
+
+
+def run_to_end(main: Callable[[], int]) -> NoReturn:
+    """Call `main` and end this process with its status, without the interpreter's own way out.
+
+    Worker threads of gloo may hold the last tensors of a collective beyond `destroy_process_group`, which does not join
+    them while a mesh or a module refers to its group. A tensor released while the interpreter ends aborts the process
+    ("terminate called…", https://github.com/pytorch/pytorch/pull/179291), most often on a busy machine.
+    """
+    try:
+        status = main()
+    except (ConfigError, OSError) as error:
+        status = 2 if isinstance(error, ConfigError) else 1
+        if is_told_here(error):
+            print(f"error: {error}", file=sys.stderr)
+    except BaseException:
+        status = 1
+        traceback.print_exc()
+    end(status)
+
+
+def end(status: int) -> NoReturn:
+    """End this process as `run_to_end` does."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)
 
 
 def together(function: Callable[[], T]) -> T:

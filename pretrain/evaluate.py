@@ -36,7 +36,7 @@ from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import restore_model
 from pretrain.data.batch import IGNORE
 from pretrain.data.loader import heldout_batches
-from pretrain.distributed import Process, setup, teardown
+from pretrain.distributed import Process, process_group, run_to_end, together
 from pretrain.dtype import decide
 from pretrain.metrics.console import Console
 from pretrain.parallel.engine import Engine
@@ -90,40 +90,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: EvaluateRun) -> int:
     """Evaluate, print the table, append to eval.jsonl; returns the exit status, 1 where a loss is not finite."""
-    run_dir = Path(config.run.dir)
-    process = setup(config.device, timeout=1800.0)
-    console = Console(process.rank == 0, progress=False)
-    try:
-        precision = decide(config.dtype, process.device)
-        precision.tell(console.say, console.warn)
-        config = replace(config, dtype=precision.dtype)  # type: ignore[arg-type]  # asked for one of its own
-        engine, packed, step = open_run(config, process)
-        documents = None
-        if config.max_sequences is None:
-            losses, documents = evaluate_documents(
-                engine, packed, config.split, config.batch_size, process.device
-            )
-        else:
-            losses = evaluate(
-                engine, packed, config.split, config.batch_size, config.max_sequences, process.device
-            )
-        if process.rank == 0:
-            if documents is not None:
-                write_documents(run_dir / f"{config.split}_documents.jsonl", step, documents)
-            rows = eval_rows(losses, step, config.split)
-            JsonlLog(run_dir / "eval.jsonl").write(rows)
-            print(f"{run_dir}, step {step}, {config.split} split of {packed.path}")
-            print(table(rows))
-        broken = [loss.source for loss in losses if not math.isfinite(loss.nats)]
-        if broken and process.rank == 0:
-            print(
-                f"error: the loss of {', '.join(broken)} is not a finite number: the weights of step {step} are damaged; "
-                f"look at loss and grad_norm in {run_dir / 'metrics.jsonl'}, and evaluate an earlier one with step=N",
-                file=sys.stderr,
-            )
-    finally:
-        teardown()
+    with process_group(config.device, timeout=1800.0) as process:
+        losses, step = _evaluate(config, process)
+    broken = [loss.source for loss in losses if not math.isfinite(loss.nats)]
+    if broken and process.rank == 0:
+        metrics = Path(config.run.dir) / "metrics.jsonl"
+        print(
+            f"error: the loss of {', '.join(broken)} is not a finite number: the weights of step {step} are damaged; "
+            f"look at loss and grad_norm in {metrics}, and evaluate an earlier one with step=N",
+            file=sys.stderr,
+        )
     return 1 if broken else 0
+
+
+def _evaluate(config: EvaluateRun, process: Process) -> tuple[list[SourceLoss], int]:
+    """Evaluate, print and write; the loss of each source and the step, on every rank."""
+    run_dir, console = Path(config.run.dir), Console(process.rank == 0, progress=False)
+    precision = decide(config.dtype, process.device)
+    precision.tell(console.say, console.warn)
+    config = replace(config, dtype=precision.dtype)  # type: ignore[arg-type]  # asked for one of its own
+    engine, packed, step = open_run(config, process)
+    documents, split, size = None, config.split, config.batch_size
+    if config.max_sequences is None:
+        losses, documents = evaluate_documents(engine, packed, split, size, process.device)
+    else:
+        losses = evaluate(engine, packed, split, size, config.max_sequences, process.device)
+    if process.rank == 0:
+        if documents is not None:
+            write_documents(run_dir / f"{split}_documents.jsonl", step, documents)
+        rows = eval_rows(losses, step, split)
+        JsonlLog(run_dir / "eval.jsonl").write(rows)
+        print(f"{run_dir}, step {step}, {split} split of {packed.path}")
+        print(table(rows))
+    return losses, step
 
 
 def write_documents(path: Path, step: int, documents: Sequence[DocumentBits]) -> None:
@@ -138,8 +137,8 @@ def open_run(config: EvaluateRun, process: Process) -> tuple[Engine, PackedDatas
         ConfigError: no such run, checkpoint or dataset, or the dataset was made with another tokenizer.
     """
     run_dir = Path(config.run.dir)
-    trained = read_config(run_dir)
-    packed = open_packed(config, trained, run_dir)
+    trained = together(lambda: read_config(run_dir))
+    packed = together(lambda: open_packed(config, trained, run_dir))
     train = TrainConfig(
         steps=1,
         global_batch_size=process.world_size * config.batch_size,
@@ -329,4 +328,4 @@ def _sum_over_data_parallel(engine: Engine, values: torch.Tensor) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_end(main)

@@ -30,7 +30,7 @@ from configs.schema.train import DataConfig, ImportRun, ModelConfig, RunConfig, 
 from data_pipeline.packed.files import atomic_folder, write_atomically
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.chunks import local_chunks
-from pretrain.distributed import setup, teardown
+from pretrain.distributed import process_group
 from pretrain.hf import from_hf_config, hf_name, parameter_shapes, vocab_multiple
 
 TOKENIZER_FILES = (
@@ -100,14 +100,11 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
             run=RunConfig(dir=str(run_dir)),
         )
         write_atomically(partial / "config.yaml", edge.to_yaml(config))
-        setup("cpu", timeout=60.0)
-        try:
+        with process_group("cpu", timeout=60.0):
             checkpointer = Checkpointer(partial, keep=0, asynchronous=False, ledger=None)
             state = {"step": 0, "imported_from": str(folder.resolve())}
             checkpointer.start(0, {f"model.{name}": tensor for name, tensor in tensors.items()}, state)
             checkpointer.close()
-        finally:
-            teardown()
     return model, source.vocab_size
 
 

@@ -35,6 +35,7 @@ from pretrain.distributed import (
     leave_alone,
     on_rank0,
     record_environment,
+    run_to_end,
     setup,
     teardown,
     together,
@@ -182,8 +183,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Communication threads that are still alive would abort the interpreter on its way out, and change the status.
-    os._exit(status)
+    run_to_end(main)

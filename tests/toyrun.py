@@ -118,19 +118,36 @@ def overrides(packed: Path, run_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def start(arguments: list[str], nproc: int = 1, within: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own.
-
-    within: a command that takes that of the training as its last arguments.
-    """
-    torchrun = [
+def _torchrun(nproc: int) -> list[str]:
+    return [
         "-m",
         "torch.distributed.run",
         "--standalone",
         "--local-addr=localhost",
         f"--nproc-per-node={nproc}",
     ]
-    command = [*within, sys.executable, *(torchrun if nproc > 1 else []), "-m", "pretrain.train", *arguments]
+
+
+def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, or `-m` a module, on two ranks to its end, with variables of the environment set."""
+    return subprocess.run(
+        [sys.executable, *_torchrun(2), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def start(arguments: list[str], nproc: int = 1, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start `pretrain.train`, under torchrun where there are several processes, in a session of its own.
+
+    within: a command that takes that of the training as its last arguments.
+    """
+    launcher = _torchrun(nproc) if nproc > 1 else []
+    command = [*within, sys.executable, *launcher, "-m", "pretrain.train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,

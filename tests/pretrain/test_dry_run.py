@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from toyrun import PATIENCE, ROOT, overrides, train
+from toyrun import overrides, torchrun, train
 
 from configs.schema.train import PhaseConfig
 from pretrain import train as trainer
@@ -71,19 +68,7 @@ def test_out_of_memory_on_one_rank_is_said_by_all_and_nothing_hangs(toy_packed: 
         "train.global_batch_size=64",
     )
     arguments = overrides(toy_packed, tmp_path / "run", *more, "train.micro_batch_size=32")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--local-addr=localhost",
-        "--nproc-per-node=2",
-        str(script),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
-    )
+    ended = torchrun(str(script), *arguments)
     assert ended.returncode == 1
     errors = [line for line in ended.stderr.splitlines() if "error: " in line and "dry run" in line]
     assert len(errors) == 2 and errors[0] == errors[1], ended.stderr[-4000:]
