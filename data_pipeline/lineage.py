@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.pipeline import TraceRun
+from configs.schema.data_verbs import TraceRun
 from data_pipeline.packed import PackedDataset
 from data_pipeline.tokenize.encode import url_hash
 from data_pipeline.tokenize.folder import LoadedTokenizer, load_tokenizer

@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.pipeline import DataRun, FilterConfig, RuleConfig, WhatifRun
+from configs.schema.data_verbs import WhatifRun
+from configs.schema.pipeline import DataRun, FilterConfig, RuleConfig
 from data_pipeline import policy, recipes
 from data_pipeline.document import read_shard, read_table, shard_path
 from data_pipeline.read import units as planning

@@ -35,32 +35,32 @@ VERBS: dict[str, Verb] = {
     "data": Verb("data_pipeline.run", "configs.schema.pipeline.DataRun", "raw documents → packed dataset"),
     "tokenizer": Verb(
         "data_pipeline.tokenize.train",
-        "configs.schema.pipeline.TokenizerRun",
+        "configs.schema.data_verbs.TokenizerRun",
         "train a tokenizer on text or JSONL files",
     ),
     "classify": Verb(
         "data_pipeline.classify.train",
-        "configs.schema.pipeline.ClassifyRun",
+        "configs.schema.data_verbs.ClassifyRun",
         "train a quality, NSFW or language classifier and measure it",
     ),
     "whatif": Verb(
         "data_pipeline.whatif",
-        "configs.schema.pipeline.WhatifRun",
+        "configs.schema.data_verbs.WhatifRun",
         "what other thresholds, or another policy, would keep",
     ),
     "trace": Verb(
         "data_pipeline.lineage",
-        "configs.schema.pipeline.TraceRun",
+        "configs.schema.data_verbs.TraceRun",
         "where a document went, by id, URL or text; what is near a text",
     ),
     "remove": Verb(
         "launch.remove",
-        "configs.schema.pipeline.RemoveRun",
+        "configs.schema.data_verbs.RemoveRun",
         "take documents out of a packed dataset, and say which steps consumed them",
     ),
     "convert": Verb(
         "data_pipeline.convert",
-        "configs.schema.pipeline.ConvertRun",
+        "configs.schema.data_verbs.ConvertRun",
         "packed dataset ↔ token files of datatrove, nanotron, Megatron, OLMo-core, Parquet",
     ),
     "train": Verb(

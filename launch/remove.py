@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.pipeline import RemoveRun
+from configs.schema.data_verbs import RemoveRun
 from data_pipeline import remove
 from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import recover

@@ -27,7 +27,8 @@ import orjson
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.pipeline import ClassifierConfig, ClassifyRun
+from configs.schema.data_verbs import ClassifyRun
+from configs.schema.pipeline import ClassifierConfig
 from data_pipeline.classify import calibrate, fasttext, measure, offline, rows
 from data_pipeline.packed.files import write_atomically
 

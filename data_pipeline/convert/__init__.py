@@ -23,7 +23,8 @@ import xxhash
 
 from configs import edge
 from configs.edge import ConfigError
-from configs.schema.pipeline import ConvertRun, MixtureConfig
+from configs.schema.data_verbs import ConvertRun
+from configs.schema.pipeline import MixtureConfig
 from data_pipeline.convert.formats import SUFFIXES, Tokens, Writer, files, open_tokens
 from data_pipeline.mixture import resolve_mixture
 from data_pipeline.pack.stage import PACKINGS

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs import edge
-from configs.schema.pipeline import TokenizerRun
+from configs.schema.data_verbs import TokenizerRun
 from data_pipeline.document import document_id
 from data_pipeline.extract import extract
 from data_pipeline.read import Record, SetAside, records

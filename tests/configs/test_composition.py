@@ -14,16 +14,16 @@ from hydra.core.config_store import ConfigStore
 
 from configs import composition, edge, manual, options
 from configs.build import defaults, groups_of, known_keys
-from configs.schema import pipeline, train
+from configs.schema import data_verbs, pipeline, train
 from data_pipeline.recipes import with_recipes
 
 VERBS: dict[str, type] = {
     "data": pipeline.DataRun,
-    "tokenizer": pipeline.TokenizerRun,
-    "classify": pipeline.ClassifyRun,
-    "trace": pipeline.TraceRun,
-    "remove": pipeline.RemoveRun,
-    "whatif": pipeline.WhatifRun,
+    "tokenizer": data_verbs.TokenizerRun,
+    "classify": data_verbs.ClassifyRun,
+    "trace": data_verbs.TraceRun,
+    "remove": data_verbs.RemoveRun,
+    "whatif": data_verbs.WhatifRun,
     "train": train.TrainRun,
     "launch": train.LaunchRun,
     "evaluate": train.EvaluateRun,

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from configs import edge
-from configs.schema import pipeline, train
+from configs.schema import data_verbs, pipeline, train
 
 CONFIGS = {
     "data": pipeline.DataRun,
-    "tokenizer": pipeline.TokenizerRun,
-    "classify": pipeline.ClassifyRun,
-    "trace": pipeline.TraceRun,
-    "whatif": pipeline.WhatifRun,
+    "tokenizer": data_verbs.TokenizerRun,
+    "classify": data_verbs.ClassifyRun,
+    "trace": data_verbs.TraceRun,
+    "whatif": data_verbs.WhatifRun,
     "train": train.TrainRun,
     "launch": train.LaunchRun,
     "evaluate": train.EvaluateRun,

@@ -12,7 +12,7 @@ import pytest
 from configs import edge
 from configs.build import describe, hints
 from configs.fields import Bounds, ConfigError
-from configs.schema import pipeline, train
+from configs.schema import data_verbs, pipeline, train
 
 SCHEMAS = [
     v
@@ -116,8 +116,8 @@ def test_a_dataset_is_named_by_its_folder_its_packed_dataset_or_its_manifest(tmp
     for spelling in (tmp_path, packed, packed / "manifest.json"):
         data = {"path": str(spelling)}
         assert edge.build(train.DataConfig, data).path == str(packed)
-        assert edge.build(pipeline.PackedPath, data).path == str(packed)
+        assert edge.build(data_verbs.PackedPath, data).path == str(packed)
         assert edge.build(train.OtherData, data).path == str(packed)
-        assert edge.build(pipeline.WhatifRun, {"output": str(spelling)}).output == str(tmp_path)
+        assert edge.build(data_verbs.WhatifRun, {"output": str(spelling)}).output == str(tmp_path)
         assert edge.load("data", pipeline.DataRun, [f"output={spelling}"]).output == str(tmp_path)
     assert edge.load("data", pipeline.DataRun, [f"output={tmp_path}/new/packed"]).output.endswith("packed")

@@ -9,7 +9,7 @@ import pytest
 from configs import edge
 from configs.build import hints, kind_of, known_keys
 from configs.overrides import prepare
-from configs.schema import pipeline, train
+from configs.schema import data_verbs, pipeline, train
 
 TYPED = [
     "köln",
@@ -43,7 +43,7 @@ def _is_text(kind: typing.Any) -> bool:
 
 TEXTS = {
     key: schema
-    for schema in (train.LaunchRun, pipeline.DataRun, train.GenerateRun, pipeline.RemoveRun)
+    for schema in (train.LaunchRun, pipeline.DataRun, train.GenerateRun, data_verbs.RemoveRun)
     for key in known_keys(schema)
     if _is_text(kind_of(schema, key))
 }

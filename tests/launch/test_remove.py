@@ -14,7 +14,7 @@ import toyrun
 from packing_example import Example, make_config, write_run
 
 from configs import edge
-from configs.schema.pipeline import PackedPath, RemoveRun, TraceRun
+from configs.schema.data_verbs import PackedPath, RemoveRun, TraceRun
 from configs.schema.train import PhaseConfig, TrainRun
 from data_pipeline import lineage, remove
 from data_pipeline.pack import pack

@@ -11,7 +11,7 @@ import pytest
 from packing_example import Example
 
 from configs.edge import ConfigError
-from configs.schema.pipeline import PackedPath, TraceRun
+from configs.schema.data_verbs import PackedPath, TraceRun
 from data_pipeline import edits
 from data_pipeline.document import write_table
 from data_pipeline.lineage import main, run
