@@ -52,8 +52,6 @@ BEFORE = {
 PATIENCE = 900
 """Seconds for a command, of which most take a few: the machine may be busy."""
 
-pytestmark = pytest.mark.xdist_group("readme")
-
 
 def pages() -> dict[str, str]:
     """Texts that every Python has, by name."""

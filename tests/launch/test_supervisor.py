@@ -23,8 +23,6 @@ from toyrun import PATIENCE, ROOT, overrides
 from pretrain.ledger import read_ledger
 from pretrain.rundir import read_metrics
 
-pytestmark = pytest.mark.xdist_group("launch")
-
 LONG = ("train.steps=100000", "checkpoint.every=20")
 
 

@@ -29,6 +29,7 @@ def data(source: Path, output: Path, *more: str) -> None:
         "pack.sequence_length=64",
         "pack.heldout_fraction=0.2",
         "unit_bytes=250000",
+        "dedup.bands=4",  # a task each
     ]
     done = subprocess.run(
         [sys.executable, "-m", "launch.cli", "data", *words, *more], cwd=ROOT, capture_output=True, text=True
