@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from configs import edge, environment
@@ -22,6 +23,28 @@ from data_pipeline.read import units as planning
 
 SHOWN_REASONS = 5
 """Reasons of records set aside that the end of a run names."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a run is going to do."""
+
+    run_dir: Path
+    plan: planning.Plan
+    stages: list[staging.Stage]
+    expected: dict[str, str]
+    """Fingerprint of each stage."""
+    not_run: list[str]
+    """What is left out, and why."""
+    reduced: list[str]
+    """What is done in part, and why."""
+
+    def not_whole(self) -> list[str]:
+        """Lines that say what is left out or done in part."""
+        return [
+            *(f"  not run · {line}" for line in self.not_run),
+            *(f"  in part · {line}" for line in self.reduced),
+        ]
 
 
 def run(config: DataRun, began: float) -> int:
@@ -46,25 +69,17 @@ def run(config: DataRun, began: float) -> int:
     if config.stop_after is None:
         _check_packing(config, [source.name for source in sources])
     todo, not_run, reduced = flow.build(run_dir, config, plan)
-    expected = staging.fingerprints(todo)
+    work = _Work(run_dir, plan, todo, staging.fingerprints(todo), not_run, reduced)
     if config.dry_run:
-        _print_plan(run_dir, plan, todo, expected, not_run, reduced)
+        _print_plan(work)
         return 0
     run_dir.mkdir(parents=True, exist_ok=True)
     with _alone(run_dir):
-        return _stages(run_dir, config, plan, todo, expected, not_run, reduced, began)
+        return _stages(work, config, began)
 
 
-def _stages(
-    run_dir: Path,
-    config: DataRun,
-    plan: planning.Plan,
-    todo: list[staging.Stage],
-    expected: dict[str, str],
-    not_run: list[str],
-    reduced: list[str],
-    began: float,
-) -> int:
+def _stages(work: _Work, config: DataRun, began: float) -> int:
+    run_dir, plan, todo, expected = work.run_dir, work.plan, work.stages, work.expected
     remove_leftovers(run_dir, alone=True)
     remove_leftovers(run_dir / "stages", alone=True)
     write_atomically(run_dir / "config.yaml", edge.to_yaml(config))
@@ -78,10 +93,8 @@ def _stages(
     if plan.unknown:
         shown = "; ".join(f"{file}: {found}" for _, file, found in plan.unknown[:3])
         print(f"  {len(plan.unknown)} files are left out ({shown}{'; …' if len(plan.unknown) > 3 else ''})")
-    for line in not_run:
-        print(f"  not run · {line}")
-    for line in reduced:
-        print(f"  in part · {line}")
+    for line in work.not_whole():
+        print(line)
     executors.prepare(run_dir, todo, expected, config)
     states: dict[str, staging.State] = {}
     redone = False
@@ -101,7 +114,7 @@ def _stages(
             if stage.name == "read" and state.counts.get("read", 0) == state.counts.get("set_aside", 0) > 0:
                 raise ValueError(_nothing_read(run_dir, state.counts["read"]))
             if stage.name == "final" and not state.counts.get("kept"):
-                account = funnel.account(run_dir, plan, states, not_run, reduced)
+                account = funnel.account(run_dir, plan, states, work.not_run, work.reduced)
                 print(funnel.table(account))
                 counts = states["read"].counts
                 if 2 * counts.get("set_aside", 0) > counts.get("read", 0):
@@ -111,7 +124,7 @@ def _stages(
     if "final" not in states:
         print(f"{verb} up to stage {todo[-1].name} in {time.monotonic() - began:.1f} s: {run_dir}")
         return 0
-    account = funnel.account(run_dir, plan, states, not_run, reduced)
+    account = funnel.account(run_dir, plan, states, work.not_run, work.reduced)
     print(funnel.table(account))
     set_aside = sum(row["set_aside_documents"] for row in account.sources.values())
     if set_aside:
@@ -193,23 +206,14 @@ def _shown(state: staging.State) -> str:
     )
 
 
-def _print_plan(
-    run_dir: Path,
-    plan: planning.Plan,
-    todo: list[staging.Stage],
-    expected: dict[str, str],
-    not_run: list[str],
-    reduced: list[str],
-) -> None:
-    print(planning.describe(plan.units))
-    for _, file, found in plan.unknown:
+def _print_plan(work: _Work) -> None:
+    print(planning.describe(work.plan.units))
+    for _, file, found in work.plan.unknown:
         print(f"  left out: {file} ({found})")
-    for line in not_run:
-        print(f"  not run · {line}")
-    for line in reduced:
-        print(f"  in part · {line}")
-    for i, stage in enumerate(todo, 1):
-        done = staging.state(run_dir, stage, expected[stage.name]).done
+    for line in work.not_whole():
+        print(line)
+    for i, stage in enumerate(work.stages, 1):
+        done = staging.state(work.run_dir, stage, work.expected[stage.name]).done
         tasks = f"{stage.tasks} task{'s' if stage.tasks > 1 else ''}"
         print(
             f"  {i:>2}. {stage.name:<15} {tasks:>10}  {'done' if done else 'to do':<6} → {', '.join(stage.outputs)}"

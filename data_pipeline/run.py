@@ -39,6 +39,8 @@ def run(config: DataRun) -> int:
     except edge.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head`: the command line ends without a word
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         # Each of these is raised with a whole sentence for the user; anything else keeps its traceback.
         print(f"error: {error}", file=sys.stderr)

@@ -101,7 +101,15 @@ def test_the_command_line_and_the_module_explain_a_verb_alike(
     assert capsys.readouterr().out == by_the_command_line
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["no-such-verb"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["no-such-verb"],
+        ["data", "recipe=text", "input=README.md", "output=nowhere", "dry_run=true"],
+    ],
+)
 def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     """`arriero … | head`: the pipe is closed before the first byte is written."""
     read, write = os.pipe()
