@@ -37,6 +37,7 @@ from pretrain.checkpoint import (
     write_checkpoint,
 )
 from pretrain.checkpoint.chunks import Chunk
+from pretrain.host import limit_threads
 from pretrain.weights import read_config, read_tokenizer
 
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: AverageRun) -> int:
     """Make the run directory; returns the exit status."""
+    limit_threads(1)
     run_dir, output = Path(config.run.dir), Path(config.output)
     steps = chosen_steps(run_dir, config.steps, config.last)
     average(run_dir, steps, output)

@@ -31,6 +31,7 @@ from configs.schema.train import ExportRun, ModelConfig
 from data_pipeline.packed.files import atomic_folder
 from pretrain.checkpoint import Checkpoint, step_of
 from pretrain.hf import hf_name, parameter_shapes, to_hf_config
+from pretrain.host import limit_threads
 from pretrain.weights import (
     DTYPES,
     RunTokenizer,
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: ExportRun) -> int:
     """Write the folder; returns the exit status."""
+    limit_threads(1)
     run_dir, output = Path(config.run.dir), Path(config.output)
     model, tokenizer = read_config(run_dir).model, read_tokenizer(run_dir)
     step, size = export(run_dir, output, model, tokenizer, config.step, config.dtype)

@@ -33,6 +33,7 @@ from data_pipeline.packed.files import write_atomically
 from pretrain.checkpoint import Checkpoint, load_into, step_of
 from pretrain.dtype import decide
 from pretrain.hf import padded_vocab_size, parameter_shapes
+from pretrain.host import limit_threads
 from pretrain.model.decode import Cache, decode
 from pretrain.model.llama import Llama
 from pretrain.rundir import JsonlLog
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: GenerateRun) -> int:
     """Sample, print, and append to samples.jsonl; returns the exit status."""
+    limit_threads(1)
     run_dir, sampling = Path(config.run.dir), check(config)
     prompts = read_prompts(config)
     model_config, tokenizer = read_config(run_dir).model, read_tokenizer(run_dir)

@@ -35,6 +35,21 @@ def test_an_affinity_mask_bounds_the_threads() -> None:
     assert threads(f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {THREADS}") == 1
 
 
+def test_verbs_without_a_process_group_take_no_more_threads_than_cores() -> None:
+    code = f"""
+import contextlib, torch
+from pretrain import average, export, generate
+for verb, more in ((average, ["output=b"]), (export, ["output=b"]), (generate, [])):
+    torch.set_num_threads({cores()} + 3)
+    with contextlib.suppress(Exception):  # there is no such run
+        verb.main(["run.dir=a", *more])
+    if torch.get_num_threads() != {cores()}:
+        raise SystemExit(verb.__name__)
+print(torch.get_num_threads())
+"""
+    assert threads(code) == cores()
+
+
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_what_the_user_has_set_stays(name: str) -> None:
     assert threads(**{name: "1"}) == 1
