@@ -89,17 +89,19 @@ def test_more_gpus_than_a_node_has_are_refused_before_submission(
 
 
 @pytest.mark.parametrize(
-    ("word", "says"),
+    ("words", "says"),
     [
-        ("cluster.partition=nowhere", "invalid partition"),
-        ("cluster.options={constraint: moon}", "Slurm refuses"),
+        (["cluster.partition=nowhere"], "invalid partition"),
+        (["cluster.options={constraint: moon}"], "Slurm refuses"),
+        # 40 TB of parameters: where Slurm answers, this machine's disk is that of the cluster.
+        (["model.dim=1048576", "model.ffn_dim=1048576", "model.n_layers=4"], "the disk is too small"),
     ],
 )
 def test_a_dry_run_asks_slurm(
-    cluster: Cluster, toy_packed: Path, tmp_path: Path, word: str, says: str
+    cluster: Cluster, toy_packed: Path, tmp_path: Path, words: list[str], says: str
 ) -> None:
     done = arriero(
-        ["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "dry_run=true", word]
+        ["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "dry_run=true", *words]
     )
     assert done.returncode == 2 and says in done.stderr, done.stderr
 
