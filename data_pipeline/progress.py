@@ -255,9 +255,13 @@ def render(facts: dict[str, Any]) -> str:
         ("tasks", f"{done:,} / {tasks:,}"),
         ("input read", f"{facts['input_bytes_read'] / 1e6:,.1f} / {facts['input_bytes'] / 1e6:,.1f} MB"),
         ("time so far", _time(facts["seconds"])),
-        *([("left, about", _time(left) if left is not None else "not known yet")] if running else []),
-        ("memory", " + ".join(f"{size / 2**20:,.0f}" for size in facts["memory_bytes"]) + " MiB"),
     ]
+    if running:
+        memory = " + ".join(f"{size / 2**20:,.0f}" for size in facts["memory_bytes"])
+        tiles += [
+            ("left, about", _time(left) if left is not None else "not known yet"),
+            ("memory of the driver and its processes", f"{memory} MiB"),
+        ]
     shown = "".join(f"<div><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>" for k, v in tiles)
     logs = "".join(f"<pre>{html.escape(text)}</pre>" for text in facts["failed_logs"])
     error = f'<p class="error">{html.escape(facts["error"])}</p>' if facts["error"] else ""
@@ -284,17 +288,20 @@ def _row(number: int, row: dict[str, Any]) -> str:
     counts = ", ".join(f"{html.escape(k)} {v:,}" for k, v in list(row.get("counts", {}).items())[:8])
     eta = row.get("eta_seconds")
     left = _time(eta) if row["state"] == "running" and eta is not None else ""
-    seconds = _time(row["seconds"]) if "seconds" in row and row["state"] != "unchanged" else ""
+    seconds = _time(row["seconds"]) if "seconds" in row else ""
+    if row["state"] == "unchanged":  # it has its counts from an earlier run
+        seconds = "unchanged"
+    state = "" if row["state"] in ("done", "unchanged") else row["state"]
     rate = f"{row['documents_per_second']:,.0f}" if row.get("documents_per_second") else ""
     numbers = "".join(
         f'<td class=n data-name="{name}">{value}' for name, value in (("time", seconds), ("left", left))
     )
     return (
-        f'<tr class="{row["state"]}"><td>{number}<td class=name><b>{html.escape(row["name"])}</b>'
+        f'<tr class="{row["state"]}"><td class=n>{number}<td class=name><b>{html.escape(row["name"])}</b>'
         f"<small>{html.escape(row['does'])}</small>"
         f'<td class=n data-name="tasks">{row["done_tasks"]:,} / {row["tasks"]:,}'
         f'<td class=bar><meter title="{row["state"]}" value="{share:.4f}"></meter>{numbers}'
-        f'<td class=n data-name="documents/s">{rate}<td class="counts">{counts or row["state"]}</tr>'
+        f'<td class=n data-name="documents/s">{rate}<td class="counts">{counts or state}</tr>'
     )
 
 

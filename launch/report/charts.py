@@ -145,6 +145,26 @@ def _points(
     )
 
 
+def comparable(evals: Sequence[Row]) -> list[Row]:
+    """Evaluations that may stand on one line: of each source those over the number of tokens that most steps have.
+
+    A training evaluates a part of the split, `arriero evaluate` all of it: the second is no step in the curve of the first.
+    Where no two steps have a number of tokens in common, all rows of the source.
+    """
+
+    def tokens(row: Row) -> float:
+        value = row.get("tokens")
+        return value if isinstance(value, (int, float)) else -1
+
+    steps: dict[str, dict[float, set[int]]] = {}
+    for r in evals:
+        if is_step(r.get("step")):
+            steps.setdefault(str(r.get("source")), {}).setdefault(tokens(r), set()).add(int(r["step"]))
+    most = {source: max(found, key=lambda n: (len(found[n]), n)) for source, found in steps.items()}
+    curves = {source for source, found in steps.items() if len(found[most[source]]) > 1}
+    return [r for r in evals if (s := str(r.get("source"))) not in curves or tokens(r) == most[s]]
+
+
 def by_step(evals: Sequence[Row]) -> dict[int, list[Row]]:
     """Held-out rows of single sources by step, ascending; the last row written of a step and source wins."""
     last = {
@@ -181,7 +201,7 @@ def training_loss(rows: Sequence[Row], evals: Sequence[Row]) -> go.Figure:
     shown.add_trace(_line(x, y, "loss", COLOURS[0], 1, 0.35 if window > 1 else 1))
     if window > 1:
         shown.add_trace(_line(x, smooth(y, window), f"mean of {window} steps", COLOURS[0], 2.2))
-    heldout = [pool(rows) for rows in by_step(evals).values()]
+    heldout = [pool(rows) for rows in by_step(comparable(evals)).values()]
     if heldout:
         steps, values = column(heldout, "step"), column(heldout, "nats_per_token")
         shown.add_trace(_points(steps, values, "held-out, all sources", ACCENT))
@@ -278,7 +298,7 @@ def overlaid_heldout(runs: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure | N
     """Held-out bits per byte of several runs, pooled over sources, over steps."""
     shown = figure(300, STEP, "bits per byte")
     for i, (name, evals) in enumerate(runs):
-        rows = [pool(rows) for rows in by_step(evals).values()]
+        rows = [pool(rows) for rows in by_step(comparable(evals)).values()]
         if rows:
             steps, values = column(rows, "step"), column(rows, "bits_per_byte")
             shown.add_trace(_points(steps, values, label(name), COLOURS[i % len(COLOURS)], run=i))
@@ -287,7 +307,7 @@ def overlaid_heldout(runs: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure | N
 
 def heldout_by_source(evals: Sequence[Row]) -> go.Figure | None:
     """Held-out bits per byte of each source over steps; None with fewer than two evaluated steps."""
-    steps = by_step(evals)
+    steps = by_step(comparable(evals))
     if len(steps) < 2:
         return None
     shown = figure(300, STEP, "bits per byte")

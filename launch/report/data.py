@@ -321,7 +321,7 @@ def thresholds(record: Record) -> Section:
         rows = [
             [
                 c.name,
-                f"{c.bound} {c.current:g}" if c.bound else "list",
+                f"{c.bound}\u00a0{c.current:g}" if c.bound else "list",
                 number(c.failed),
                 number(c.only),
                 share(totals.kept + c.only, totals.documents),

@@ -109,6 +109,7 @@ def page(
         f"<li><b>{text(f.value)}</b><span>{text(f.name)}</span>{f'<i>{text(f.note)}</i>' if f.note else ''}</li>"
         for f in figures
     )
+    parts = " · ".join(f"<span>{text(part)}</span>" for part in subtitle.split(" · "))
     contents = "".join(f'<li><a href="#{s.anchor}">{text(s.title)}</a></li>' for s in sections)
     body = "".join(f'<section id="{s.anchor}"><h2>{text(s.title)}</h2>{s.body}</section>' for s in sections)
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -126,7 +127,7 @@ def page(
 <header>
 <p class=brand>arriero <span>{text(kind)}</span></p>
 <h1>{text(title)}</h1>
-<p class=subtitle>{text(subtitle)}</p>
+<p class=subtitle>{parts}</p>
 <ul class=figures>{tiles}</ul>
 </header>
 <div class=columns>

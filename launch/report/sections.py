@@ -66,7 +66,9 @@ def heldout(record: Record) -> Section:
         )
         shown = charts.heldout_by_source(record.evals)
         if shown is not None:
-            body += chart(shown, "Held-out bits per byte by source")
+            others = len(charts.comparable(record.evals)) < len(record.evals)
+            note = "Evaluations over the same tokens each time; the table may be of others" if others else ""
+            body += chart(shown, "Held-out bits per byte by source", note)
     sources = record.compression.get("sources")
     if isinstance(sources, dict) and sources:
         body += "<h3>Beside a compressor</h3>" + compressor(sources)
@@ -115,6 +117,7 @@ def samples(record: Record) -> Section:
             f"<pre><mark>{text(row.get('prompt', ''))}</mark>{text(row.get('text', ''))}</pre></div>"
         )
     older = len(record.samples) - len(cards)
+    cards = list(dict.fromkeys(cards))  # the same command again makes the same samples
     more = (
         f"<p>{older} older samples are in {text(f'{record.run_dir}/samples.jsonl')}.</p>" if older > 0 else ""
     )

@@ -17,10 +17,11 @@ header { background: var(--card); border-bottom: 1px solid var(--line); border-t
 .brand { margin: 0; font-weight: 650; color: var(--accent); letter-spacing: .01em; }
 .brand span { color: var(--muted); font-weight: 400; margin-left: .35em; }
 .subtitle { margin: 0 0 1.3rem; color: var(--muted); max-width: 110ch; }
-.figures { list-style: none; margin: 0; padding: 0; display: grid; gap: 1px; background: var(--line);
+.subtitle span { display: inline-block; }  /* a part breaks only where it is longer than the line */
+.figures { list-style: none; margin: 0; padding: 0; display: grid; gap: 1px; background: var(--card);
   border: 1px solid var(--line); border-radius: 10px; overflow: hidden;
   grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-.figures li { background: var(--card); padding: .8rem 1rem .75rem; display: flex; flex-direction: column; }
+.figures li { box-shadow: 0 0 0 1px var(--line); padding: .8rem 1rem .75rem; display: flex; flex-direction: column; }
 .figures b { font-size: 1.45rem; font-weight: 620; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .figures span { font-size: .84rem; color: var(--muted); }
 .figures i { font-style: normal; font-size: .78rem; color: var(--muted); opacity: .85; }

@@ -45,10 +45,24 @@ def test_page_shows_where_a_run_stands_and_why_it_stopped(tmp_path: Path) -> Non
         log = tmp_path / "logs" / "signals" / "logs" / "task_00003.log"
         log.write_text("task 3\n2026-01-01 failed\nTraceback\nValueError: <script>\n")
         raise ValueError("something <b>else</b>")
+    assert "memory of the driver" in running
     stopped = (tmp_path / "logs" / "progress.html").read_text()
+    assert "memory" not in stopped  # of a process that has ended
     assert "refresh" not in stopped
     assert "something &lt;b&gt;else" in stopped and "ValueError: &lt;script&gt;" in stopped
     assert json.loads((tmp_path / "logs" / "progress.json").read_text())["stages"][1]["state"] == "stopped"
+
+
+def test_a_stage_that_was_not_needed_says_so_beside_its_counts(tmp_path: Path) -> None:
+    stages = [Stage(name, print, 1, ()) for name in ("read", "copies")]
+    with progress.Page(tmp_path, stages, [100]) as page:
+        for stage, counts in zip(stages, ({"read": 10}, {}), strict=True):
+            page.begin(stage)
+            page.end(stage, State("x", True, counts, 2.0), True)
+    rows = re.findall(r"<tr class=.*</tr>", (tmp_path / "logs" / "progress.html").read_text())
+    assert len(rows) == 2 and all('data-name="time">unchanged<' in row for row in rows)
+    assert 'class="counts">read 10</tr>' in rows[0] and 'class="counts"></tr>' in rows[1]
+    assert all(re.match(r'<tr class="unchanged"><td class=n>\d', row) for row in rows)  # no number is broken
 
 
 def test_the_time_left_covers_the_stages_that_wait() -> None:

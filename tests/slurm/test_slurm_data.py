@@ -29,7 +29,6 @@ def data(source: Path, output: Path, *more: str) -> None:
         "pack.sequence_length=64",
         "pack.heldout_fraction=0.2",
         "unit_bytes=250000",
-        "dedup.bands=4",  # a task each
     ]
     done = subprocess.run(
         [sys.executable, "-m", "launch.cli", "data", *words, *more], cwd=ROOT, capture_output=True, text=True
@@ -42,16 +41,22 @@ def digests(output: Path) -> dict[str, str]:
     return {str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def test_a_slurm_array_makes_the_same_bytes_as_this_machine(cluster: Cluster, tmp_path: Path) -> None:
+# A stage takes seconds, most of them waiting for Slurm.
+@pytest.mark.parametrize(
+    "steps", [["dedup.minhash=false"], pytest.param([], marks=pytest.mark.full)], ids=["short", "whole"]
+)
+def test_a_slurm_array_makes_the_same_bytes_as_this_machine(
+    cluster: Cluster, tmp_path: Path, steps: list[str]
+) -> None:
     source = tmp_path / "books.jsonl"
     source.write_text(
         "".join(json.dumps({"text": t, "id": str(i)}) + "\n" for i, t in enumerate(documents()))
     )
-    data(source, tmp_path / "local", "executor.kind=local", "executor.workers=2")
+    data(source, tmp_path / "local", "executor.kind=local", "executor.workers=2", *steps)
     seen = tmp_path / "seen"
     seen.mkdir()
     prolog = f"export SEEN={seen}\nscontrol show job $SLURM_JOB_ID > $SEEN/$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID"
-    data(source, tmp_path / "slurm", "executor.kind=slurm", "executor.poll_seconds=0.2", "executor.mem_gb=1",
+    data(source, tmp_path / "slurm", *steps, "executor.kind=slurm", "executor.poll_seconds=0.2", "executor.mem_gb=1",
          "executor.time=00:10:00", "executor.options={comment: from the test, nice: 1, exclude: [node3, node4]}",
          "executor.srun_options={input: none}", f"executor.prolog='{prolog}'")  # fmt: skip
     units = json.loads((tmp_path / "local" / "units.json").read_text())

@@ -208,6 +208,19 @@ def test_the_numbers_of_the_run_stand_in_the_page(run_dir: Path) -> None:
     assert f"{pooled['bits_per_byte']:.4f}" in text
 
 
+def test_an_evaluation_of_the_whole_split_is_no_step_of_the_curve_over_a_part_of_it() -> None:
+    def row(step: int, tokens: int, bits: float, source: str = "code") -> dict[str, object]:
+        return {"step": step, "source": source, "tokens": tokens, "bytes": tokens, "bits_per_byte": bits}
+
+    part = [row(step, 100, 3 - step / 10) for step in (1, 2, 3)]
+    whole = row(3, 900, 2.95)
+    shown = charts.heldout_by_source([*part, whole])
+    assert shown is not None and list(shown.data[0].y) == pytest.approx([2.9, 2.8, 2.7])
+    assert latest([*part, whole])[0]["bits_per_byte"] == 2.95  # the table has the newest
+    other = [row(1, 50, 2.0, "prose"), row(2, 70, 1.9, "prose")]
+    assert charts.comparable([*part, whole, *other]) == [*part, *other]
+
+
 def test_every_missing_part_says_why(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert report.main([f"run.dir={tmp_path / 'empty'}", f"output={tmp_path / 'out/page.html'}"]) == 0
