@@ -4,8 +4,8 @@
     python benchmarks/two_workers.py FILE.warc.gz …
 
 Runs take turns, each in a process of its own on the same two cores, with kernels compiled before; more `--copies` of the
-pages make a longer run, each with words of its own so that deduplication keeps it. Where the machine does other work the
-ratio says little: `cores` is what each run got, its processor time by its time on the clock; beside it stands what others
+pages make a longer run, each with other words in other places so that deduplication keeps it. Where the machine does other
+work the ratio says little: `cores` is what each run got, its processor time by its time on the clock; beside it stands what others
 took. Prints time of each stage, of what is around the stages, and the ratio.
 """
 
@@ -95,18 +95,25 @@ def size_of(file: Path) -> int:
 
 
 def changed(source: Path, target: Path, copy: int) -> None:
-    """A copy of an archive whose long words and addresses are others, of the same lengths."""
-    shift = bytes((c - 97 + copy) % 26 + 97 if 97 <= c <= 122 else c for c in range(256))
-
-    def body(match: re.Match[bytes]) -> bytes:
-        return (
-            match[1] + re.sub(rb"\b[a-z]{6,}\b", lambda word: word[0].translate(shift), match[2]) + match[3]
-        )
-
+    """A copy of an archive in which each long word is another of its length, so that it stays a page of its language."""
     with gzip.open(source) as archive:
         content = archive.read()
-    # Only between tags, so that pages keep their structure; and no length changes, which headers state.
-    content = re.sub(rb"(>)([^<>]{20,})(<)", body, content)
+    # Only between tags, so that pages keep their structure, and not in headers; no length changes, which headers state.
+    text, word = re.compile(rb"(?<=>)[^<>]{20,}(?=<)"), re.compile(rb"\b[a-z]{5,}\b")
+    headers = re.compile(rb"WARC[-/]|HTTP/|\nContent-", re.I)
+    by_length: dict[int, set[bytes]] = {}
+    for piece in text.finditer(content):
+        for long in word.findall(piece[0]):
+            by_length.setdefault(len(long), set()).add(long)
+    others: dict[bytes, bytes] = {}
+    for words in map(sorted, by_length.values()):
+        turned = copy * len(words) // 7
+        others |= zip(words, words[turned:] + words[:turned], strict=True)
+
+    def other(piece: re.Match[bytes]) -> bytes:
+        return piece[0] if headers.search(piece[0]) else word.sub(lambda long: others[long[0]], piece[0])
+
+    content = text.sub(other, content)
     target.write_bytes(gzip.compress(content, 1))
 
 

@@ -7,11 +7,14 @@ from functools import cache
 
 import numpy as np
 
-from data_pipeline.analysis import Batch
+from data_pipeline.analysis import Batch, analyse
+from data_pipeline.analysis.characters import LOWER_LETTER, UPPER_LETTER, table
 from data_pipeline.annotate import stopwords
 
 TOP_N_GRAMS = (2, 3, 4)
 DUPLICATE_N_GRAMS = (5, 6, 7, 8, 9, 10)
+FEW = 2
+"""Stop words that Gopher asks of a document."""
 COLUMNS = (
     "n_words",
     "mean_word_length",
@@ -38,7 +41,7 @@ def signals(batch: Batch, languages: Sequence[str | None] | None = None) -> dict
     with a bullet, end with an ellipsis; `alpha_words`: share of words that hold a letter, marks being words;
     `alpha_spaced`: the same of words as white space separates them, as the paper reads (by `alpha_words` its 80% drops
     every second page); `n_stop_words`: different stop words of the document's language, English where none is known, NaN
-    for a language without a list; `dup_*`, `top_*`: repetition, as shares of lines, paragraphs or characters.
+    for a language without a list; a text in capitals is read in small letters, which Gopher does not; `dup_*`, `top_*`: repetition, as shares of lines, paragraphs or characters.
     """
     counts, words, repeated, grams = (
         batch.counts,
@@ -57,7 +60,7 @@ def signals(batch: Batch, languages: Sequence[str | None] | None = None) -> dict
         "ellipsis_lines": counts["ellipsis_lines"] / n_lines,
         "alpha_words": words["alpha"] / n_words,
         "alpha_spaced": counts["alpha_spaced"] / np.maximum(counts["spaced"], 1),
-        "n_stop_words": _unspaced(batch, languages, words["stop_words"].astype(np.float64)),
+        "n_stop_words": _unspaced(batch, languages, _capitals(batch, languages, words["stop_words"])),
         "dup_line_frac": repeated["dup_lines"] / repeated["lines"],
         "dup_para_frac": repeated["dup_paragraphs"] / repeated["paragraphs"],
         "dup_line_char_frac": repeated["dup_line_chars"] / n_chars,
@@ -82,6 +85,28 @@ def _table(languages: tuple[str | None, ...]) -> np.ndarray:
     from data_pipeline.analysis import word_rules
 
     return word_rules.stop_words([stopwords.of(x) or () for x in languages])
+
+
+def _capitals(batch: Batch, languages: Sequence[str | None] | None, found: np.ndarray) -> np.ndarray:
+    """Stop words, counted in small letters where a text is in capitals and hardly one was found as it stands.
+
+    In capitals: four of five of its letters that have a case. Without this a notice or a poem in capitals has no stop
+    word of any language, however good.
+    """
+    flags, shouted = table(), []
+    for i in np.flatnonzero(found < FEW).tolist():
+        kinds = flags[batch.cps[batch.bounds[i] : batch.bounds[i + 1]]] & (UPPER_LETTER | LOWER_LETTER)
+        # Letters without case are flagged as both.
+        upper, lower = np.count_nonzero(kinds == UPPER_LETTER), np.count_nonzero(kinds == LOWER_LETTER)
+        if upper > 4 * lower:
+            shouted.append(i)
+    if not shouted:
+        return found.astype(np.float64)
+    small = analyse([batch.text(i).lower() for i in shouted])
+    stops, numbers = _stops(small, None if languages is None else [languages[i] for i in shouted])
+    again = found.astype(np.float64)
+    again[shouted] = np.maximum(again[shouted], small.word_counts(stops, numbers)["stop_words"])
+    return again
 
 
 def _unspaced(batch: Batch, languages: Sequence[str | None] | None, found: np.ndarray) -> np.ndarray:

@@ -233,6 +233,16 @@ def test_stop_words_are_those_of_the_language() -> None:
     assert found[:4].tolist() == [3, 0, 2, 4] and np.isnan(found[4])
 
 
+def test_stop_words_of_a_text_in_capitals() -> None:
+    texts = ["DER HUND UND DIE KATZE", "THE DOG AND THE CAT", "И ОН БЫЛ В ДОМЕ", "NASA and ESA AND THE UN", "QUUX"]
+    found = gopher.signals(analyse(texts), ["de", None, "ru", "en", "en"])["n_stop_words"]
+    small = gopher.signals(analyse([t.lower() for t in texts]), ["de", None, "ru", "en", "en"])["n_stop_words"]
+    assert found[:3].tolist() == small[:3].tolist() and min(small[:3]) >= 2
+    assert found[3:].tolist() == [2, 0]
+    mixed = gopher.signals(analyse(["Some words, THE OTHERS IN CAPITALS"]), ["en"])["n_stop_words"]
+    assert mixed.tolist() == [0]
+
+
 def test_stats_are_as_defined(noises: list[str]) -> None:
     encoded = "QUJD" * 40
     for text in [*noises, f"text {encoded} text", "x" * 119, "x" * 120]:
