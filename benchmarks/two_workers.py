@@ -12,23 +12,20 @@ took. Prints time of each stage, of what is around the stages, and the ratio.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import gzip
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+import timing
 
-ROOT = Path(__file__).resolve().parent.parent
 LEAST = 200e6
 """Bytes of pages below which start-up counts for too much."""
 SUBREAPER = 36
@@ -72,18 +69,9 @@ def run(pages: Path, output: Path, workers: int, words: list[str]) -> Run:
     command = [sys.executable, "-m", "launch.cli", "data", "recipe=web", f"input={pages}", f"output={output}"]
     command += [f"executor.workers={workers}", *words]
     environment = {name: value for name, value in os.environ.items() if name not in THREADS}
-    before, others = resource.getrusage(resource.RUSAGE_CHILDREN), busy()
-    began = time.perf_counter()
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
-    wall = time.perf_counter() - began
+    others = busy()
     # The process that workers were forked from ends after the verb, and its time counts with that of its workers.
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[2:])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    wall, cpu, _ = timing.timed(command, environment, orphans=True)
     stages = orjson.loads((output / "funnel.json").read_bytes())["stages"]
     return Run(wall, cpu, busy() - others - cpu, {s["name"]: s["seconds"] for s in stages})
 
@@ -128,19 +116,16 @@ def main() -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further words of the verb")
     parser.add_argument("--only", type=int, choices=[1, 2], help="so many workers alone, to profile")
     given = parser.parse_args()
-    files = [f.resolve() for f in given.files]
+    files = timing.archives(given.files)
     if not files:
-        if "ARRIERO_TEST_DATA" not in os.environ:
-            print("skipped: name WARC files, or set ARRIERO_TEST_DATA to the folder of test data")
-            return 0
-        files = sorted((Path(os.environ["ARRIERO_TEST_DATA"]).resolve() / "web").glob("*.warc.gz"))
+        return 0
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         print("skipped: this process may use one core only")
         return 0
     os.sched_setaffinity(0, cores)
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-    subprocess.run([sys.executable, "-m", "data_pipeline.compiling"], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "data_pipeline.compiling"], check=True, cwd=timing.ROOT)
     runs: dict[int, list[Run]] = {n: [] for n in ((1, 2) if given.only is None else (given.only,))}
     with tempfile.TemporaryDirectory() as scratch:
         pages = Path(scratch) / "pages"

@@ -15,18 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import peers
+import timing
 
 DEFAULT = (
     "wcxb-dev-00000",
@@ -35,7 +33,6 @@ DEFAULT = (
     "readability-00000",
     "uci-ics-crawl-00000",
 )
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -54,30 +51,16 @@ class Run:
     """Seconds by step."""
 
 
-def timed(command: list[str], core: int) -> tuple[float, float, str]:
+def on_core(command: list[str], core: int) -> tuple[float, float, str]:
     """(wall seconds, CPU seconds, standard output) of a command on one core."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    done = subprocess.run(
-        ["taskset", "-c", str(core), *command],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-    )
-    wall = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:4])} … ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+    return timing.timed(["taskset", "-c", str(core), *command], environment)
 
 
 def ours(warcs: Path, output: Path, core: int, extra: list[str]) -> Run:
     """`arriero data` up to the kept documents."""
     command = [sys.executable, "-m", "launch.cli", "data", "recipe=web", f"input={warcs}", f"output={output}"]
-    wall, cpu, _ = timed([*command, "executor.workers=1", "jsonl=true", "stop_after=final", *extra], core)
+    wall, cpu, _ = on_core([*command, "executor.workers=1", "jsonl=true", "stop_after=final", *extra], core)
     funnel = orjson.loads((output / "funnel.json").read_bytes())
     row = funnel["sources"]["web"]
     return Run(
@@ -92,8 +75,8 @@ def ours(warcs: Path, output: Path, core: int, extra: list[str]) -> Run:
 def theirs(warcs: Path, output: Path, core: int) -> Run:
     """datatrove's FineWeb example."""
     interpreter = peers.python("datatrove", peers.DATATROVE)
-    script = str(ROOT / "benchmarks" / "fineweb_in_datatrove.py")
-    wall, cpu, out = timed([str(interpreter), script, str(warcs), str(output)], core)
+    script = str(timing.ROOT / "benchmarks" / "fineweb_in_datatrove.py")
+    wall, cpu, out = on_core([str(interpreter), script, str(warcs), str(output)], core)
     result = json.loads(out.splitlines()[-1])
     return Run(wall, cpu, 0, result["kept"], result["seconds"])
 
@@ -120,13 +103,9 @@ def main() -> int:
     parser.add_argument("--languages", type=Path, help="fastText language model for our side")
     parser.add_argument("--only", choices=["arriero", "datatrove"], help="one side alone, to profile it")
     given = parser.parse_args()
-    files = [f.resolve() for f in given.files]
+    files = timing.archives(given.files, DEFAULT)
     if not files:
-        if "ARRIERO_TEST_DATA" not in os.environ:
-            print("skipped: name WARC files, or set ARRIERO_TEST_DATA to the folder of test data")
-            return 0
-        web = Path(os.environ["ARRIERO_TEST_DATA"]).resolve() / "web"
-        files = [web / f"{name}.warc.gz" for name in DEFAULT]
+        return 0
     extra = [f"languages.model={given.languages.resolve()}"] if given.languages else []
     sides: dict[str, Callable[[Path, Path], Run]] = {
         "arriero": lambda warcs, output: ours(warcs, output, given.core, extra),
