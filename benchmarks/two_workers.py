@@ -4,9 +4,9 @@
     python benchmarks/two_workers.py FILE.warc.gz …
 
 Runs take turns, each in a process of its own on the same two cores, with kernels compiled before; more `--copies` of the
-pages make a longer run, each with other words in other places so that deduplication keeps it. Where the machine does other
-work the ratio says little: `cores` is what each run got, its processor time by its time on the clock; beside it stands what others
-took. Prints time of each stage, of what is around the stages, and the ratio.
+pages make a longer run, each with other words in other places so that deduplication keeps it. Where the machine does
+other work the ratio says little: `cores` is what each run got, its processor time by its time on the clock; beside it
+stands what others took. Prints time of each stage, of what is around the stages, and the ratio.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ def signals(batch: Batch, languages: Sequence[str | None] | None = None) -> dict
     with a bullet, end with an ellipsis; `alpha_words`: share of words that hold a letter, marks being words;
     `alpha_spaced`: the same of words as white space separates them, as the paper reads (by `alpha_words` its 80% drops
     every second page); `n_stop_words`: different stop words of the document's language, English where none is known, NaN
-    for a language without a list; a text in capitals is read in small letters, which Gopher does not; `dup_*`, `top_*`: repetition, as shares of lines, paragraphs or characters.
+    for a language without a list; a text in capitals is read in small letters, which Gopher does not; `dup_*`, `top_*`:
+    repetition, as shares of lines, paragraphs or characters.
     """
     counts, words, repeated, grams = (
         batch.counts,

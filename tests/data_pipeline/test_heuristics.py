@@ -234,9 +234,17 @@ def test_stop_words_are_those_of_the_language() -> None:
 
 
 def test_stop_words_of_a_text_in_capitals() -> None:
-    texts = ["DER HUND UND DIE KATZE", "THE DOG AND THE CAT", "И ОН БЫЛ В ДОМЕ", "NASA and ESA AND THE UN", "QUUX"]
+    texts = [
+        "DER HUND UND DIE KATZE",
+        "THE DOG AND THE CAT",
+        "И ОН БЫЛ В ДОМЕ",
+        "NASA and ESA AND THE UN",
+        "QUUX",
+    ]
     found = gopher.signals(analyse(texts), ["de", None, "ru", "en", "en"])["n_stop_words"]
-    small = gopher.signals(analyse([t.lower() for t in texts]), ["de", None, "ru", "en", "en"])["n_stop_words"]
+    small = gopher.signals(analyse([t.lower() for t in texts]), ["de", None, "ru", "en", "en"])[
+        "n_stop_words"
+    ]
     assert found[:3].tolist() == small[:3].tolist() and min(small[:3]) >= 2
     assert found[3:].tolist() == [2, 0]
     mixed = gopher.signals(analyse(["Some words, THE OTHERS IN CAPITALS"]), ["en"])["n_stop_words"]
