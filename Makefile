@@ -12,6 +12,8 @@ TORCH_TESTS := tests/pretrain/test_torch_calls.py tests/pretrain/model tests/pre
 	tests/distributed/test_compiled_blocks.py tests/fake_device
 BEGAN := $(shell date +%s)
 PYTEST := $(BIN)/python -m pytest
+# Processes of pytest; tests start many of their own, one thread each.
+WORKERS ?= 2
 
 .PHONY: help demo test test-full test-python test-torch lint bench clean setup setup-dev system
 
@@ -22,10 +24,10 @@ demo: .venv/.stamp-run  ## raw documents → packed dataset → training → rep
 	$(BIN)/python -m launch.demo --began $(BEGAN)
 
 test: .venv/.stamp-dev system  ## all tests but the long campaigns (under 20 minutes on 2 cores)
-	$(PYTEST) -n 2 -m "not full" -rs $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "not full" -rs $(ARGS)
 
 test-full: .venv/.stamp-dev system  ## the long campaigns too
-	$(PYTEST) -n 2 -rs $(ARGS)
+	$(PYTEST) -n $(WORKERS) -rs $(ARGS)
 
 # Hydra's parser is published without a wheel.
 test-python:  ## tests on another Python, in .venv-X.Y: make test-python PYTHON=python3.14 [ARGS=tests/configs]
@@ -34,7 +36,7 @@ test-python:  ## tests on another Python, in .venv-X.Y: make test-python PYTHON=
 	$$folder/bin/python -m pip install $(PIP_FLAGS) --only-binary :all: --no-binary antlr4-python3-runtime \
 		-c constraints.txt -e '.[dev]'; \
 	$$folder/bin/python -m data_pipeline.compiling; \
-	$$folder/bin/python -m pytest -n 2 -m "not full and not slurm and not browser" -rs $(ARGS)
+	$$folder/bin/python -m pytest -n $(WORKERS) -m "not full and not slurm and not browser" -rs $(ARGS)
 
 # Constraints but that of torch itself: another release brings its own.
 test-torch:  ## tests of what depends on torch, on another release, in .venv-torch-X: make test-torch TORCH=2.11.0
@@ -43,7 +45,7 @@ test-torch:  ## tests of what depends on torch, on another release, in .venv-tor
 	grep -v '^torch==' constraints.txt > $$folder/constraints.txt; \
 	$$folder/bin/python -m pip install $(PIP_FLAGS) -c $$folder/constraints.txt torch==$(TORCH) -e '.[dev]'; \
 	$$folder/bin/python -m data_pipeline.compiling; \
-	$$folder/bin/python -m pytest -n 2 -m "not full" -rs $(or $(ARGS),$(TORCH_TESTS))
+	$$folder/bin/python -m pytest -n $(WORKERS) -m "not full" -rs $(or $(ARGS),$(TORCH_TESTS))
 
 lint: .venv/.stamp-dev  ## ruff and mypy
 	$(BIN)/ruff check .

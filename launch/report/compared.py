@@ -110,6 +110,8 @@ def _figures(record: Record) -> dict[str, str]:
     evals = latest(record.evals)
     shown["held-out bits per byte"] = number(evals[-1].get("bits_per_byte"), 4) if evals else UNSET
     shown["held-out nats per token"] = number(evals[-1].get("nats_per_token"), 4) if evals else UNSET
+    # Losses over other parts of the held-out split, or over other data, do not compare.
+    shown["held-out tokens evaluated"] = number(evals[-1].get("tokens")) if evals else UNSET
     shown["tokens per second, median"] = short(median(rows, "tokens_per_second"))
     shown["step, median"] = duration(median(rows, "step_seconds"))
     mfu = median(rows, "mfu")

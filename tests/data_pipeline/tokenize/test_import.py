@@ -177,8 +177,7 @@ LLAMA1 = {
     ids=["llama", "no-prefix", "symbols", "unk"],
 )
 def test_sentencepiece_bpe_on_every_language(options: dict, tmp_path: Path) -> None:
-    import sentencepiece
-
+    sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
     (tmp_path / "m.model").write_bytes(sentencepiece_model(**options))
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
     info = make_tokenizer([], TokenizerConfig(path=str(tmp_path)), 0, tmp_path / "tok")
