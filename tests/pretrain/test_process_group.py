@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
-from toyrun import torchrun
+from toyrun import ROOT, torchrun
 
 SCRIPT = """
 import atexit, os, sys, time
@@ -41,3 +43,12 @@ def test_an_error_of_all_ranks_is_one_line(tmp_path: Path) -> None:
     done = torchrun(str(tmp_path / "ranks.py"), "all")
     assert done.returncode == 1 and done.stderr.count("error: every rank finds this") == 1
     assert "exitcode  : 2" in done.stderr and "SIGABRT" not in done.stderr
+
+
+def test_a_verb_with_a_process_group_ends_with_its_status(tmp_path: Path) -> None:
+    code = (
+        "import atexit, os, sys; from launch.cli import main; atexit.register(os.abort); "
+        "sys.argv[1:] = ['evaluate', 'run.dir=nowhere', 'device=cpu']; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: `run.dir=nowhere`"), done.stderr
