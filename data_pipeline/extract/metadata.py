@@ -7,11 +7,13 @@ import html
 import re
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
 import numpy as np
 import orjson
 
+from data_pipeline.compiled import kernel
 from data_pipeline.extract import tags
 from data_pipeline.extract.layout import M_HTML, M_JSON, M_META, M_TIME, M_TITLE, TAG
 from data_pipeline.extract.parse import Tree
@@ -145,8 +147,9 @@ def page_features(page: bytes, tree: Tree, found: Head) -> np.ndarray:
     count = np.bincount(tree.nodes[:, TAG], minlength=len(tags.NAMES))
     blocks = max(1, len(tree.blocks))
     values = [float(kind.search(said) is not None) for kind in _KINDS]
-    start = page[:SYSTEM_BYTES]
-    values += [float(any(name in start for name in names)) for names in _SYSTEMS]
+    systems = np.zeros(len(_SYSTEMS))
+    find_systems(np.frombuffer(bytearray(page[:SYSTEM_BYTES]), np.uint8), *_system_names(), systems)
+    values += systems.tolist()
     values += [float(np.log1p(count[tags.ID[name]])) for name in _COUNTED]
     values += [
         float(count[tags.ID["main"]] > 0),
@@ -155,6 +158,39 @@ def page_features(page: bytes, tree: Tree, found: Head) -> np.ndarray:
         float(np.log1p(count[tags.ID["h2"]])),
     ]
     return np.array(values)
+
+
+@kernel("void(uint8[::1], uint8[::1], uint8[:,::1], int64[::1], int64[::1], float64[::1])")
+def find_systems(data, begins, names, lengths, system, found):
+    """Set `found` to 1 for each of _SYSTEMS that has a name in the data; one pass for all names.
+
+    Args:
+        begins: uint8 [65536], number of the name that begins with two bytes, from 1; 0: none.
+        names: uint8 [names, longest]; lengths, system: int64 [names].
+    """
+    for i in range(len(data) - 1):
+        name = np.int64(begins[np.int64(data[i]) | np.int64(data[i + 1]) << 8])
+        if name == 0 or i + lengths[name - 1] > len(data):
+            continue
+        name -= 1
+        k = 2
+        while k < lengths[name] and data[i + k] == names[name, k]:
+            k += 1
+        if k == lengths[name]:
+            found[system[name]] = 1.0
+
+
+@cache
+def _system_names() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """_SYSTEMS as `find_systems` takes them."""
+    pairs = [(name, i) for i, names in enumerate(_SYSTEMS) for name in names]
+    begins = np.zeros(1 << 16, np.uint8)
+    names = np.zeros((len(pairs), max(len(name) for name, _ in pairs)), np.uint8)
+    for k, (name, _) in enumerate(pairs):
+        assert not begins[name[0] | name[1] << 8], "two names begin alike"
+        begins[name[0] | name[1] << 8] = k + 1
+        names[k, : len(name)] = list(name)
+    return begins, names, np.array([len(name) for name, _ in pairs]), np.array([i for _, i in pairs])
 
 
 def is_forum(features: np.ndarray, url: str | None) -> bool:

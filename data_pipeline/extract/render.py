@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipeline.compiled import kernel
 from data_pipeline.extract import tags
 from data_pipeline.extract.layout import BEGIN, EXTENT, KIND, NO_NUMBER, NODE, NUMBER, PARENT, PRE, STOP, TAG
 from data_pipeline.extract.parse import Tree
 from data_pipeline.extract.tables import Tables
 
-_LI, _OL, _UL, _TR, _TABLE, _PRE = (tags.ID[name] for name in ("li", "ol", "ul", "tr", "table", "pre"))
-_CELLS = (tags.ID["td"], tags.ID["th"])
+_LI, _OL, _TR, _TABLE, _TD, _TH = (tags.ID[name] for name in ("li", "ol", "tr", "table", "td", "th"))
 MAX_INDENT = 8
 """Levels of nested lists that are indented."""
 _ROMAN = tuple(zip((100, 90, 50, 40, 10, 9, 5, 4, 1), "c xc l xl x ix v iv i".split(), strict=True))  # noqa: SIM905
@@ -27,7 +27,9 @@ def render(tree: Tree, keep: np.ndarray, tables: Tables | None = None) -> str:
         return ""
     tables = tables or Tables(tree)
     text = tree.text.tobytes()
-    places = _Places(tree)
+    places = np.empty((len(tree.nodes), PLACES), np.int32)
+    find_places(tree.nodes, places)
+    markers = _Markers(tree, places)
     lines: list[str] = []
     marked: set[int] = set()
     open_table = -1
@@ -42,9 +44,9 @@ def render(tree: Tree, keep: np.ndarray, tables: Tables | None = None) -> str:
             texts.clear()
             kept_rows.clear()
 
-    for node, begin, stop, kind in tree.blocks[chosen][:, [NODE, BEGIN, STOP, KIND]].tolist():
+    rows = np.hstack([tree.blocks[chosen][:, [BEGIN, STOP, KIND]], places[tree.blocks[chosen, NODE], :LEVEL]])
+    for begin, stop, kind, item, cell, table in rows.tolist():
         piece = text[begin:stop].decode("utf-8", "replace")
-        item, cell, table = places.of(node)
         in_table = cell >= 0 and not tables.lays_out(table)
         if open_table >= 0 and (not in_table or table != open_table):
             close_table()
@@ -56,54 +58,57 @@ def render(tree: Tree, keep: np.ndarray, tables: Tables | None = None) -> str:
             continue
         if item >= 0 and item not in marked and not kind & PRE:
             marked.add(item)
-            piece = places.marker(item) + piece
+            piece = markers.of(item) + piece
         lines.append(piece)
     close_table()
     return "\n".join(lines)
 
 
-class _Places:
-    """Nearest list item, cell and table around an element, -1 where there is none."""
+ITEM, CELL, IN_TABLE, LEVEL = range(4)
+PLACES = 4
+"""Columns of `find_places`."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._nodes = tree.nodes
+
+@kernel("void(int32[:,::1], int32[:,::1])")
+def find_places(nodes, places):
+    """Nearest list item, cell and table around each element, -1 where there is none, and the items around it.
+
+    Args:
+        places: int32 [E, PLACES], written; LEVEL counts the element itself and ends at a cell or a table.
+    """
+    places[0] = -1
+    places[0, LEVEL] = 0
+    for node in range(1, len(nodes)):
+        tag = nodes[node, TAG]
+        places[node] = places[nodes[node, PARENT]]
+        if tag == _LI:
+            places[node, ITEM] = node
+            places[node, LEVEL] += 1
+        elif tag == _TABLE:
+            places[node, ITEM] = places[node, CELL] = -1
+            places[node, IN_TABLE] = node
+            places[node, LEVEL] = 0
+        elif tag == _TR:
+            places[node, ITEM] = places[node, CELL] = -1
+        elif tag in (_TD, _TH):
+            places[node, ITEM] = -1
+            places[node, CELL] = node
+            places[node, LEVEL] = 0
+
+
+class _Markers:
+    """What stands before list items: their indentation and `- ` or their number."""
+
+    def __init__(self, tree: Tree, places: np.ndarray) -> None:
+        self._nodes, self._places = tree.nodes, places
         self._tag = tree.nodes[:, TAG]
         self._parent = tree.nodes[:, PARENT]
-        self._known: dict[int, tuple[int, int, int]] = {-1: (-1, -1, -1)}
         self._numbers: dict[int, int] | None = None
 
-    def of(self, node: int) -> tuple[int, int, int]:
-        known = self._known
-        path = []
-        while node not in known:
-            path.append(node)
-            node = int(self._parent[node])
-        place = known[node]
-        for node in reversed(path):
-            item, cell, table = place
-            tag = int(self._tag[node])
-            if tag == _LI:
-                item = node
-            elif tag == _TABLE:
-                item, cell, table = -1, -1, node
-            elif tag == _TR:
-                cell, item = -1, -1
-            elif tag in _CELLS:
-                cell, item = node, -1
-            place = known[node] = (item, cell, table)
-        return place
-
-    def marker(self, item: int) -> str:
-        """What stands before a list item: its indentation and `- ` or its number."""
-        level, list_node = 0, -1
-        node = int(self._parent[item])
-        if node >= 0 and self._tag[node] in (_OL, _UL):
-            list_node = node
-        while node >= 0 and self._tag[node] not in (_TABLE, *_CELLS):
-            level += self._tag[node] == _LI
-            node = int(self._parent[node])
-        indent = "  " * min(level, MAX_INDENT)
-        if list_node < 0 or self._tag[list_node] != _OL:
+    def of(self, item: int) -> str:
+        list_node = int(self._parent[item])
+        indent = "  " * min(int(self._places[list_node, LEVEL]), MAX_INDENT)
+        if self._tag[list_node] != _OL:
             return indent + "- "
         if self._numbers is None:
             self._numbers = self._count()

@@ -82,7 +82,7 @@ _HIGH = bytes(range(128, 256))
 
 def _escaped_or_wide(data: bytes, declared: str | None, labels: list[str]) -> str | None:
     """Codec of text in seven-bit escapes or in UTF-16 without a mark; None for any other."""
-    if b"\x1b$" in data and _ISO_2022_JP.search(data):
+    if 0x1B in data and _ISO_2022_JP.search(data):
         return "iso2022_jp_ext"
     for label in labels:
         codec = _SEVEN_BIT.get(label.strip().lower())
@@ -90,7 +90,7 @@ def _escaped_or_wide(data: bytes, declared: str | None, labels: list[str]) -> st
             return codec
     sample = data[:DETECT_BYTES]
     half = max(1, len(sample) // 2)
-    even, odd = sample[::2].count(0) / half, sample[1::2].count(0) / half
+    even, odd = (sample[::2].count(0) / half, sample[1::2].count(0) / half) if 0 in sample else (0.0, 0.0)
     if max(even, odd) >= UTF_16_NULS and min(even, odd) < UTF_16_NULS / 4:
         return "utf-16-le" if odd > even else "utf-16-be"
     # Text without ASCII has no NUL: then the header decides, unless the bytes are valid UTF-8. In a page itself, a
