@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -24,17 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.metrics.speed import multiplies_bf16
-
 ROWS = 128
 """Rows of scores in a block, about: half of the square of its queries is computed for nothing."""
-LONG, LONG_ROWS = 1024, 256
-"""From so many keys on, larger products are worth more than that."""
-SCORES = 1 << 19
-"""Scores that each thread has in flight: more calls cost more than what leaves the cache."""
-GRID, COARSEST = 16, 64
-"""Lengths are padded to multiples of 16 up to 128, of 32 up to 256, of 64 above, so that products come in few shapes: oneDNN
-keeps code for each, and its memory would grow for thousands of steps."""
+SCORES = 1 << 18
+"""Scores that each thread has in flight: smaller batches cost more calls than they save in cache misses."""
+LEAST_QUERIES = 16
+"""In a block, however many query heads share a key head."""
 SMALL = 1 << 15
 """Scores that take about as long as the calls of a block: so many are padded rather than computed apart."""
 
@@ -57,9 +51,10 @@ def blocked_attention(q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Te
     """
     heads, kv = q_nhe.size(1), k_mke.size(1)
     precision = _Precision.of(q_nhe)
-    q, k, v = (_by_head(x, kv) for x in (q_nhe, k_mke, v_mke))
-    out = torch.zeros_like(q)
-    for group in _schedule(fragments.numpy(force=True).tobytes(), heads).groups:
+    q, k, v = (_by_head(x, kv, precision.exact) for x in (q_nhe, k_mke, v_mke))
+    schedule = _schedule(fragments.numpy(force=True).tobytes(), heads)
+    out = _filled(q, schedule.queries)
+    for group in schedule.groups:
         part = _take("q", q, group, group.rows, heads // kv)
         result = _scratch("out", part.shape, part)
         _forward(
@@ -86,16 +81,16 @@ def _backward_op(
     heads, kv = q_nhe.size(1), k_mke.size(1)
     precision = _Precision.of(q_nhe)
     schedule = _schedule(fragments.numpy(force=True).tobytes(), heads)
-    grad, q, k, v = (_by_head(x, kv) for x in (grad_nhe, q_nhe, k_mke, v_mke))
-    dq = torch.zeros_like(q)
-    dk, dv = (torch.zeros_like(x, dtype=precision.exact if schedule.overlaps else x.dtype) for x in (k, v))
+    grad, q, k, v = (_by_head(x, kv, precision.exact) for x in (grad_nhe, q_nhe, k_mke, v_mke))
+    dq = _filled(q, schedule.queries)
+    dk, dv = (_filled(x, 0 if schedule.overlaps else schedule.queries) for x in (k, v))
     for group in schedule.groups:
         q_brw, grad_brw = (_take(n, x, group, group.rows, heads // kv) for n, x in (("q", q), ("grad", grad)))
         k_ble, v_ble = (_take(n, x, group, group.columns) for n, x in (("k", k), ("v", v)))
         results = (
             _scratch("dq", q_brw.shape, q_brw),
-            _scratch("dk", k_ble.shape, k_ble, dk.dtype),
-            _scratch("dv", v_ble.shape, v_ble, dv.dtype),
+            _scratch("dk", k_ble.shape, k_ble),
+            _scratch("dv", v_ble.shape, v_ble),
         )
         _backward(precision, heads // kv, grad_brw, q_brw, k_ble, v_ble, *results)
         _put(dq, group.rows, results[0])
@@ -138,6 +133,7 @@ class _Group:
 @dataclass(frozen=True)
 class _Schedule:
     groups: tuple[_Group, ...]
+    queries: int
     overlaps: bool
     """A key may be in several fragments."""
 
@@ -150,27 +146,21 @@ def _schedule(fragments: bytes, heads: int) -> _Schedule:
     whole = table[:, 1] == table[:, 3]
     groups = [_group(table[i : i + 1]) for i in np.flatnonzero(~whole)]
     documents = table[whole]
-    squares = _padded(documents[:, 3]) ** 2
+    squares = documents[:, 3] ** 2
     at = 0
     while at < len(documents):
         padding = (squares[at] - squares[at:]) * heads // 2
         size = int(np.searchsorted(padding, SMALL, side="right"))
         groups.append(_group(documents[at : at + size]))
         at += size
-    return _Schedule(tuple(groups), not bool(whole.all()))
-
-
-def _padded(lengths: np.ndarray) -> np.ndarray:
-    grid = np.select([lengths <= 8 * GRID, lengths <= 16 * GRID], [GRID, 2 * GRID], COARSEST)
-    return -(-lengths // grid) * grid
+    return _Schedule(tuple(groups), int(table[:, 1].sum()), not bool(whole.all()))
 
 
 def _group(table: np.ndarray) -> _Group:
-    padding = int(_padded(table[:1, 3])[0] - table[0, 3])
     return _Group(
         len(table),
-        _places(table[:, 0], table[:, 1], table[0, 1] + padding),
-        _places(table[:, 2], table[:, 3], table[0, 3] + padding),
+        _places(table[:, 0], table[:, 1], int(table[0, 1])),
+        _places(table[:, 2], table[:, 3], int(table[0, 3])),
     )
 
 
@@ -181,12 +171,17 @@ def _places(starts: np.ndarray, lengths: np.ndarray, padded: int) -> Places:
     return torch.from_numpy(np.where(inside < lengths[:, None], starts[:, None] + inside + 1, 0).ravel())
 
 
-def _by_head(x: Tensor, kv_heads: int) -> Tensor:
+def _by_head(x: Tensor, kv_heads: int, dtype: torch.dtype) -> Tensor:
     tokens, heads, e = x.shape
-    out = x.new_empty((kv_heads, tokens + 1, heads // kv_heads * e))
+    out = x.new_empty((kv_heads, tokens + 1, heads // kv_heads * e), dtype=dtype)
     out[:, 0].zero_()
     out[:, 1:].copy_(x.reshape(tokens, kv_heads, -1).transpose(0, 1))
     return out
+
+
+def _filled(like: Tensor, tokens: int) -> Tensor:
+    """Results by head; zeros, unless groups write all of `tokens` tokens."""
+    return torch.empty_like(like) if tokens == like.size(1) - 1 else torch.zeros_like(like)
 
 
 def _by_token(x: Tensor, like: Tensor) -> Tensor:
@@ -218,38 +213,27 @@ def _put(x: Tensor, places: Places, part: Tensor, add: bool = False) -> None:
 class _Precision:
     exact: torch.dtype
     """Scores, softmax and sums."""
-    products: torch.dtype
-    """Factors of the other products."""
+    factors: torch.dtype
+    """Factors of the products that are not of scores."""
 
     @staticmethod
     def of(q: Tensor) -> _Precision:
         exact = torch.float64 if q.dtype == torch.float64 else torch.float32
-        units = q.device.type != "cpu" or (q.dtype == torch.bfloat16 and multiplies_bf16("cpu"))
-        return _Precision(exact, q.dtype if units else exact)
-
-    def factor(self, x: Tensor, name: str = "factor") -> Tensor:
-        """A factor of a product that is not of scores."""
-        return _cast(name, x, self.products)
-
-    def scores(self) -> Any:
-        """Within it, products of fp32 factors that are exact in bf16 use the CPU's bf16 units: their result is fp32."""
-        return nullcontext() if self.products == self.exact else _bf16_units()
+        # Not in bf16 on the CPU: oneDNN builds code for each shape and stride of such a product, 0.6 to 0.9 MB and 0.8 ms,
+        # and keeps it for 1,024 of them, so that memory grows for as long as documents of new lengths come.
+        return _Precision(exact, exact if q.device.type == "cpu" else q.dtype)
 
 
-@contextmanager
-def _bf16_units() -> Iterator[None]:
-    settings: Any = torch.backends.mkldnn
-    before = settings.matmul.fp32_precision
-    settings.matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        settings.matmul.fp32_precision = before
+def _queries(per_token: int) -> int:
+    """Queries of a block."""
+    return max(LEAST_QUERIES, ROWS // per_token)
 
 
 @cache
-def _hidden(queries: int, per_token: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[R, queries]: -inf where a key of a block comes after the query of the row."""
+def _hidden(per_token: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[R, queries] of a whole block: -inf where a key of a block comes after the query of the row; smaller blocks have its
+    upper left part."""
+    queries = _queries(per_token)
     hidden = torch.full((queries, queries), -math.inf, dtype=dtype, device=device).triu(1)
     return hidden.repeat_interleave(per_token, 0)
 
@@ -268,49 +252,39 @@ def _pieces(
 ) -> Iterator[tuple[slice | int, list[_Block]]]:
     """Products of a group, a few at a time, and the blocks of each, from the last query to the first."""
     queries = rows // per_token
-    size = max(GRID, (LONG_ROWS if keys >= LONG else ROWS) // per_token)
+    size = _queries(per_token)
     blocks = []
     for start in reversed(range(0, queries, size)):
         end = min(start + size, queries)
         blocks.append(_Block(slice(start * per_token, end * per_token), keys - queries + end, end - start))
     budget = SCORES * torch.get_num_threads() // max((x.r.stop - x.r.start) * x.end for x in blocks)
-    # Powers of two: products come in few shapes.
-    piece, at = 1 << max(0, budget.bit_length() - 1), 0
-    while at < products:
-        while piece > products - at:
-            piece //= 2
+    piece = max(1, budget)
+    for at in range(0, products, piece):
         # A batch of one is a matrix, whose parts need not be copied.
-        yield (at if piece == 1 else slice(at, at + piece)), blocks
-        at += piece
+        yield (at if min(piece, products - at) == 1 else slice(at, at + piece)), blocks
 
 
-def _shares(precision: _Precision, block: _Block, q: Tensor, k: Tensor) -> Tensor:
+def _shares(block: _Block, q: Tensor, k: Tensor) -> Tensor:
     """Softmax [(B,) R, L] of the scores of a block; q and k in exact precision."""
     rows = q[..., block.r, :]
     scores = _scratch("scores", (*rows.shape[:-1], block.end), q)
-    with precision.scores():
-        _multiply(scores, rows, k[..., : block.end, :].mT, scale=q.size(-1) ** -0.5)
-    hidden = _hidden(block.queries, rows.size(-2) // block.queries, scores.dtype, scores.device)
-    scores[..., block.end - block.queries :].add_(hidden)
+    _multiply(scores, rows, k[..., : block.end, :].mT, scale=q.size(-1) ** -0.5)
+    hidden = _hidden(rows.size(-2) // block.queries, scores.dtype, scores.device)
+    scores[..., block.end - block.queries :].add_(hidden[: rows.size(-2), : block.queries])
     return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
 
 
 def _multiply(out: Tensor, a: Tensor, b: Tensor, *, scale: float = 1.0, add: bool = False) -> None:
-    """scale × a @ b, or that added to `out`; matrices or batches of them."""
-    function = torch.addmm if a.dim() == 2 else torch.baddbmm
-    function(out, a, b, beta=int(add), alpha=scale, out=out)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    if a.dtype == total.dtype:
-        _multiply(total, a, b, add=True)
+    """scale × a @ b, or that added to `out`; matrices or batches of them, factors perhaps of lower precision."""
+    if a.dtype == out.dtype:
+        function = torch.addmm if a.dim() == 2 else torch.baddbmm
+        function(out, a, b, beta=int(add), alpha=scale, out=out)
+        return
+    product = torch.matmul(a, b, out=_scratch("product", out.shape, a))
+    if add:
+        out.add_(product, alpha=scale)
     else:
-        total += _product("added", total.shape, a, b)
-
-
-def _product(name: str, shape: tuple[int, ...], a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in scratch memory; matrices or batches of them."""
-    return torch.matmul(a, b, out=_scratch(name, shape, a))
+        torch.mul(product, scale, out=out)
 
 
 def _cast(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -322,12 +296,11 @@ def _forward(
     precision: _Precision, per_token: int, q_bre: Tensor, k_ble: Tensor, v_ble: Tensor, out_bre: Tensor
 ) -> None:
     for b, blocks in _pieces(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
-        q, k = _cast("exact q", q_bre[b], precision.exact), _cast("exact k", k_ble[b], precision.exact)
-        v = precision.factor(v_ble[b], "low v")
+        q, k, out = q_bre[b], k_ble[b], out_bre[b]
+        v = _cast("low v", v_ble[b], precision.factors)
         for block in blocks:
-            shares = _shares(precision, block, q, k)
-            rows = out_bre[b][..., block.r, :]
-            rows.copy_(_product("rows", rows.shape, precision.factor(shares), v[..., : block.end, :]))
+            shares = _cast("low shares", _shares(block, q, k), precision.factors)
+            _multiply(out[..., block.r, :], shares, v[..., : block.end, :])
 
 
 def _backward(
@@ -343,23 +316,23 @@ def _backward(
 ) -> None:
     scale = q_bre.size(2) ** -0.5
     for b, blocks in _pieces(q_bre.size(1), k_ble.size(1), len(q_bre), per_token):
-        named = {"q": q_bre[b], "k": k_ble[b], "v": v_ble[b], "grad": grad_bre[b]}
-        q, k, v, grad = (_cast(f"exact {n}", x, precision.exact) for n, x in named.items())
-        q_low, k_low, grad_low = (precision.factor(named[n], f"low {n}") for n in ("q", "k", "grad"))
-        dk, dv = (_scratch(f"sum {n}", x.shape, x).zero_() for n, x in (("k", k), ("v", v)))
-        for block in blocks:
-            seen = slice(0, block.end)
-            shares = _shares(precision, block, q, k)
-            _add_product(dv[..., seen, :], precision.factor(shares).mT, grad_low[..., block.r, :])
+        grad, q, k, v = grad_bre[b], q_bre[b], k_ble[b], v_ble[b]
+        dq, dk, dv = dq_bre[b], dk_ble[b], dv_ble[b]
+        grad_low, q_low, k_low = (
+            _cast(f"low {n}", x, precision.factors) for n, x in (("grad", grad), ("q", q), ("k", k))
+        )
+        for number, block in enumerate(blocks):
+            # The first block sees all keys, so the others find a value to add to.
+            r, seen, add = block.r, slice(0, block.end), number > 0
+            shares = _shares(block, q, k)
+            low = _cast("low shares", shares, precision.factors)
+            _multiply(dv[..., seen, :], low.mT, grad_low[..., r, :], add=add)
             ds = _scratch("gradients", shares.shape, shares)
-            with precision.scores():
-                _multiply(ds, grad[..., block.r, :], v[..., seen, :].mT)
+            _multiply(ds, grad[..., r, :], v[..., seen, :].mT)
             torch.ops.aten._softmax_backward_data.out(ds, shares, -1, precision.exact, grad_input=ds)
-            low = precision.factor(ds)
-            rows = dq_bre[b][..., block.r, :]
-            rows.copy_(_product("rows", rows.shape, low, k_low[..., seen, :]).mul_(scale))
-            _add_product(dk[..., seen, :], low.mT, q_low[..., block.r, :])
-        dk_ble[b], dv_ble[b] = dk.mul_(scale), dv
+            low = _cast("low shares", ds, precision.factors)
+            _multiply(dq[..., r, :], low, k_low[..., seen, :], scale=scale)
+            _multiply(dk[..., seen, :], low.mT, q_low[..., r, :], scale=scale, add=add)
 
 
 _held = threading.local()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from configs.edge import ConfigError
+from pretrain.metrics.speed import multiplies_bf16
 from pretrain.model import varlen
 from pretrain.model.attention import Documents, attention, choose, reference_attention
 from pretrain.model.blocked import blocked_attention
@@ -226,3 +228,27 @@ def test_another_document_changes_no_bit(dtype: torch.dtype) -> None:
     after = attention(q, k, v, documents)
     assert torch.equal(before[0, 30:], after[0, 30:]) and torch.equal(before[1, :20], after[1, :20])
     assert after[0, :30].isnan().all() and after[1, 20:].isnan().all()
+
+
+def products_of_onednn(compute: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """Matrix products that oneDNN computed, a line each with dtypes and shapes."""
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        compute()
+    return [line for line in capfd.readouterr().out.splitlines() if ",exec," in line and "matmul" in line]
+
+
+def test_documents_of_new_lengths_make_no_code_on_the_cpu(capfd: pytest.CaptureFixture[str]) -> None:
+    """oneDNN builds code for each shape of a product in bf16 and keeps it, so that memory would grow with new documents."""
+    if multiplies_bf16("cpu"):
+        low = torch.ones(64, 64, dtype=torch.bfloat16)
+        assert products_of_onednn(lambda: low @ low, capfd), "oneDNN does not tell what it computes"
+
+    def some_steps() -> None:
+        chance = random.Random(0)
+        for length in (96, 700, 1500):
+            bounds = [[0, *sorted(chance.sample(range(1, length), 5)), length]]
+            qkv = inputs(bounds, torch.bfloat16, 4, 2)
+            results(attention(*qkv, Documents.of(cu_seqlens(bounds), length)), qkv)
+
+    assert products_of_onednn(some_steps, capfd) == []
