@@ -32,9 +32,9 @@ def steps(run_dir: Path, packed: PackedDataset, sequences: set[tuple[str, int]])
     Raises:
         ConfigError: `run_dir` is no run directory, or the run was trained on another dataset.
     """
-    from pretrain.checkpoint.restore import CheckpointError, newest, open_checkpoint
     from pretrain.data.plan import DataPlan, PlanError
     from pretrain.ledger import read_ledger
+    from pretrain.manifest import CheckpointError, newest, open_checkpoint
 
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError(f"`runs`: {run_dir} is no run directory: it has no config.yaml")

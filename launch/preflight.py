@@ -20,6 +20,8 @@ from launch.slurm_request import nodes_of
 from launch.worker import train_config
 from pretrain.advice import warnings
 from pretrain.checkpoint_folders import committed
+from pretrain.checks import before, check
+from pretrain.options import device_type
 from pretrain.sizing import fill
 from pretrain.sizing.footprint import ACCELERATORS, USABLE, Accelerator, Footprint, footprint
 from pretrain.sizing.shape import parameters
@@ -52,8 +54,6 @@ def preflight(config: LaunchRun, run_dir: Path) -> Preflight:
     world_size = config.cluster.nodes * config.cluster.nproc
     taken = None
     try:
-        from pretrain.resume import before, check
-
         checked = check(train, world_size)
         parts.append(checked.table(config.train.steps))
         device = _device(config, node_memory)
@@ -91,12 +91,12 @@ def on_gpus(config: LaunchRun) -> bool:
 
 def _native_bf16(config: LaunchRun) -> bool:
     """Whether the ranks multiply in bf16 natively; True where it cannot be known here, or does not matter."""
-    from pretrain.distributed import device_type
-    from pretrain.dtype import HALF
-    from pretrain.metrics.speed import multiplies_bf16
+    here = config.cluster.kind == "local" and config.train.dtype in ("bf16", "bf16_pure")
+    if not here or device_type(config.device) != "cpu":
+        return True
+    from pretrain.metrics.speed import multiplies_bf16  # multiplies, with torch
 
-    here = config.cluster.kind == "local" and config.train.dtype in HALF
-    return not here or device_type(config.device) != "cpu" or multiplies_bf16("cpu")
+    return multiplies_bf16("cpu")
 
 
 def _node_memory(config: LaunchRun, found: Preflight) -> float:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from configs import environment
 from configs.edge import ConfigError
 from pretrain.host import limit_threads
+from pretrain.options import device_type
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -31,11 +32,6 @@ class Process:
     world_size: int
     local_rank: int
     device: torch.device
-
-
-def device_type(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """The kind of device that a configured one means on this machine."""
-    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
 def setup(device: Literal["auto", "cpu", "cuda"], timeout: float, deterministic: bool = False) -> Process:

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from configs.edge import ConfigError
 from configs.schema.train import TrainRun
+from pretrain.checks import Checked, check
 from pretrain.data.batch import Batch
 from pretrain.data.ramp import Stretch
 from pretrain.distributed import Process, is_agreed, is_told_here, leave_alone, setup, teardown, together
@@ -33,7 +34,7 @@ from pretrain.metrics.memory import high_water, reset_high_water, resident
 from pretrain.optim.optimizer import Optimizer
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import build_mesh
-from pretrain.resume import Checked, build, check, weights_and_moments
+from pretrain.resume import build, weights_and_moments
 from pretrain.step import train_step
 
 GRACE = 20.0

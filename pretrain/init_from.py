@@ -8,10 +8,10 @@ from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, TrainRun
 from pretrain.checkpoint import open_checkpoint, restore_model
 from pretrain.checkpoint.restore import HasWeights
-from pretrain.checkpoint.state import config_of
 from pretrain.checkpoint_folders import parse_step
 from pretrain.distributed import agreed, together
 from pretrain.hf import FUNCTION_KEYS
+from pretrain.same_run import config_of
 from pretrain.weights import read_config
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from configs.edge import ConfigError
 from configs.schema.train import ProfileConfig
 from data_pipeline.packed.files import atomic_file
 from pretrain.distributed import Process
@@ -20,14 +19,6 @@ from pretrain.trace import read_trace, summarise
 
 SNAPSHOT_EVENTS = 200_000
 """Allocations that a CUDA memory snapshot remembers."""
-
-
-def check(config: ProfileConfig, world_size: int) -> None:
-    """Raise ConfigError for ranks that do not exist."""
-    if wrong := [rank for rank in config.ranks if not 0 <= rank < world_size]:
-        raise ConfigError(
-            f"`profile.ranks` holds {wrong[0]}, but the {world_size} ranks are 0 to {world_size - 1}"
-        )
 
 
 class Profiler:

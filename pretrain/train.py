@@ -27,6 +27,7 @@ from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
 from pretrain import dry_run
 from pretrain.advice import block, warnings
+from pretrain.checks import before, check
 from pretrain.data import PlanError
 from pretrain.distributed import (
     Process,
@@ -46,7 +47,7 @@ from pretrain.garbage import GarbageCollection
 from pretrain.metrics.records import Records
 from pretrain.optim.schedule import lr_factor
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
-from pretrain.resume import before, begin, check, forget_heartbeats
+from pretrain.resume import begin, forget_heartbeats
 from pretrain.rundir import RunLock, begin_anew, prepare
 from pretrain.sizing.fill import in_process
 from pretrain.step import train_step

@@ -17,6 +17,7 @@ from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedError
 from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.state import random_states, run_state
+from pretrain.checks import Checked
 from pretrain.data import PlanError, Span
 from pretrain.data.batch import Batch
 from pretrain.data.loader import Loader, Prefetcher
@@ -27,7 +28,7 @@ from pretrain.metrics.meter import Meter, StepNumbers, is_finite
 from pretrain.metrics.records import Records
 from pretrain.profiler import Profiler
 from pretrain.resilience import Heartbeat, StopRequest
-from pretrain.resume import Begun, Checked, weights_and_moments
+from pretrain.resume import Begun, weights_and_moments
 
 
 class TrainingStopped(RuntimeError):

@@ -337,14 +337,14 @@ def _curves(record: Record) -> dict[str, tuple[Any, list[Any]]]:
     """Source → totals and curves of its policy."""
     from configs.edge import build
     from configs.schema.pipeline import DataRun
-    from data_pipeline import recipes, whatif
+    from data_pipeline import recipes, threshold_curves
     from data_pipeline.read import units
 
     assert record.data_dir is not None
     config = build(DataRun, record.data_config)
     planned = units.load(record.data_dir / "units.json")
     return {
-        source.name: whatif.curves(
+        source.name: threshold_curves.curves(
             record.data_dir, [u.unit for u in planned if u.source == source.name], source.recipe.filter
         )
         for source in recipes.sources(config)

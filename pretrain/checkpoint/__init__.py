@@ -11,19 +11,16 @@ checkpoints/step-00000050/
 Tensors are named `model.PARAMETER`, `optim.PARAMETER.STATE` and `rng.RANK.DEVICE`.
 """
 
-from pretrain.checkpoint.files import CheckpointError
 from pretrain.checkpoint.restore import (
-    Checkpoint,
     Restored,
     load_chunk,
     load_into,
-    newest,
-    open_checkpoint,
     restore,
     restore_model,
 )
 from pretrain.checkpoint.save import Checkpointer, write_checkpoint
 from pretrain.checkpoint_folders import committed, step_of, step_path
+from pretrain.manifest import Checkpoint, CheckpointError, newest, open_checkpoint
 
 __all__ = [
     "Checkpoint",

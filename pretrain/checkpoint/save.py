@@ -41,7 +41,6 @@ from torch.distributed.checkpoint.metadata import (
 
 from data_pipeline.packed.files import disk_full_message, is_disk_full, write_atomically
 from pretrain.checkpoint.chunks import Chunk, local_chunks
-from pretrain.checkpoint.files import FORMAT
 from pretrain.checkpoint.staging import Staging
 from pretrain.checkpoint_folders import (
     committed,
@@ -53,6 +52,7 @@ from pretrain.checkpoint_folders import (
 )
 from pretrain.distributed import agreed, on_rank0, together
 from pretrain.ledger import Ledger
+from pretrain.manifest import FORMAT
 
 
 @dataclass(frozen=True)

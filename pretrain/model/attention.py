@@ -12,50 +12,16 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from configs.edge import ConfigError
 from pretrain.model.blocked import blocked_attention
-from pretrain.model.context import Backend, Context, context_attention
+from pretrain.model.context import Context, context_attention
 from pretrain.model.flex import block_mask, flex
-from pretrain.model.varlen import bucket, flash, takes_width, varlen_attn
-
-
-def choose(
-    wanted: Literal["auto", "varlen", "flex", "blocked"], device_type: str, dtype: torch.dtype, head_dim: int
-) -> Backend:
-    """The backend of `train.attention` for heads of this width in this precision on this device.
-
-    Raises:
-        ConfigError: it does not work there.
-    """
-    half = device_type == "cuda" and dtype in (torch.bfloat16, torch.float16)
-    if wanted == "auto":
-        return "varlen" if half and varlen_attn is not None and takes_width(head_dim) else "blocked"
-    if wanted == "varlen" and not half:
-        raise ConfigError(
-            "`train.attention=varlen` is for CUDA in half precision; set train.attention=auto, or device=cuda and "
-            "train.dtype=bf16"
-        )
-    if wanted == "varlen" and not takes_width(head_dim):
-        raise ConfigError(
-            "`train.attention=varlen` takes heads that are a multiple of 8 wide and at most 256, but model.dim / "
-            f"model.n_heads is {head_dim}; set train.attention=auto, or change model.n_heads"
-        )
-    if wanted == "varlen" and varlen_attn is None:
-        raise ConfigError(
-            f"`train.attention=varlen` needs torch 2.10 or newer, but this is {torch.__version__}; set train.attention=flex"
-        )
-    if wanted == "flex" and (device_type != "cuda" or dtype == torch.float64):
-        raise ConfigError(
-            "`train.attention=flex` has no backward pass on the CPU and no kernel for fp64; set train.attention=auto, or "
-            "device=cuda and train.dtype=bf16 or fp32"
-        )
-    return wanted
+from pretrain.model.varlen import bucket, flash
+from pretrain.options import Backend
 
 
 @dataclass(frozen=True)

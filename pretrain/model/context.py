@@ -10,7 +10,7 @@ Shape suffixes as in `attention`; c ranks of the context-parallel group, s token
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ from pretrain.collectives import all_gather_single, reduce_scatter_single
 from pretrain.model.blocked import blocked_attention
 from pretrain.model.flex import block_mask, flex
 from pretrain.model.varlen import bucket, flash
-
-Backend = Literal["varlen", "flex", "blocked"]
+from pretrain.options import Backend
 
 # Chunks that a rank gets of a row. More of them balance better, but the keys of a long document are read once for each.
 CHUNKS = (2, 4, 8)

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from configs.schema.train import ModelConfig
 from pretrain.hf import padded_vocab_size
 from pretrain.model import recompute
-from pretrain.model.attention import Documents, attention, choose
+from pretrain.model.attention import Documents, attention
 from pretrain.model.context import Context
 from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
 from pretrain.model.offload import HostMemory
 from pretrain.model.recompute import Kept
+from pretrain.options import choose_attention
 
 Rope = tuple[Tensor, Tensor]
 
@@ -256,7 +257,12 @@ class Llama(nn.Module):
             h_bsd = x
         documents = boundaries
         if isinstance(documents, Tensor):
-            backend = choose("auto", h_bsd.device.type, h_bsd.dtype, self.config.dim // self.config.n_heads)
+            backend = choose_attention(
+                "auto",
+                h_bsd.device.type,
+                str(h_bsd.dtype).removeprefix("torch."),
+                self.config.dim // self.config.n_heads,
+            )
             documents = Documents.of(documents, positions_bs.size(1), backend)
         rope = rope_table(self.config, positions_bs, h_bsd.dtype)
         if self.host is not None:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from configs.edge import ConfigError
-from configs.schema.train import ModelConfig, TrainConfig
+from configs.schema.train import ModelConfig
 
 Recompute = Literal["none", "full", "selective", "budget"]
 Kept = tuple[str, ...] | None
@@ -26,19 +25,6 @@ Kept = tuple[str, ...] | None
 PRODUCTS = ("wq", "wk", "wv", "wo", "w1", "w3")
 """Linear layers in the order in which a block computes them, but the last one, w2."""
 EVERY = ("wq", "wk", "wv", "attention", "wo", "w1", "w3")
-
-
-def check(train: TrainConfig) -> None:
-    """Raise ConfigError where the options of recomputation contradict each other."""
-    if not 0 <= train.activation_budget <= 1:
-        raise ConfigError(
-            f"`train.activation_budget` is a share between 0 and 1, but it is {train.activation_budget}"
-        )
-    if train.activation_offload and train.activation_checkpointing != "full":
-        raise ConfigError(
-            "`train.activation_offload` moves the inputs of blocks to the host, which are all that is kept only with "
-            f"train.activation_checkpointing=full, but it is {train.activation_checkpointing}"
-        )
 
 
 def flops(config: ModelConfig) -> dict[str, float]:

@@ -12,23 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before torch 2.10
-    varlen_attn = None  # type: ignore[assignment]
+from torch.nn.attention.varlen import varlen_attn
 
 # Looked at once, and not in `flash`, which is traced by the compiler.
-GROUPED = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """Whether keys and values may have fewer heads than queries: since torch 2.12."""
 MOST_BUCKETS = 5
 """Lengths of the longest document that blocks are compiled for, of one length of rows."""
-_WIDEST, _UNIT = 256, 8  # What the kernels take.
-
-
-def takes_width(head_dim: int) -> bool:
-    """Whether the kernels take heads of this width."""
-    return head_dim % _UNIT == 0 and head_dim <= _WIDEST
 
 
 def bucket(longest: int, length: int) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.edge import ConfigError
-from configs.schema.train import OptimConfig, TrainRun
+from configs.schema.train import OptimConfig
 from pretrain.optim.adamw_bf16 import StochasticAdamW
 from pretrain.optim.muon import Muon
 
@@ -19,50 +18,6 @@ NS_DTYPES = {
     "fp32": torch.float32,
     "fp64": torch.float64,
 }
-
-
-def check(config: OptimConfig) -> None:
-    """Raise ConfigError where a value makes no sense."""
-    for name in ("lr", "muon_lr", "eps"):
-        if getattr(config, name) <= 0:
-            raise ConfigError(f"`optim.{name}` must be above 0, but it is {getattr(config, name)}")
-    for name in ("weight_decay", "clip"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"`optim.{name}` must not be negative, but it is {getattr(config, name)}")
-    if not all(0 <= beta < 1 for beta in (*config.betas, config.muon_momentum)):
-        raise ConfigError("`optim.betas` and `optim.muon_momentum` must lie in [0, 1)")
-
-
-def check_in_backward(run: TrainRun, micro_batches: int) -> None:
-    """Raise ConfigError where gradients that are used and dropped at once cannot give the step that is asked for."""
-    if not run.optim.in_backward:
-        return
-    why = "`optim.in_backward` uses each gradient as soon as it is there"
-    if run.optim.clip:
-        raise ConfigError(
-            f"{why}, but clipping needs the norm of all of them first (optim.clip={run.optim.clip}); set optim.clip=0 "
-            "or optim.in_backward=false"
-        )
-    if run.resilience.skip_nonfinite:
-        raise ConfigError(
-            f"{why}, so a step cannot be skipped when its loss turns out not to be finite; set "
-            "resilience.skip_nonfinite=false or optim.in_backward=false"
-        )
-    if run.optim.name != "adamw":
-        raise ConfigError(
-            f"{why}, while optim.name={run.optim.name} shares the work on many matrices among ranks; set "
-            "optim=adamw or optim.in_backward=false"
-        )
-    if run.parallel.pp > 1:
-        raise ConfigError(
-            f"{why}, but a pipeline (parallel.pp={run.parallel.pp}) adds up those of many micro-batches; set "
-            "parallel.pp=1 or optim.in_backward=false"
-        )
-    if micro_batches > 1:
-        raise ConfigError(
-            f"{why}, but a step has {micro_batches} micro-batches on each rank, whose gradients must be added first; "
-            "raise train.micro_batch_size until there is one, or set optim.in_backward=false"
-        )
 
 
 class Optimizer:

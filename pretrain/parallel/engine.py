@@ -16,14 +16,16 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+from pretrain import options
 from pretrain.data.batch import Batch
-from pretrain.model.attention import Documents, choose
+from pretrain.model.attention import Documents
 from pretrain.model.context import Context, spread
 from pretrain.model.init import init_weights
 from pretrain.model.llama import Llama
 from pretrain.model.loss import IGNORED
 from pretrain.model.recompute import kept_by_layer
 from pretrain.model.varlen import use_fastest
+from pretrain.options import choose_attention
 from pretrain.parallel import zero_bubble
 from pretrain.parallel.layout import sequence_unit, shape, stage_layers, virtual_stages
 from pretrain.parallel.mesh import limit_waiting, single_mesh
@@ -72,7 +74,9 @@ class Engine:
         self.config, self.vocab_size, self.device = model_config, vocab_size, device
         self.dtype = COMPUTE_DTYPES[train.dtype]
         width = model_config.dim // model_config.n_heads
-        self.attention = choose(train.attention, device.type, self.dtype, width)
+        self.attention = choose_attention(
+            train.attention, device.type, options.COMPUTE_DTYPES[train.dtype], width
+        )
         if self.attention == "varlen" and device.type == "cuda":
             use_fastest(device)
         # Where parameters stay whole between passes, gradients do too until the last micro-batch.

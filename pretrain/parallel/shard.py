@@ -23,7 +23,8 @@ from torch.distributed.tensor.parallel import (
 
 from configs.schema.train import ParallelConfig, TrainConfig
 from pretrain.model.llama import Head, Llama
-from pretrain.parallel.compiled import compile_blocks, compiles
+from pretrain.options import compiles
+from pretrain.parallel.compiled import compile_blocks
 from pretrain.parallel.precision import COMPUTE_DTYPES, REDUCE_DTYPES, use_float8
 
 

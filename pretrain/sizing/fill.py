@@ -21,16 +21,12 @@ from configs.schema.train import (
     TrainConfig,
 )
 from data_pipeline.packed import PackedDataset, PackedError
+from pretrain.options import device_type
 from pretrain.sizing.derive import Sized, derive
 from pretrain.sizing.footprint import ACCELERATORS, Accelerator
 
 # What a run keeps when it goes on, on however many ranks; layout and micro-batches fit the ranks that there are.
 KEPT = ("model.", "optim.", "schedule.", "train.steps", "train.global_batch_size")
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""Device files of NVIDIA's driver, of GPUs under WSL, and of AMD's driver.
-
-Without one there is no GPU, and torch, which takes seconds to import, is not asked.
-"""
 
 OPEN = (
     "train.global_batch_size",
@@ -213,12 +209,10 @@ def on_paper(train: TrainConfig, data: dict[str, Any], here: str) -> TrainConfig
 
 def this_accelerator() -> str:
     """Name of this machine's device in the table: the one that its GPU's name holds, or else has as much memory."""
-    if not any(Path(device).exists() for device in GPU_DEVICES):
+    if device_type("auto") == "cpu":
         return "cpu"
     import torch
 
-    if not torch.cuda.is_available():
-        return "cpu"
     name, memory = torch.cuda.get_device_name().lower(), torch.cuda.get_device_properties(0).total_memory
     gpus = [key for key in ACCELERATORS if key != "cpu"]
     known = [key for key in gpus if key in name]

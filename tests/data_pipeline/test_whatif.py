@@ -12,7 +12,7 @@ import pytest
 from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import DataRun, FilterConfig, RecipeConfig, RuleConfig
-from data_pipeline import policy, whatif
+from data_pipeline import policy, threshold_curves, whatif
 from data_pipeline.document import SCHEMA, read_table, write_table
 from data_pipeline.read import Unit
 from data_pipeline.read import units as planning
@@ -62,7 +62,7 @@ def kept_by(run_dir: Path, config: FilterConfig) -> int:
 
 
 def test_every_point_of_a_curve_is_what_the_policy_would_keep(run_dir: Path) -> None:
-    totals, curves = whatif.curves(run_dir, [0], POLICY, at=[5, 50, 100])
+    totals, curves = threshold_curves.curves(run_dir, [0], POLICY, at=[5, 50, 100])
     assert (totals.documents, totals.kept) == (6, 3)
     by_name = {c.name: c for c in curves}
     for threshold, kept in zip(by_name["short"].thresholds, by_name["short"].kept, strict=True):
@@ -75,14 +75,14 @@ def test_every_point_of_a_curve_is_what_the_policy_would_keep(run_dir: Path) -> 
 
 
 def test_samples_are_documents_that_change_sides(run_dir: Path) -> None:
-    _, [curve] = whatif.curves(run_dir, [0], POLICY, ["short"], at=[5, 100], samples=2)
+    _, [curve] = threshold_curves.curves(run_dir, [0], POLICY, ["short"], at=[5, 100], samples=2)
     assert [(s.url, s.gained) for s in curve.changed[5.0]] == [("http://a/0", True)]
     assert [(s.url, s.gained, s.value) for s in curve.changed[100.0]] == [("http://a/2", False, "60")]
 
 
 def test_two_policies_side_by_side(run_dir: Path) -> None:
     other = FilterConfig(name="other", rules={"long": RuleConfig(signal="gopher.n_words", max=100)})
-    found = whatif.compare(run_dir, [0], POLICY, other, 5)
+    found = threshold_curves.compare(run_dir, [0], POLICY, other, 5)
     assert (found.both, found.neither) == (1, 0)
     assert found.gained == {"short": 2, "hashes": 1} and found.lost == {"long": 2}
     assert [s.url for s in found.samples["long", False]] == ["http://a/4", "http://a/5"]
@@ -108,4 +108,4 @@ def test_a_rule_that_is_not_there_names_the_nearest(run_dir: Path) -> None:
     [(0.0, [0, 1, 2, 5, 10]), (0.8, [0.2, 0.4, 0.6, 0.72, 0.8, 0.88, 1.0]), (50, [12, 25, 38, 45, 50, 55])],
 )
 def test_thresholds_around_the_present_one(current: float, expected: list[float]) -> None:
-    assert whatif.thresholds(current)[: len(expected)] == expected
+    assert threshold_curves.thresholds(current)[: len(expected)] == expected

@@ -15,7 +15,7 @@ from parity_layouts import case as layout
 
 from configs.edge import ConfigError
 from configs.schema.train import ParallelConfig, TrainConfig
-from pretrain.parallel.compiled import check, compiles
+from pretrain.options import check_compiled, compiles
 
 COMPILED = {"compile": True}
 TRAIN = TrainConfig(steps=1, global_batch_size=1, micro_batch_size=1, dtype="bf16")
@@ -74,13 +74,13 @@ def test_what_cannot_be_compiled_is_refused() -> None:
         torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
         pytest.raises(ConfigError, match=r"install g\+\+, or set train.compile=false"),
     ):
-        check(replace(TRAIN, compile=True), ParallelConfig(), "cpu")
+        check_compiled(replace(TRAIN, compile=True), ParallelConfig(), "cpu")
     overlapped = ParallelConfig(tp=2, async_tp=True)
-    check(TRAIN, overlapped, "cuda")
+    check_compiled(TRAIN, overlapped, "cuda")
     for train, parallel, device, message in (
         (replace(TRAIN, compile=True), overlapped, "cpu", "false on the CPU"),
         (TRAIN, replace(overlapped, tp=1), "cuda", "parallel.tp above 1"),
         (replace(TRAIN, compile=False), overlapped, "cuda", "set train.compile=true"),
     ):
         with pytest.raises(ConfigError, match=message):
-            check(train, parallel, device)
+            check_compiled(train, parallel, device)

@@ -146,7 +146,8 @@ def steps(case: FakeCase, found: Found) -> None:
     from pretrain.data.batch import Batch
     from pretrain.model import flex, llama
     from pretrain.optim.optimizer import Optimizer
-    from pretrain.parallel import compiled, engine, precision, tied
+    from pretrain.options import check_compiled, check_precision
+    from pretrain.parallel import engine, tied
     from pretrain.parallel.layout import Layout
     from pretrain.parallel.mesh import build_mesh
     from pretrain.step import train_step
@@ -155,8 +156,8 @@ def steps(case: FakeCase, found: Found) -> None:
     sizes = parallel.pp * parallel.dp_replicate * parallel.dp_shard * parallel.cp * parallel.tp
     optim = OptimConfig(name=case.optim)  # type: ignore[arg-type]
     layout = Layout.check(parallel, train, model, case.vocab_size, sizes)
-    precision.check(train, parallel, optim, model)
-    compiled.check(train, parallel, "cuda")
+    check_precision(train, parallel, optim, model)
+    check_compiled(train, parallel, "cuda")
     # What torch will take away is an error where we use it.
     warnings.filterwarnings("error", category=FutureWarning, module=r"pretrain\b")
     warnings.filterwarnings("error", message=".*deprecated", module=r"pretrain\b")

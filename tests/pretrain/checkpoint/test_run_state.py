@@ -13,8 +13,9 @@ from configs.edge import ConfigError
 from configs.schema.train import DataConfig, ModelConfig, PhaseConfig, RunConfig, TrainConfig, TrainRun
 from data_pipeline.packed import PackedDataset
 from pretrain.checkpoint import Checkpoint
-from pretrain.checkpoint.state import Progress, check_same_run, run_state
+from pretrain.checkpoint.state import Progress, run_state
 from pretrain.data import DataPlan
+from pretrain.same_run import check_same_run
 
 CONFIG = TrainRun(
     data=DataConfig(path="data", phases=(PhaseConfig(sequences=40, weights={"json": 1.0}), PhaseConfig())),

@@ -16,9 +16,10 @@ from torch._dynamo.testing import CompileCounter
 from configs.edge import ConfigError
 from pretrain.metrics.speed import multiplies_bf16
 from pretrain.model import varlen
-from pretrain.model.attention import Documents, attention, choose, reference_attention
+from pretrain.model.attention import Documents, attention, reference_attention
 from pretrain.model.blocked import blocked_attention
 from pretrain.model.flex import block_mask
+from pretrain.options import choose_attention
 
 BOUNDS = [
     [[0, 1, 2, 3, 40, 96], [0, 96], [0, 50, 95, 96], [0, 48, 96]],
@@ -152,36 +153,38 @@ def test_custom_operations_keep_their_promises() -> None:
         (
             "flex",
             "cpu",
-            torch.float32,
+            "float32",
             "train.attention=flex.* no backward pass on the CPU.* set train.attention=auto",
         ),
-        ("flex", "cuda", torch.float64, "no kernel for fp64"),
+        ("flex", "cuda", "float64", "no kernel for fp64"),
         (
             "varlen",
             "cpu",
-            torch.bfloat16,
+            "bfloat16",
             "train.attention=varlen.* CUDA in half precision; set train.attention=auto",
         ),
-        ("varlen", "cuda", torch.float32, "train.dtype=bf16"),
+        ("varlen", "cuda", "float32", "train.dtype=bf16"),
     ],
 )
-def test_a_backend_that_cannot_work_is_refused(
-    wanted: Any, device: str, dtype: torch.dtype, message: str
-) -> None:
+def test_a_backend_that_cannot_work_is_refused(wanted: Any, device: str, dtype: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        choose(wanted, device, dtype, 64)
+        choose_attention(wanted, device, dtype, 64)
 
 
 def test_auto_is_flash_where_it_works() -> None:
-    assert choose("auto", "cuda", torch.bfloat16, 64) == "varlen"
-    assert choose("auto", "cuda", torch.float32, 64) == choose("auto", "cpu", torch.bfloat16, 64) == "blocked"
+    assert choose_attention("auto", "cuda", "bfloat16", 64) == "varlen"
+    assert (
+        choose_attention("auto", "cuda", "float32", 64)
+        == choose_attention("auto", "cpu", "bfloat16", 64)
+        == "blocked"
+    )
 
 
 @pytest.mark.parametrize("width", [12, 100, 264])
 def test_heads_that_flash_does_not_take_are_computed_in_blocks(width: int) -> None:
-    assert choose("auto", "cuda", torch.bfloat16, width) == "blocked"
+    assert choose_attention("auto", "cuda", "bfloat16", width) == "blocked"
     with pytest.raises(ConfigError, match=f"is {width}; set train.attention=auto, or change model.n_heads"):
-        choose("varlen", "cuda", torch.bfloat16, width)
+        choose_attention("varlen", "cuda", "bfloat16", width)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)

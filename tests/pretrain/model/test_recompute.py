@@ -22,9 +22,9 @@ from pretrain.model.recompute import (
     Kept,
     Recompute,
     block_bytes,
-    check,
     kept_by_layer,
 )
+from pretrain.options import check_recompute
 
 MODEL = ModelConfig("tiny", dim=64, n_layers=6, n_heads=4, n_kv_heads=2, ffn_dim=96, init_std=0.1)
 LENGTH = 1024
@@ -138,9 +138,9 @@ def options(mode: Recompute, budget: float = 0.5, offload: bool = False) -> Trai
 
 def test_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"activation_budget. is a share between 0 and 1, but it is 1\.5"):
-        check(options("budget", 1.5))
+        check_recompute(options("budget", 1.5))
     with pytest.raises(
         ConfigError, match=r"only with train\.activation_checkpointing=full, but it is selective"
     ):
-        check(options("selective", offload=True))
-    check(options("full", offload=True))
+        check_recompute(options("selective", offload=True))
+    check_recompute(options("full", offload=True))

@@ -17,8 +17,8 @@ from configs.schema.train import (
     TrainConfig,
     TrainRun,
 )
-from pretrain.optim.optimizer import check_in_backward
-from pretrain.parallel import precision
+from pretrain import options
+from pretrain.options import check_in_backward, check_precision
 
 MODEL = ModelConfig("tiny", dim=64, n_layers=2, n_heads=4, n_kv_heads=2, ffn_dim=96)
 TRAIN = TrainConfig(1, 1, 1, dtype="bf16")
@@ -51,19 +51,19 @@ def test_optimizer_in_backward_needs_a_step_of_one_piece() -> None:
 def test_precisions_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(optim: str = "adamw", pp: int = 1, tp: int = 1, **train: object) -> None:
         parallel = ParallelConfig(pp=pp, tp=tp, pp_schedule="zbv")
-        precision.check(replace(TRAIN, **train), parallel, OptimConfig(name=optim), MODEL)  # type: ignore[arg-type]
+        check_precision(replace(TRAIN, **train), parallel, OptimConfig(name=optim), MODEL)  # type: ignore[arg-type]
 
     with pytest.raises(ConfigError, match=r"set optim=adamw or train\.dtype=bf16"):
         check(optim="muon", dtype="bf16_pure")
     with pytest.raises(ConfigError, match=r"but train\.dtype is fp32"):
         check(dtype="fp32", float8=True)
     # Stands in for an environment without torchao.
-    monkeypatch.setattr(precision, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"needs torchao, which is not installed; pip install 'arriero\[float8\]'"
     ):
         check(float8=True)
-    monkeypatch.setattr(precision, "find_spec", lambda name: name)
+    monkeypatch.setattr(options, "find_spec", lambda name: name)
     check(float8=True, tp=2)
     with pytest.raises(ConfigError, match=r"pp_schedule=zbv computes gradients of weights by itself"):
         check(float8=True, pp=2)
