@@ -2,10 +2,11 @@
 
     python -m launch.agent --exits DIR -- TORCHRUN ARGUMENTS
 
-This is `torch.distributed.run` with three additions. How each failed worker ended goes to `DIR/node-N.json`
-(torchrun itself exits with 1 whatever happened). SIGUSR1, SIGUSR2, SIGTERM and SIGINT are passed on to the workers,
-which checkpoint (or dump their stacks) and exit; torchrun would kill them after 30 seconds. And when a worker has
-failed, the others, stuck in collectives, are killed after `--grace` seconds instead of 30.
+This is `torch.distributed.run` with additions. How each failed worker ended goes to `DIR/node-N.json` (torchrun itself
+exits with 1 whatever happened). SIGUSR1, SIGUSR2, SIGTERM and SIGINT are passed on to the workers, which checkpoint (or
+dump their stacks) and exit; torchrun would kill them after 30 seconds. When a worker has failed, the others, stuck in
+collectives, are killed after `--grace` seconds instead of 30. And with `--gpus` it looks at the GPUs of the node before
+it starts anything: bad ones end it (`--check`), and each worker is told the NUMA node of its own (`--bind`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 from data_pipeline.packed.files import write_atomically
-from launch.cli import EXIT_PREEMPTED
+from launch import gpus, numa
+from launch.cli import EXIT_BAD_NODE, EXIT_PREEMPTED
 from launch.processes import die_with_parent
 
 GRACE = 4.0
@@ -40,20 +41,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--grace", type=float, default=GRACE, help="seconds that workers get after one of them has failed"
     )
+    parser.add_argument(
+        "--gpus", type=int, default=0, help="GPUs that this node must have; 0: none is looked at"
+    )
+    parser.add_argument("--check", action="store_true", help="start nothing on GPUs that are not healthy")
+    parser.add_argument("--bind", action="store_true", help="bind each worker to the NUMA node of its GPU")
     parser.add_argument("torchrun", nargs=argparse.REMAINDER, help="-- and torchrun's arguments")
     arguments = parser.parse_args(argv)
     die_with_parent()
-    for number in FORWARDED:
-        signal.signal(number, _forward)
+    _forward_signals()
     threading.Thread(target=_kill_survivors, args=(arguments.grace,), daemon=True).start()
+
+    node = int(os.environ.get("SLURM_NODEID", "0"))
+    report = arguments.exits / f"node-{node}.json"
+    torchrun = arguments.torchrun[1:] if arguments.torchrun[:1] == ["--"] else arguments.torchrun
+    if "--rdzv-backend=static" in torchrun:
+        torchrun = [f"--node-rank={node}", *torchrun]
+    if arguments.gpus:
+        found = gpus.look(arguments.gpus)
+        if arguments.check and found.problems:
+            write_exits(report, {None: EXIT_BAD_NODE}, found.problems)
+            return EXIT_BAD_NODE
+        if arguments.bind and found.gpus:
+            nodes = numa.numa_nodes(found.gpus, arguments.gpus, os.environ)
+            torchrun = [*torchrun, "numa=" + ",".join("" if n is None else str(n) for n in nodes)]
 
     # Imported late: a signal during these seconds must already be handled.
     import torch.distributed.run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    node = int(os.environ.get("SLURM_NODEID", "0"))
-    report = arguments.exits / f"node-{node}.json"
-    torchrun = arguments.torchrun[1:] if arguments.torchrun[:1] == ["--"] else arguments.torchrun
     try:
         torch.distributed.run.main(torchrun)
     except ChildFailedError as error:
@@ -63,9 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_exits(path: Path, exits: dict[int, int]) -> None:
-    """Write how the failed workers of a node ended (negative: the signal that killed it), atomically."""
-    rows = [{"rank": r, "exit_code": c, "host": socket.gethostname()} for r, c in sorted(exits.items())]
+def write_exits(path: Path, exits: Mapping[int | None, int], problems: Sequence[str] = ()) -> None:
+    """Write how the failed workers of a node ended (negative: the signal that killed it), atomically.
+
+    Args:
+        exits: by rank; None: the node itself, which started none.
+        problems: what is wrong with the node.
+    """
+    # The name by which Slurm knows the node, where it is there.
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    rows = [
+        {"rank": rank, "exit_code": exits[rank], "host": host, "problems": list(problems)}
+        for rank in sorted(exits, key=lambda rank: -1 if rank is None else rank)
+    ]
     write_atomically(path, json.dumps({"time": time.time(), "failures": rows}))
 
 
@@ -79,7 +105,23 @@ def _workers() -> list[int]:
     return [p.pid for p in psutil.Process().children()]
 
 
-def _forward(number: int, frame: FrameType | None) -> None:
+def _forward_signals() -> None:
+    """Pass signals on from a thread: the main one may wait for other nodes inside torch, and run no handler for minutes."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    for number in FORWARDED:
+        signal.signal(number, lambda number, frame: None)
+
+    def forward() -> None:
+        while number := os.read(reading, 1):
+            if number[0] in FORWARDED:
+                _forward(number[0])
+
+    threading.Thread(target=forward, daemon=True).start()
+
+
+def _forward(number: int) -> None:
     workers = _workers()
     if not workers and not _SEEN.is_set() and number != signal.SIGUSR2:
         os._exit(EXIT_PREEMPTED)  # told to stop before there was anything to stop

@@ -122,6 +122,7 @@ EXIT_ERROR = 1
 EXIT_CONFIG = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: checkpointed because it was told to stop; the same command goes on
 EXIT_LOST_PEER = 69  # EX_UNAVAILABLE: a rank that lost another one, whose end is the cause
+EXIT_BAD_NODE = 71  # EX_OSERR: the GPUs of a node are not fit for training; nothing was started there
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # 128 + SIGPIPE: whoever read the output has gone (`| head`)
 

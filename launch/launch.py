@@ -65,9 +65,9 @@ def run(config: LaunchRun) -> int:
     from launch import local
     from launch.supervisor import Place, Supervisor
 
-    gpus, grace = local.on_gpus(config), local.grace(config)
+    gpus, grace = local.gpus(config), local.grace(config)
     place = Place(
-        command=lambda exits: local.command(config.cluster, run_dir, exits, grace),
+        command=lambda exits: local.command(config.cluster, run_dir, exits, grace, gpus),
         environment=local.environment(config.cluster, local.for_gpus(run_dir) if gpus else None),
         kill=local.kill,
         grace=grace,
@@ -93,7 +93,7 @@ def show(config: LaunchRun, run_dir: Path, found: Preflight) -> int:
         from launch import slurm
 
         try:
-            print(slurm.show(config, run_dir))
+            print(slurm.show(config, run_dir, slurm.wanted(config)))
             refused, start = slurm.refusal(config, run_dir)
             errors += [f"Slurm refuses the job: {refused}"] if refused else []
             print(f"\nSlurm: {start}" if start else "")
@@ -104,11 +104,9 @@ def show(config: LaunchRun, run_dir: Path, found: Preflight) -> int:
 
         if local.on_gpus(config):
             print(*(f"{name}={value}" for name, value in local.for_gpus(run_dir).items()), sep="\n")
-        print(
-            shlex.join(
-                local.command(config.cluster, run_dir, run_dir / "logs" / "exits", local.grace(config))
-            )
-        )
+        exits = run_dir / "logs" / "exits"
+        grace, gpus = local.grace(config), local.gpus(config)
+        print(shlex.join(local.command(config.cluster, run_dir, exits, grace, gpus)))
     print("\n".join(text for text in (found.plan, block(found.warnings)) if text), flush=True)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

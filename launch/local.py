@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs import children
@@ -25,18 +25,45 @@ def on_gpus(config: LaunchRun) -> bool:
     return config.device == "cuda" or (config.device == "auto" and any(path.exists() for path in DRIVERS))
 
 
-def command(cluster: ClusterConfig, run_dir: Path, exits: Path, grace: float = GRACE) -> list[str]:
-    """The command of one attempt: torchrun on this machine (through `launch.agent`)."""
+def gpus(config: LaunchRun) -> int:
+    """GPUs of a node that the ranks of a launch compute on: one each."""
+    return config.cluster.nproc if on_gpus(config) else 0
+
+
+def command(
+    cluster: ClusterConfig, run_dir: Path, exits: Path, grace: float = GRACE, gpus: int = 0
+) -> list[str]:
+    """The command of one attempt: torchrun on this machine (through `launch.agent`).
+
+    Args:
+        gpus: that the ranks compute on.
+    """
     # Port 0: torchrun listens on one that is free, and nobody can take it between a look and the use.
     endpoint = f"localhost:{cluster.port or 0}"
     # The name of this host, by which ranks would meet, resolves on few laptops.
     here = "--local-addr=localhost"
-    return [*agent(exits, grace), here, *torchrun(cluster.nproc, 1, endpoint, run_dir.name, run_dir)]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", f"--rdzv-id={run_dir.name}"]
+    return [*agent(cluster, exits, grace, gpus), here, *torchrun(cluster.nproc, 1, meeting, run_dir)]
 
 
-def agent(exits: Path, grace: float) -> list[str]:
-    """The start of the command on each node; `grace` in seconds."""
-    return children.command("launch.agent", "--exits", str(exits), f"--grace={grace:g}", "--")
+def agent(cluster: ClusterConfig, exits: Path, grace: float, gpus: int) -> list[str]:
+    """The start of the command on each node.
+
+    Args:
+        grace: seconds that the workers get after one of them has failed.
+        gpus: that the ranks of a node compute on.
+    """
+    words = ["--exits", str(exits), f"--grace={grace:g}"]
+    if gpus:
+        words += [f"--gpus={gpus}", *(["--check"] if cluster.gpu_health else [])]
+        words += ["--bind"] if binds(cluster) else []
+    return children.command("launch.agent", *words, "--")
+
+
+def binds(cluster: ClusterConfig) -> bool:
+    """Whether ranks are bound by us: not where the user has asked srun to do it."""
+    given = {str(name).replace("_", "-").removeprefix("--") for name in cluster.srun_options}
+    return cluster.numa_binding and not given & {"cpu-bind", "mem-bind"}
 
 
 def grace(config: LaunchRun) -> float:
@@ -44,15 +71,17 @@ def grace(config: LaunchRun) -> float:
     return GRACE_ON_GPUS if on_gpus(config) else GRACE
 
 
-def torchrun(nproc: int, nodes: int, endpoint: str, rendezvous: str, run_dir: Path) -> list[str]:
-    """torchrun's arguments. Restarts are the supervisor's alone, so torchrun has none."""
+def torchrun(nproc: int, nodes: int, meeting: Sequence[str], run_dir: Path) -> list[str]:
+    """torchrun's arguments. Restarts are the supervisor's alone, so torchrun has none.
+
+    Args:
+        meeting: how the nodes find each other.
+    """
     return [
         f"--nnodes={nodes}",
         f"--nproc-per-node={nproc}",
         "--max-restarts=0",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={endpoint}",
-        f"--rdzv-id={rendezvous}",
+        *meeting,
         "--monitor-interval=0.5",
         # All other signals are for the agent, which passes them on instead of killing the workers.
         "--signals-to-handle=SIGQUIT",
@@ -65,6 +94,8 @@ def torchrun(nproc: int, nodes: int, endpoint: str, rendezvous: str, run_dir: Pa
 def for_gpus(run_dir: Path) -> dict[str, str]:
     """Environment of ranks on GPUs, where the user has not set it."""
     own = {
+        # A number means the same GPU to CUDA, nvidia-smi and Slurm.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Rows and documents differ from batch to batch: blocks of fixed size would leave holes.
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         # A rank whose collective failed ends, and so tells the supervisor, instead of computing on.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from configs import edge
@@ -54,11 +55,10 @@ def wanted(config: LaunchRun) -> Request:
     return request(config.cluster, config.device, nodes_of(config.cluster))
 
 
-def show(config: LaunchRun, run_dir: Path) -> str:
+def show(config: LaunchRun, run_dir: Path, asks: Request) -> str:
     """What is submitted: the script, and the command of an attempt."""
     port = str(config.cluster.port or "FREE_PORT")
     exits = run_dir / "logs" / "exits" / "ATTEMPT"
-    asks = wanted(config)
     command = step_command(
         config.cluster,
         run_dir,
@@ -67,9 +67,13 @@ def show(config: LaunchRun, run_dir: Path) -> str:
         "${SLURM_JOB_ID}-${SLURM_RESTART_COUNT:-0}-ATTEMPT",
         str(asks.cpus or "ALL_OF_THE_NODE"),
         local.grace(config),
+        local.gpus(config),
     )
-    gpus = local.for_gpus(run_dir) if local.on_gpus(config) else {}
-    variables = "".join(f"# {name}={value}\n" for name, value in gpus.items())
+    nproc, threads = config.cluster.nproc, config.cluster.threads
+    share = str(max(1, asks.cpus // nproc)) if asks.cpus else f"ALL_OF_THE_NODE/{nproc}"
+    set_here = {"OMP_NUM_THREADS": share if threads is None else str(threads)}
+    set_here |= local.for_gpus(run_dir) if local.on_gpus(config) else {}
+    variables = "".join(f"# {name}={value}\n" for name, value in set_here.items())
     return f"{render(config, run_dir, asks)}\n# each attempt of the supervisor:\n{variables}# {' '.join(command)}"
 
 
@@ -235,12 +239,12 @@ def supervise(run_dir: Path) -> int:
     cpus = cpus_of_job(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
     say(f"job {job}, restart {restarts}, on {os.environ['SLURM_JOB_NODELIST']}")
 
-    grace, gpus = local.grace(config), local.on_gpus(config)
+    grace, gpus = local.grace(config), local.gpus(config)
 
     def command(exits: Path) -> list[str]:
         port = config.cluster.port or free_port()
         rendezvous = f"{job}-{restarts}-{exits.name}"
-        return step_command(config.cluster, run_dir, exits, f"{node}:{port}", rendezvous, cpus, grace)
+        return step_command(config.cluster, run_dir, exits, f"{node}:{port}", rendezvous, cpus, grace, gpus)
 
     def kill(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
@@ -257,9 +261,23 @@ def supervise(run_dir: Path) -> int:
         environment=local.environment(config.cluster, local.for_gpus(run_dir) if gpus else None),
         kill=kill,
         grace=grace,
-        requeue=lambda: print(slurm("scontrol", "requeue", job), end=""),
+        requeue=lambda hosts: requeue(job, hosts),
     )
     return Supervisor(config, run_dir, place, requeued=restarts > 0).run()
+
+
+def requeue(job: str, hosts: Collection[str]) -> None:
+    """Put this job back into the queue, to run on none of these hosts; Slurm then ends this process.
+
+    A job that waits may be changed, one that runs may not: the hosts are excluded in the seconds that it ends in.
+    """
+    told = re.search(r"ExcNodeList=(\S+)", slurm("scontrol", "show", "job", job)) if hosts else None
+    before = [] if told is None or told[1] == "(null)" else [told[1]]
+    print(slurm("scontrol", "requeue", job), end="")
+    if hosts:
+        print(
+            slurm("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join([*before, *hosts])}"), end=""
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,8 @@ WHOLE_NODE = 8
 """GPUs that are taken for a whole node where Slurm cannot be asked."""
 CPUS_A_GPU = 8
 """CPUs for each GPU where Slurm cannot be asked: of 64 to 128 CPUs and 8 GPUs a node, what surely is there."""
+MEETING = 1800
+"""Seconds that nodes wait for each other: thousands read Python and torch from one file system before."""
 OURS = (
     "nodes", "ntasks", "ntasks-per-node", "output", "error", "open-mode", "signal", "chdir", "array", "wrap", "parsable",
     "test-only",
@@ -207,10 +209,23 @@ def step_command(
     rendezvous: str,
     cpus: str,
     grace: float,
+    gpus: int,
 ) -> list[str]:
     """The command of one attempt inside the job: `srun` of one torchrun a node, with `cpus` CPUs each; its workers
-    get `grace` seconds after one of them has failed."""
-    more = asked.merge({}, asked.options(cluster.srun_options, "cluster.srun_options", OURS_SRUN))
+    get `grace` seconds after one of them has failed, and compute on `gpus` GPUs of a node."""
+    own = {"mpi": "none"}  # torchrun needs none, and a site's default may set one up on every node
+    if gpus and local.binds(cluster):
+        own["cpu-bind"] = "none"  # the task has all ranks of its node, and binds each of them
+    more = asked.merge(own, asked.options(cluster.srun_options, "cluster.srun_options", OURS_SRUN))
+    # The nodes are known, and none joins or leaves: each is told its number. torchrun's elastic rendezvous keeps the list of
+    # all nodes in one value of a store, which every node rewrites when it joins and every few seconds after: with thousands
+    # it is all that the first node does. The order of nodes is Slurm's, which follows the network's topology.
+    meeting = [
+        "--rdzv-backend=static",
+        f"--rdzv-endpoint={endpoint}",
+        f"--rdzv-id={rendezvous}",
+        f"--rdzv-conf=timeout={MEETING}",
+    ]
     return [
         "srun",
         f"--nodes={cluster.nodes}",
@@ -221,8 +236,8 @@ def step_command(
         "--kill-on-bad-exit=0",
         "--wait=0",
         *asked.words(more),
-        *local.agent(exits, grace),
-        *local.torchrun(cluster.nproc, cluster.nodes, endpoint, rendezvous, run_dir),
+        *local.agent(cluster, exits, grace, gpus),
+        *local.torchrun(cluster.nproc, cluster.nodes, meeting, run_dir),
     ]
 
 

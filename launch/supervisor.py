@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from configs.edge import ConfigError
 from configs.schema.train import LaunchRun
 from data_pipeline.packed.files import write_atomically
 from launch import agent, goodput
-from launch.cli import EXIT_CONFIG, EXIT_ERROR, EXIT_LOST_PEER, EXIT_PREEMPTED
+from launch.cli import EXIT_BAD_NODE, EXIT_CONFIG, EXIT_ERROR, EXIT_LOST_PEER, EXIT_PREEMPTED
 from launch.processes import adopt_orphans
 from pretrain.checkpoint_folders import committed, step_of
 from pretrain.ending import ending
@@ -39,7 +39,7 @@ BACKOFF_MAX = 60.0
 SECTION = "--- "  # how the log of a rank says that a process begins
 ERROR = "error: "  # how a line begins that is meant for the user
 
-Kind = Literal["finished", "preempted", "configuration", "killed", "crashed", "hung"]
+Kind = Literal["finished", "preempted", "configuration", "killed", "crashed", "hung", "bad node"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ class Outcome:
     """Global rank; None: the launcher itself, or not one rank alone."""
     host: str | None = None
     """Its host."""
+    bad_nodes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Hosts that are not fit for training, and what is wrong with each."""
 
     def __str__(self) -> str:
+        if self.bad_nodes:
+            return "; ".join(f"{host}: {', '.join(problems)}" for host, problems in self.bad_nodes.items())
         who = "the launcher" if self.rank is None else f"rank {self.rank}"
         if self.host is not None:
             who += f" on {self.host}"
@@ -69,6 +73,7 @@ class Outcome:
             if self.exit_code == EXIT_LOST_PEER
             else f"exited with status {self.exit_code}",
             "hung": "hung",
+            "bad node": "is not fit for training",
         }[self.kind]
         return f"{who} {how}"
 
@@ -85,8 +90,8 @@ class Place:
     """End an attempt at once, on all nodes."""
     grace: float = agent.GRACE
     """Seconds that the workers of a node get after one of them has failed."""
-    requeue: Callable[[], None] | None = None
-    """After a preemption: put the job back into the queue; None: go no further."""
+    requeue: Callable[[Collection[str]], None] | None = None
+    """Put the job back into the queue, without these hosts; None: go no further."""
 
 
 def classify(returncode: int, failures: Sequence[Mapping[str, Any]]) -> Outcome:
@@ -96,6 +101,10 @@ def classify(returncode: int, failures: Sequence[Mapping[str, Any]]) -> Outcome:
     was killed by a signal is the cause, the exceptions of its peers are the echo; so are ranks that say that they lost
     another one, and those that NCCL's watchdog aborted. SIGTERM is torchrun's own clean-up.
     """
+
+    bad = {f["host"]: f["problems"] for f in failures if f["exit_code"] == EXIT_BAD_NODE}
+    if bad:
+        return Outcome("bad node", EXIT_BAD_NODE, host=min(bad), bad_nodes=bad)
 
     def cause(failure: Mapping[str, Any]) -> int:
         code = failure["exit_code"]
@@ -240,6 +249,8 @@ class Supervisor:
                 print(error, file=sys.stderr, flush=True)
             if outcome.kind == "configuration":
                 return EXIT_CONFIG
+            if outcome.bad_nodes:
+                return self._without(outcome.bad_nodes)
             newest = newest_committed(self.run_dir)
             if newest > best:
                 best, used = newest, 0
@@ -275,7 +286,7 @@ class Supervisor:
                 # Ctrl-C in a terminal goes to the whole process group: the ranks must hear of it from us alone.
                 start_new_session=True,
             )
-        forwarded, failed_at = False, None
+        forwarded, failed_at, look_at = False, None, 0.0
         try:
             while process.poll() is None:
                 follow.show()
@@ -290,8 +301,12 @@ class Supervisor:
                     forwarded = True
                     say(f"{self.stop.name}: waiting for a checkpoint (again: stop at once)")
                     process.send_signal(signal.SIGUSR1)
-                if (silent := self._silent(started)) is not None:
-                    return self._hung(process, *silent)
+                if time.monotonic() >= look_at:
+                    before = time.monotonic()
+                    if (silent := self._silent(started)) is not None:
+                        return self._hung(process, *silent)
+                    # Files of thousands of ranks take a shared file system seconds; it has others to serve.
+                    look_at = time.monotonic() + 20 * (time.monotonic() - before)
                 time.sleep(POLL)
         finally:
             self.place.kill(process)
@@ -334,11 +349,29 @@ class Supervisor:
             self.ledger.event(
                 "restarting", step=newest_committed(self.run_dir), reason="requeued before the time limit"
             )
-            self.place.requeue()
+            self.place.requeue(())
             return EXIT_PREEMPTED
         self.ledger.event("stopped", step=step, signal=self.stop.name)
         say(f"stopped; the same command goes on from step {newest_committed(self.run_dir)}")
         return EXIT_PREEMPTED if self.stop == signal.SIGUSR1 else 128 + self.stop
+
+    def _without(self, bad: Mapping[str, Sequence[str]]) -> int:
+        """Go on elsewhere than on nodes with bad GPUs, where that is possible."""
+        step = newest_committed(self.run_dir)
+        if self.place.requeue is not None:
+            hosts = ", ".join(bad)
+            say(f"requeued without {hosts}")
+            self.ledger.event("restarting", step=step, reason=f"requeued without {hosts}: bad GPUs")
+            self.place.requeue(bad)
+            return EXIT_PREEMPTED
+        self.ledger.event("stopped", step=step, reason="bad GPUs")
+        print(
+            f"error: {Outcome('bad node', bad_nodes=bad)}; see `nvidia-smi -q` and `dmesg`, reset or replace them, then run "
+            "the same command again (cluster.gpu_health=false: without a look at them)",
+            file=sys.stderr,
+            flush=True,
+        )
+        return EXIT_ERROR
 
     def _give_up(self, step: int, limit: int, outcome: Outcome) -> int:
         self.ledger.event("stopped", step=step, reason=f"{limit} restarts without a new checkpoint")

@@ -1,4 +1,4 @@
-"""One rank of a launched run: `python -m launch.worker RUN_DIR`, started by torchrun.
+"""One rank of a launched run: `python -m launch.worker RUN_DIR [numa=NODES]`, started by torchrun.
 
 Reads the configuration that the supervisor resolved, sends its output to `RUN_DIR/logs/rank-N.log` (one file a rank,
 appended over restarts), and calls the trainer. Exit statuses are those of the trainer: 0 done, 75 preempted after a
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from configs import edge
 from configs.schema.train import LaunchRun, TrainRun
+from launch import numa
 from launch.cli import EXIT_LOST_PEER, guarded
 from launch.processes import die_with_parent
 
@@ -30,10 +31,13 @@ _LOST_PEER = re.compile(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    (run_dir,) = sys.argv[1:] if argv is None else argv
+    run_dir, *more = sys.argv[1:] if argv is None else argv
     die_with_parent()
     logs = Path(run_dir) / "logs"
     redirect_output(logs / f"rank-{os.environ['RANK']}.log")
+    for option in more:  # of the agent: the NUMA node of each local rank's GPU, empty where it is not known
+        node = option.removeprefix("numa=").split(",")[int(os.environ["LOCAL_RANK"])]
+        print("---", numa.bind(int(node)) if node else "not bound: the NUMA node of its GPU is not known")
     return guarded(
         lambda: told(lambda: train(Path(run_dir)), logs / f"traceback-rank-{os.environ['RANK']}.txt")
     )

@@ -128,7 +128,9 @@ class TrainConfig:
     its checkpoint. Master weights, optimizer states and gradient reduction are fp32 (fp64 for fp64). `bf16_pure`:
     weights, gradients and optimizer states are bf16 too, AdamW's updates rounded stochastically."""
     float8: bool = False
-    """Linear layers of the blocks multiply in float8 (torchao), with a scale for each tensor; for dtype bf16."""
+    """Linear layers of the blocks multiply in float8 (torchao), with a scale for each row and column; for dtype bf16."""
+    float8_least: Count = 400
+    """Layers for which inputs × outputs ÷ (inputs + outputs), on a rank, is less stay in bf16: scaling takes what is saved."""
     attention: Literal["auto", "varlen", "flex", "blocked"] = "auto"
     """What computes attention inside documents: variable-length flash (CUDA, half precision), FlexAttention (CUDA), blocks
     of matrix products (anywhere); auto: the first that works, flash or blocks."""
@@ -363,6 +365,11 @@ class ClusterConfig:
     """Slurm CPUs of a node's task; null: the share of the node that goes with its GPUs, else nproc × (threads or 1)."""
     gpus_per_node: Count | None = None
     """Slurm GPUs a node; null: one a process, none with device=cpu."""
+    gpu_health: bool = True
+    """Look at the GPUs of every node before each attempt (nvidia-smi, Xids in the kernel's log); start nothing on bad ones,
+    and under Slurm requeue without their hosts."""
+    numa_binding: bool = True
+    """Keep cores and memory of each rank on the NUMA node of its GPU, unless they are bound (`srun_options.cpu-bind`)."""
     account: str | None = None
     """Slurm account."""
     exclude: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ def test_what_the_user_has_set_wins_by_any_of_its_names(
 def test_ranks_on_gpus_get_the_time_to_write_down_their_collectives(tmp_path: Path) -> None:
     assert GRACE_ON_GPUS > 2 * 15 > GRACE  # seconds that NCCL waits for a dump
     assert f"--grace={GRACE:g}" in local.command(ClusterConfig(), tmp_path, tmp_path)
-    command = step_command(ClusterConfig(), tmp_path, tmp_path, "n:1", "r", "64", GRACE_ON_GPUS)
+    command = step_command(ClusterConfig(), tmp_path, tmp_path, "n:1", "r", "64", GRACE_ON_GPUS, 8)
     assert f"--grace={GRACE_ON_GPUS:g}" in command
 
 

@@ -59,7 +59,8 @@ def test_the_script_asks_for_what_the_configuration_says(tmp_path: Path) -> None
         "open-mode=append",
     ):
         assert option in options(text)
-    prolog, command = [line for line in text.splitlines() if line and not line.startswith("#")]
+    limits, prolog, command = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert limits == 'ulimit -S -n "$(ulimit -H -n)" -l "$(ulimit -H -l)"'
     assert prolog == "module load cuda"
     assert command.startswith("exec ") and command.endswith(f"-m launch.slurm '{run_dir}'")
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
@@ -136,7 +137,7 @@ def test_options_are_passed_on_and_win(tmp_path: Path) -> None:
     # What the given options replace: GPUs and memory in another form, and what they take away.
     assert not {"gpus-per-node", "mem", "exclusive", "requeue"} & set(names)
     assert len(names) == len(set(names))
-    command = step_command(read.cluster, tmp_path, tmp_path / "exits", "n:1", "r", "64", 45.0)
+    command = step_command(read.cluster, tmp_path, tmp_path / "exits", "n:1", "r", "64", 45.0, 8)
     assert "--container-image=a b.sqsh" in command and "--no-container-mount-home" in command
     assert command.index("--container-image=a b.sqsh") < command.index("--exits")
 

@@ -78,8 +78,19 @@ BatchStartTimeout=300
 MinJobAge=600
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0,sched_interval=1,requeue_setup_env_fail
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
+PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
 """
+LARGE = """\
+TreeWidth=4096
+PrivateData=cloud
+SuspendTime=INFINITE
+SuspendProgram=/bin/true
+ResumeProgram=/bin/true
+NodeName=gpu[0001-2048] NodeAddr=127.0.0.1 CPUs=192 Sockets=2 CoresPerSocket=48 ThreadsPerCore=2 RealMemory=2000000 \
+Gres=gpu:h200:8 State=CLOUD
+PartitionName=gpu Nodes=gpu[0001-2048] MaxTime=INFINITE State=UP
+"""
+"""Nodes that are to be had, as far as the controller knows, for what it says of large jobs; nothing is started on them."""
 
 
 def missing() -> str | None:
@@ -96,7 +107,7 @@ def missing() -> str | None:
 
 
 class Cluster:
-    """Nodes `node1` … `nodeN` with 4 CPUs and 2 GPUs each (as far as Slurm knows), partition `main`.
+    """Nodes `node1` … `nodeN` with 4 CPUs and 2 GPUs each (as far as Slurm knows), partition `main`; and those of LARGE.
 
     The GPUs are character devices that no CUDA looks at: what Slurm hands out is real, what it hands out is not.
     """
@@ -180,7 +191,7 @@ class Cluster:
     def states(self) -> list[str]:
         """State of each node, as sinfo says it."""
         done = subprocess.run(
-            ["sinfo", "--noheader", "--Node", "--format=%T"],
+            ["sinfo", "--noheader", "--Node", "--partition=main", "--format=%T"],
             env={**os.environ, "SLURM_CONF": str(self.config)},
             capture_output=True,
             text=True,
@@ -191,7 +202,9 @@ class Cluster:
         ports = set[int]()
         while len(ports) < len(self.names) + 1:
             ports.add(free_port())
-        text = CONFIG.format(root=self.root, port=ports.pop(), host=socket.gethostname())
+        text = CONFIG.format(
+            root=self.root, port=ports.pop(), host=socket.gethostname(), nodes=",".join(self.names)
+        )
         hosts = Path("/etc/hosts").read_text()
         for name in self.names:
             text += (
@@ -199,7 +212,7 @@ class Cluster:
                 f"CoresPerSocket={self.cpus} RealMemory=64000 Gres=gpu:h100:{self.gpus} State=UNKNOWN\n"
             )
             hosts += f"127.0.0.1 {name}\n"
-        self.config.write_text(text)
+        self.config.write_text(text + LARGE)
         devices = []
         for number in range(self.gpus):
             devices.append(self.root / f"gpu{number}")
@@ -207,7 +220,9 @@ class Cluster:
                 devices[-1], 0o666 | stat.S_IFCHR, os.makedev(1, 3)
             )  # as /dev/null; a plain file is refused
         (self.root / "gres.conf").write_text(
-            f"Name=gpu Type=h100 File={self.root}/gpu[0-{self.gpus - 1}]\n" if devices else ""
+            f"NodeName={','.join(self.names)} Name=gpu Type=h100 File={self.root}/gpu[0-{self.gpus - 1}]\n"
+            if devices
+            else ""
         )
         (self.root / "hosts").write_text(hosts)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rendered_jobs
 from readme import commands
 from slurm_cluster import Cluster
 from toyrun import ROOT, overrides
@@ -124,3 +125,22 @@ def test_options_reach_the_job_and_the_prolog_its_ranks(
     assert done.returncode == 0, done.stdout + done.stderr
     told = seen.read_text()
     assert "Comment=from the test" in told and "Nice=7" in told and "gpu:h100:1" in told
+
+
+@pytest.mark.parametrize("nodes", rendered_jobs.NODES)
+def test_slurm_takes_jobs_of_whole_gpu_nodes(cluster: Cluster, tmp_path: Path, nodes: int) -> None:
+    config = rendered_jobs.config(nodes)
+    # What is asked of nodes as this Slurm lists them is what the file of the job shows.
+    shown = slurm.show(config, Path("/runs/llama"), slurm.wanted(config))
+    asked = [line for line in shown.splitlines() if line.startswith("#SBATCH") and "--chdir" not in line]
+    expected = rendered_jobs.file(nodes).read_text().splitlines()
+    assert asked == [line for line in expected if line.startswith("#SBATCH") and "--chdir" not in line]
+
+    refused, start = slurm.refusal(config, tmp_path / "run")
+    assert refused is None and "to start at" in start
+    assert f"using {192 * nodes} processors" in start and "in partition gpu" in start
+
+
+def test_slurm_refuses_more_nodes_than_there_are(cluster: Cluster, tmp_path: Path) -> None:
+    refused, _ = slurm.refusal(rendered_jobs.config(2049), tmp_path / "run")
+    assert refused is not None and "not available" in refused

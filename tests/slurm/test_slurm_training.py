@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -112,3 +113,39 @@ def test_before_its_time_limit_a_job_checkpoints_and_requeues_itself_and_cancel_
     assert slurm.active_job(run_dir) is None
     assert read_ledger(run_dir)[-1]["event"] == "stopped"
     assert max(committed(run_dir)) >= saved
+
+
+def test_a_host_with_bad_gpus_is_left_out_when_the_job_is_requeued(
+    cluster: Cluster, toy_packed: Path, tmp_path: Path
+) -> None:
+    """nvidia-smi is imitated: it finds one of two GPUs on the first node that it is asked on."""
+    run_dir, bad, programs = tmp_path / "run", tmp_path / "bad", tmp_path / "bin"
+    programs.mkdir()
+    gpu = "<gpu id='00000000:19:00.0'><uuid>GPU-1</uuid></gpu>"
+    (programs / "nvidia-smi").write_text(
+        f"#!/bin/sh\n[ -e {bad} ] || echo $SLURMD_NODENAME > {bad}\n"
+        f'[ "$(cat {bad})" = $SLURMD_NODENAME ] && n=1 || n=2\n'
+        f'echo "<log>"; for i in $(seq $n); do echo "{gpu}"; done; echo "</log>"\n'
+    )
+    (programs / "nvidia-smi").chmod(0o755)
+    more = (
+        "device=cuda",
+        "cluster.nproc=2",
+        f"cluster.prolog='export PATH={programs}:$PATH'",
+    )
+    process = launch(toy_packed, run_dir, *more)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    host = bad.read_text().strip()
+    failed, *others = events(run_dir, "failed")
+    assert (failed["kind"], failed["host"]) == ("bad node", host), output
+    assert f"{host}: 1 of 2 GPUs answer" in output
+    assert f"without {host}" in events(run_dir, "restarting")[0]["reason"]
+    job = json.loads((run_dir / "job.json").read_text())["job_id"]
+    told = slurm.slurm("scontrol", "show", "job", str(job))
+    assert f"ExcNodeList={host}" in told and "Restarts=1" in told
+    assert host not in nodes_of(str(job))
+    # Elsewhere it was started, and refused: there are none of the GPUs that this test imitates.
+    assert [(e["kind"], e["host"] == host) for e in others] == [("configuration", False)], output
