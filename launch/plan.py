@@ -28,7 +28,7 @@ from typing import Any
 from configs import edge
 from configs.schema.train import PlanRun
 from pretrain.parallel.layout import Layout, stage_layers
-from pretrain.sizing import fill
+from pretrain.sizing import fill, parts
 from pretrain.sizing.footprint import USABLE, Footprint, footprint
 from pretrain.sizing.shape import flops_per_token, format_size, parameters
 
@@ -65,6 +65,19 @@ def run(config: PlanRun) -> int:
         f"{steps:,} steps: {tokens * steps:.3g} tokens, {compute:.3g} FLOPs, {hours:.4g} hours, "
         f"{hours * world_size:.3g} device hours; a checkpoint has {3 * total * 4 / GB:,.3g} GB"
     )
+    if accelerator.per_node > 1:
+        found = parts.parts(
+            config.model,
+            vocab_size,
+            config.parallel,
+            config.train,
+            layout,
+            length,
+            accelerator,
+            taken,
+            config.optim,
+        )
+        print(f"\n{parts.table(found, taken.flops, accelerator.peak)}")
     if config.probe:
         print(probed(config, vocab_size, layout, length, taken.stage))
     fits = taken.memory <= USABLE * accelerator.memory

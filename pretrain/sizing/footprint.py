@@ -30,16 +30,18 @@ class Accelerator:
     """Bytes/s that one device sends to others of its node."""
     network: float
     """Bytes/s that one device sends to other nodes."""
+    bandwidth: float
+    """Bytes/s of its memory."""
     per_node: int = 8
     """Devices that share the fast link."""
 
 
 ACCELERATORS = {
-    "a100": Accelerator(80e9, 312e12, 300e9, 25e9),
-    "h100": Accelerator(80e9, 989e12, 450e9, 50e9),
-    "h200": Accelerator(141e9, 989e12, 450e9, 50e9),
-    "b200": Accelerator(180e9, 2250e12, 900e9, 50e9),
-    "cpu": Accelerator(16e9, 0.3e12, 10e9, 1e9, 1),
+    "a100": Accelerator(80e9, 312e12, 300e9, 25e9, 2.0e12),
+    "h100": Accelerator(80e9, 989e12, 450e9, 50e9, 3.35e12),
+    "h200": Accelerator(141e9, 989e12, 450e9, 50e9, 4.8e12),
+    "b200": Accelerator(180e9, 2250e12, 900e9, 50e9, 8.0e12),
+    "cpu": Accelerator(16e9, 0.3e12, 10e9, 1e9, 20e9, 1),
 }
 EFFICIENCY = 0.5
 """Share of the peak that the kernels of a step reach, communication and bubble apart: fitted to the Llama 3 report's 400
