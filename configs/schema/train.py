@@ -130,7 +130,7 @@ class TrainConfig:
     float8: bool = False
     """Linear layers of the blocks multiply in float8 (torchao), with a scale for each row and column; for dtype bf16."""
     float8_least: Count = 400
-    """Layers for which inputs × outputs ÷ (inputs + outputs), on a rank, is less stay in bf16: scaling takes what is saved."""
+    """Layers for which inputs × outputs ÷ (inputs + outputs), on a rank, is less stay in bf16: scales cost what is saved."""
     attention: Literal["auto", "varlen", "flex", "blocked"] = "auto"
     """What computes attention inside documents: variable-length flash (CUDA, half precision), FlexAttention (CUDA), blocks
     of matrix products (anywhere); auto: the first that works, flash or blocks."""

@@ -1,6 +1,6 @@
 """What the seconds of a step go into on one rank of a GPU layout, each part with its reason. Arithmetic only; no torch.
 
-A part is its FLOPs or its bytes at the rate that such kernels reach (`RATES`), published figures that were not measured here.
+A part is its FLOPs or its bytes at the rate that such kernels reach (`RATES`): published figures, not measured ones.
 Their sum leaves out what no kernel does: gaps between kernels, waiting for slower ranks, clocks that a full load lowers. The
 estimate of the step (`Footprint.seconds`) has these in its efficiency, which was fitted to whole runs.
 """
