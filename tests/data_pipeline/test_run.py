@@ -173,8 +173,14 @@ def test_two_workers_give_the_same_bytes(corpus: Path, done: Path, tmp_path: Pat
 
 
 # The later moments are those at which worker processes have been started and could outlive their driver.
+# Random moments: tests/faults/test_data_workers.py.
 @pytest.mark.parametrize(
-    "moment", ["logs/read/completions", "logs/decide/completions", "stages/tokens.started"]
+    "moment",
+    [
+        "logs/read/completions",
+        pytest.param("logs/decide/completions", marks=pytest.mark.full),
+        "stages/tokens.started",
+    ],
 )
 def test_killed_run_continues_to_the_same_bytes(
     corpus: Path, done: Path, tmp_path: Path, moment: str
