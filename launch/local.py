@@ -100,6 +100,8 @@ def for_gpus(run_dir: Path) -> dict[str, str]:
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         # A rank whose collective failed ends, and so tells the supervisor, instead of computing on.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+        # Gloo carries control messages there: ranks connect when they exchange one, not all with all in each group.
+        "TORCH_GLOO_LAZY_INIT": "1",
         # The flight recorder: each rank's last collectives, written where one of them waited in vain.
         "TORCH_FR_BUFFER_SIZE": "2000",
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",

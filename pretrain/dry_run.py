@@ -67,7 +67,7 @@ class Shape:
 def run(config: TrainRun) -> int:
     """The dry run in this process group; returns the exit status: 0 it fits, 1 it does not, 2 wrong configuration."""
     try:
-        process = setup(config.device, config.resilience.collective_timeout, config.train.deterministic)
+        process = setup(config.device, config.resilience.start_timeout, config.train.deterministic)
         config, precision = settle(config, process.device)
         console = Console(process.rank == 0, progress=False)
         precision.tell(console.say, console.warn)

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from configs import edge
@@ -46,6 +47,7 @@ from pretrain.ending import ending
 from pretrain.garbage import GarbageCollection
 from pretrain.metrics.records import Records
 from pretrain.optim.schedule import lr_factor
+from pretrain.parallel.mesh import limit_waiting
 from pretrain.resilience import EXIT_PREEMPTED, Heartbeat, StopRequest, die_with_parent, dump_stacks_on_signal
 from pretrain.resume import begin, forget_heartbeats
 from pretrain.rundir import RunLock, begin_anew, prepare
@@ -64,6 +66,7 @@ def train(config: TrainRun, process: Process, stop: StopRequest, records: Record
     """
     trainer = set_up(config, process, stop, records)
     engine, optimizer, steps = trainer.engine, trainer.optimizer, config.train.steps
+    limit_waiting(timedelta(seconds=config.resilience.collective_timeout))
     with trainer.batches() as global_batches, GarbageCollection(config.train.gc_every) as garbage:
         while trainer.progress.step < steps:
             step = trainer.begin_step(global_batches)
@@ -134,7 +137,7 @@ def run(config: TrainRun, supervised: bool = False) -> int:
         f"train: {config.model.name} on {config.data.path} → {run_dir}, {ranks} ranks; preparing"
     )
     try:
-        process = setup(config.device, config.resilience.collective_timeout, config.train.deterministic)
+        process = setup(config.device, config.resilience.start_timeout, config.train.deterministic)
         on_rank0(lock.acquire)
         dump_stacks_on_signal(run_dir, rank)
         if not supervised and (aside := on_rank0(lambda: begin_anew(run_dir))) is not None:

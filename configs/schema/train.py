@@ -247,8 +247,10 @@ class CheckpointConfig:
 class ResilienceConfig:
     """What is survived, and how long it may take."""
 
+    start_timeout: Seconds = 1800.0
+    """Seconds that ranks wait for each other before the first step: for slow nodes, and while a checkpoint is read."""
     collective_timeout: Seconds = 600.0
-    """Seconds after which a collective that does not finish is an error."""
+    """Seconds after which a collective of a step that does not finish is an error."""
     heartbeat_every: Annotated[float, Bounds(above=0, max=3600, unit="seconds")] = 5.0
     """Seconds between heartbeats of a rank to the run directory."""
     hang_timeout: Seconds = 1800.0

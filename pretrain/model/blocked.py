@@ -56,7 +56,7 @@ def blocked_attention(q_nhe: Tensor, k_mke: Tensor, v_mke: Tensor, fragments: Te
     out = _filled(q, schedule.queries)
     for group in schedule.groups:
         part = _take("q", q, group, group.rows, heads // kv)
-        result = _scratch("out", part.shape, part)
+        result = _scratch("out", part.shape, out)
         _forward(
             precision,
             heads // kv,
@@ -88,9 +88,9 @@ def _backward_op(
         q_brw, grad_brw = (_take(n, x, group, group.rows, heads // kv) for n, x in (("q", q), ("grad", grad)))
         k_ble, v_ble = (_take(n, x, group, group.columns) for n, x in (("k", k), ("v", v)))
         results = (
-            _scratch("dq", q_brw.shape, q_brw),
-            _scratch("dk", k_ble.shape, k_ble),
-            _scratch("dv", v_ble.shape, v_ble),
+            _scratch("dq", q_brw.shape, dq),
+            _scratch("dk", k_ble.shape, dk),
+            _scratch("dv", v_ble.shape, dv),
         )
         _backward(precision, heads // kv, grad_brw, q_brw, k_ble, v_ble, *results)
         _put(dq, group.rows, results[0])
@@ -345,6 +345,8 @@ def _scratch(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype
     size, key = math.prod(shape), (name, dtype, like.device)
     spaces: dict[Any, Tensor] = _held.__dict__
     if key not in spaces or spaces[key].numel() < size:
-        # Powers of two: memory that grows is replaced a few times only.
-        spaces[key] = torch.empty(1 << (size - 1).bit_length(), dtype=dtype, device=like.device)
+        # As much as most groups take, and touched, at once: otherwise memory would grow with the largest group so far, and
+        # what is replaced would leave holes in the heap.
+        most = max(size, like.numel(), SCORES * torch.get_num_threads())
+        spaces[key] = torch.empty(1 << (most - 1).bit_length(), dtype=dtype, device=like.device).zero_()
     return spaces[key][:size].view(shape)

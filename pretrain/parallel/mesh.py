@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -30,11 +32,14 @@ def single_mesh(device_type: str) -> DeviceMesh:
     return build_mesh(Layout(1, 1, 1, 1, 1, 1), device_type)
 
 
-def limit_waiting() -> None:
-    """Give every process group that exists the timeout of the default group, which new ones do not take over: a rank that
-    waits in vain for another would wait for half an hour."""
+def limit_waiting(limit: timedelta | None = None) -> None:
+    """Limit how long a collective of any process group that exists may take.
+
+    Args:
+        limit: None: that of the default group, which new groups do not take over.
+    """
     world = dist.group.WORLD
     assert world is not None
-    limit = world._get_backend(world._device_types[0]).options._timeout
+    limit = world._get_backend(world._device_types[0]).options._timeout if limit is None else limit
     for group in distributed_c10d._world.pg_map:
         set_timeout(limit, group)
