@@ -6,6 +6,8 @@ Each executor is one of datatrove's, runs the same tasks and leaves the same fil
 from __future__ import annotations
 
 import errno
+import importlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,15 +55,16 @@ def check(config: ExecutorConfig) -> None:
 
 def prepare(run_dir: Path, todo: Sequence[Stage], expected: Mapping[str, str], config: DataRun) -> None:
     """Compile the kernels of stages that are not done, and begin what workers need to start."""
-    code = {
-        name
-        for stage in todo
-        if not stages.state(run_dir, stage, expected[stage.name]).done
-        for name in stage.code
-    }
+    left = [stage for stage in todo if not stages.state(run_dir, stage, expected[stage.name]).done]
+    code = {name for stage in left for name in stage.code}
     compiling.ensure(compiling.needed(code), lambda line: print(f"  {line}", flush=True))
     if code:
         workers.start(config)  # where it had to wait for kernels
+    if config.executor.kind == "local" and workers.number(config) > 1:
+        # Stages of one task run in this process, which has nothing to do while workers are busy with those before.
+        alone = {name for stage in left if stage.tasks == 1 for name in stage.code}
+        names = list(map(compiling.module_name, compiling.needed(alone)))
+        threading.Thread(target=lambda: list(map(importlib.import_module, names)), daemon=True).start()
 
 
 def _run(run_dir: Path, stage: Stage, config: DataRun, expected: str, sizes: Sequence[int]) -> State:
