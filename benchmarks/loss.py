@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = {
     "plain": "F.linear + F.cross_entropy",
     "ours": "pretrain.model.loss",
+    "compiled": "pretrain.model.loss, compiled passes",
     "torch": "F.linear_cross_entropy",
     "torch chunked": "F.linear_cross_entropy, batch_chunk_size=256",
 }
@@ -115,7 +116,7 @@ def loss_of(side: str, x: object, weight: object, labels: object, chunk: int) ->
     import torch
     import torch.nn.functional as F
 
-    from pretrain.model.loss import linear_cross_entropy
+    from pretrain.model.loss import compile_passes, linear_cross_entropy
 
     assert (
         isinstance(x, torch.Tensor) and isinstance(weight, torch.Tensor) and isinstance(labels, torch.Tensor)
@@ -125,6 +126,9 @@ def loss_of(side: str, x: object, weight: object, labels: object, chunk: int) ->
         return lambda: F.cross_entropy(F.linear(x, weight).flatten(0, 1), flat)
     if side == "ours":
         return lambda: linear_cross_entropy(x, weight, labels, chunk) / flat.numel()
+    if side == "compiled":
+        passes = compile_passes()
+        return lambda: linear_cross_entropy(x, weight, labels, chunk, passes=passes) / flat.numel()
     if not hasattr(F, "linear_cross_entropy"):
         return None
     if side == "torch":

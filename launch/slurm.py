@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -269,8 +270,10 @@ def supervise(run_dir: Path) -> int:
 def requeue(job: str, hosts: Collection[str]) -> None:
     """Put this job back into the queue, to run on none of these hosts; Slurm then ends this process.
 
-    A job that waits may be changed, one that runs may not: the hosts are excluded in the seconds that it ends in.
+    A job that waits may be changed, one that runs may not: the hosts are excluded in the seconds that it ends in. Slurm then
+    sends SIGTERM to all processes of the job, and what these commands inherit is to ignore it.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     told = re.search(r"ExcNodeList=(\S+)", slurm("scontrol", "show", "job", job)) if hosts else None
     before = [] if told is None or told[1] == "(null)" else [told[1]]
     print(slurm("scontrol", "requeue", job), end="")

@@ -199,6 +199,11 @@ def check_compiled(train: TrainConfig, parallel: ParallelConfig, device_type: st
         raise ConfigError("`parallel.async_tp` needs parallel.tp above 1; set one of the two")
     if not compiled:
         raise ConfigError("`parallel.async_tp` is done by the compiler; set train.compile=true")
+    if train.micro_batch_size == 1:
+        raise ConfigError(
+            "`parallel.async_tp` overlaps nothing with one row a micro-batch, where torch gathers the sequence in a form "
+            "that its compiler does not recognize; set train.micro_batch_size to 2 or more, or parallel.async_tp=false"
+        )
 
 
 def _has_cpp_compiler() -> bool:

@@ -24,7 +24,13 @@ from pretrain.hf import padded_vocab_size
 from pretrain.model import recompute
 from pretrain.model.attention import Documents, attention
 from pretrain.model.context import Context
-from pretrain.model.loss import linear_cross_entropy, linear_logits, linear_token_losses
+from pretrain.model.loss import (
+    Passes,
+    compile_passes,
+    linear_cross_entropy,
+    linear_logits,
+    linear_token_losses,
+)
 from pretrain.model.offload import HostMemory
 from pretrain.model.recompute import Kept
 from pretrain.options import choose_attention
@@ -170,7 +176,12 @@ class Head(nn.Module):
     def __init__(self, dim: int, vocab_size: int, rows: int, tied: bool, chunk_tokens: int, z_loss: float):
         super().__init__()
         self.vocab_size, self.chunk_tokens, self.z_loss = vocab_size, chunk_tokens, z_loss
+        self.passes: Passes | None = None
         self.register_parameter("weight", None if tied else nn.Parameter(torch.empty(rows, dim)))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the passes over the logits; arguments as of `torch.compile`."""
+        self.passes = compile_passes(*args, **kwargs)
 
     def forward(
         self, x_bsd: Tensor, labels_bs: Tensor | None, per_token: bool, weight_vd: Tensor | None
@@ -180,8 +191,12 @@ class Head(nn.Module):
         if labels_bs is None:
             return linear_logits(x_bsd, weight, self.vocab_size)
         if per_token:
-            return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens, self.vocab_size)
-        return linear_cross_entropy(x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss, self.vocab_size)
+            return linear_token_losses(
+                x_bsd, weight, labels_bs, self.chunk_tokens, self.vocab_size, self.passes
+            )
+        return linear_cross_entropy(
+            x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss, self.vocab_size, self.passes
+        )
 
 
 class Llama(nn.Module):

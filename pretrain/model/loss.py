@@ -2,10 +2,16 @@
 
 The gradient is computed together with the loss, chunk by chunk, so that no logits outlive their chunk and none are
 computed twice. Softmax and sums are fp32 (fp64 for fp64), whatever the precision of the matrix products.
+
+With a large vocabulary the logits of a chunk are far more than a GPU's caches hold, and passes over them take up to half as
+long as the products beside them. Compiled (`Passes`), there are three: one kernel reads them for the logsumexp, one reads
+them again and writes their gradient in their place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +33,7 @@ def linear_cross_entropy(
     chunk_tokens: int,
     z_loss: float = 0.0,
     vocab_size: int | None = None,
+    passes: Passes | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies of all labels that are not ignored, fp64 scalar; differentiable once.
 
@@ -39,16 +46,22 @@ def linear_cross_entropy(
         z_loss: weight of logsumexp² of each token's logits (Chowdhery et al. 2022, "PaLM", section 5), which is added to
             what the gradients are those of, but not to the value.
         vocab_size: rows of the head that are tokens; the rows behind them are padding, without probability. None: all.
+        passes: compiled passes over the logits; None: torch's own operations, one after the other.
     """
     x_bsd, weight, group = _local(x_bsd, weight_vd)
     x, labels = x_bsd.flatten(0, 1), labels_bs.flatten()
     chunk, padding = _chunk_size(chunk_tokens, x, weight), _padding(weight, group, vocab_size)
-    return _LinearCrossEntropy.apply(x, weight, labels, chunk, z_loss, group, padding)  # type: ignore[no-any-return]
+    return _LinearCrossEntropy.apply(x, weight, labels, chunk, z_loss, group, padding, passes)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
 def linear_token_losses(
-    x_bsd: Tensor, weight_vd: Tensor, labels_bs: Tensor, chunk_tokens: int, vocab_size: int | None = None
+    x_bsd: Tensor,
+    weight_vd: Tensor,
+    labels_bs: Tensor,
+    chunk_tokens: int,
+    vocab_size: int | None = None,
+    passes: Passes | None = None,
 ) -> Tensor:
     """Loss of each token [B, T], fp32 (fp64 for fp64), 0 where ignored; without gradient. Arguments as above."""
     x_bsd, weight, group = _local(x_bsd, weight_vd)
@@ -60,7 +73,11 @@ def linear_token_losses(
     losses = []
     for xc, lc in zip(x.split(chunk), labels.split(chunk), strict=True):
         torch.mm(xc, weight.mT, out=logits[: len(xc)])
-        losses.append(_softmax_in_place(logits[: len(xc)], lc, group, padding).losses)
+        part = logits[: len(xc)]
+        if passes is None:
+            losses.append(_softmax_in_place(part, lc, group, padding).losses)
+        else:
+            losses.append(_losses(part, passes.logsumexp(part, padding), lc, group)[0])
     return torch.cat(losses).view_as(labels_bs)
 
 
@@ -138,21 +155,54 @@ def _softmax_in_place(
     if padding:
         # Not -inf: a rank may hold nothing but padding, and the softmax of its columns must be finite.
         logits[:, -padding:] = torch.finfo(logits.dtype).min
-    valid = labels != IGNORED
-    here, index = valid, labels.clamp(min=0)
-    if group is not None:
-        index = index - dist.get_rank(group) * logits.size(1)
-        here = valid & (index >= 0) & (index < logits.size(1))
-        index = index.clamp(0, logits.size(1) - 1)
-    exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    target = logits.gather(1, index[:, None]).squeeze(1).to(exact) * here
+    exact = _exact(logits)
+    # Softmax in its own place overwrites what the labels point to.
+    target = logits.gather(1, _columns(logits, labels, group)[0][:, None]).squeeze(1)
     highest = logits.amax(dim=1).to(exact)
     if logits.dtype == exact:
         softmax = torch.softmax(logits, dim=1, out=logits)
     else:
         softmax = torch.softmax(logits, dim=1, dtype=exact)
     # The largest probability is at least 1 / V, so its logarithm is exact where those of others may have underflowed.
-    logsumexp = highest - softmax.amax(dim=1).log()
+    mine = highest - softmax.amax(dim=1).log()
+    losses, logsumexp, column, here = _losses(logits, mine, labels, group, target)
+    if group is not None:
+        softmax.mul_((mine - logsumexp).exp_()[:, None])
+    return _Chunk(losses, softmax, logsumexp, column, here)
+
+
+def _exact(logits: Tensor) -> torch.dtype:
+    """What softmax and sums are computed in."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _columns(logits: Tensor, labels: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """Column of each label among this rank's, any where it has none; and whether it has one."""
+    here, index = labels != IGNORED, labels.clamp(min=0)
+    if group is not None:
+        index = index - dist.get_rank(group) * logits.size(1)
+        here = here & (index >= 0) & (index < logits.size(1))
+        index = index.clamp(0, logits.size(1) - 1)
+    return index, here
+
+
+def _losses(
+    logits: Tensor,
+    logsumexp: Tensor,
+    labels: Tensor,
+    group: dist.ProcessGroup | None,
+    target: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Losses of a chunk, 0 where ignored; the logsumexp over all ranks; `_columns`. Each [N].
+
+    Args:
+        logsumexp: over this rank's columns.
+        target: logits of the labels, where `logits` no longer hold them.
+    """
+    column, here = _columns(logits, labels, group)
+    if target is None:
+        target = logits.gather(1, column[:, None]).squeeze(1)
+    target = target.to(logsumexp.dtype) * here
     if group is not None:
         mine = torch.stack((logsumexp, target))
         # gloo takes shares that follow each other, not a stack of them.
@@ -160,8 +210,52 @@ def _softmax_in_place(
         all_gather_single(every, mine, group)
         every = every.view(-1, *mine.shape)
         logsumexp, target = every[:, 0].logsumexp(dim=0), every[:, 1].sum(dim=0)
-        softmax.mul_((mine[0] - logsumexp).exp_()[:, None])
-    return _Chunk(torch.where(valid, logsumexp - target, 0.0), softmax, logsumexp, index, here)
+    return torch.where(labels != IGNORED, logsumexp - target, 0.0), logsumexp, column, here
+
+
+class Passes(NamedTuple):
+    """The passes over the logits of a chunk as compiled code."""
+
+    logsumexp: Callable[[Tensor, int], Tensor]
+    """`logsumexp_of`."""
+    gradient: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
+    """`gradient_in_place`."""
+
+
+def logsumexp_of(logits: Tensor, padding: int) -> Tensor:
+    """Logsumexp of each row [N] over its columns but those of padding at the end, fp32 (fp64 for fp64)."""
+    exact = logits.to(_exact(logits))
+    if padding:
+        # Finite, as above: what a rank with nothing but padding adds to the others' sum is 0.
+        column = torch.arange(logits.size(1), device=logits.device)
+        exact = exact.masked_fill(column >= logits.size(1) - padding, torch.finfo(logits.dtype).min)
+    return exact.logsumexp(dim=1)
+
+
+def gradient_in_place(
+    logits: Tensor, logsumexp: Tensor, factor: Tensor, column: Tensor, here: Tensor, padding: int
+) -> None:
+    """Overwrite logits [N, V] with their gradient, factor · softmax - one-hot.
+
+    Args:
+        logsumexp: over the whole vocabulary, [N].
+        factor: [N].
+        column: of the label, [N].
+        here: whether the row has one, [N].
+        padding: columns at the end that are no tokens.
+    """
+    columns = torch.arange(logits.size(1), device=logits.device)
+    softmax = (logits.to(logsumexp.dtype) - logsumexp[:, None]).exp()
+    if padding:
+        softmax = softmax.masked_fill(columns >= logits.size(1) - padding, 0.0)
+    one_hot = ((columns == column[:, None]) & here[:, None]).to(softmax.dtype)
+    logits.copy_(factor[:, None] * softmax - one_hot)
+
+
+def compile_passes(**options: Any) -> Passes:
+    """Compile the passes over the logits; options as of `torch.compile`."""
+    compiled = partial(torch.compile, fullgraph=True, dynamic=False, **options)
+    return Passes(compiled(logsumexp_of), compiled(gradient_in_place))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -175,6 +269,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         group: dist.ProcessGroup | None,
         padding: int,
+        passes: Passes | None,
     ) -> Tensor:
         loss = torch.zeros((), dtype=torch.float64, device=x.device)
         master, weight = weight, weight.to(x.dtype)
@@ -187,6 +282,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk_tokens)
             logits = buffer[: len(labels[part])]
             torch.mm(x[part], weight.mT, out=logits)
+            if passes is not None:
+                mine = passes.logsumexp(logits, padding)
+                losses, logsumexp, column, here = _losses(logits, mine, labels[part], group)
+                loss += losses.sum(dtype=torch.float64)
+                factor = (labels[part] != IGNORED) * (1 + 2 * z_loss * logsumexp)
+                passes.gradient(logits, logsumexp, factor, column, here, padding)
+                torch.mm(logits, weight, out=x_grad[part])
+                _add_product(weight_grad, logits.mT, x[part])
+                continue
             chunk = _softmax_in_place(logits, labels[part], group, padding)
             loss += chunk.losses.sum(dtype=torch.float64)
             # Row i of the gradient is factor · softmax - one-hot. The factor is taken out of the rows and put into the
@@ -204,10 +308,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             factor = factor.to(x.dtype)[:, None]
             torch.mm(logits_grad, weight, out=x_grad[part])
             x_grad[part].mul_(factor)
-            if exact == x.dtype:
-                weight_grad.addmm_(logits_grad.mT, x[part] * factor)
-            else:
-                weight_grad += logits_grad.mT @ (x[part] * factor)
+            _add_product(weight_grad, logits_grad.mT, x[part] * factor)
         ctx.grads = (x_grad, weight_grad.to(master.dtype))
         return loss
 
@@ -217,7 +318,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Scaled where they are, and given away: a copy of the weight's gradient may be larger than the logits.
         x_grad, weight_grad = ctx.grads
         del ctx.grads
-        return x_grad.mul_(grad), weight_grad.mul_(grad), None, None, None, None, None
+        return x_grad.mul_(grad), weight_grad.mul_(grad), None, None, None, None, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b, in its own precision, to the total."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def reference_loss(logits_bsv: Tensor, labels_bs: Tensor) -> Tensor:

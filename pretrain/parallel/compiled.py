@@ -16,7 +16,7 @@ VARIANTS = 64
 
 
 def compile_blocks(part: Llama, mesh: DeviceMesh, async_tp: bool) -> None:
-    """Compile each block of a part as one graph; blocks of equal shapes share the code.
+    """Compile each block of a part as one graph, and the passes over the logits; blocks of equal shapes share the code.
 
     Args:
         mesh: dimensions pp, dp_replicate, dp_shard, cp, tp.
@@ -29,6 +29,8 @@ def compile_blocks(part: Llama, mesh: DeviceMesh, async_tp: bool) -> None:
         _share_memory(mesh["tp"].get_group())
     for block in part.layers.values():
         block.compile()
+    if part.output is not None:
+        part.output.compile()
 
 
 def _share_memory(group: dist.ProcessGroup) -> None:

@@ -40,7 +40,7 @@ def shard(part: Llama, mesh: DeviceMesh, train: TrainConfig, parallel: ParallelC
         train: its precision; with float8, layers take the weights as FSDP casts them.
     """
     if train.float8:
-        use_float8(part)
+        use_float8(part, mesh["tp"].size(), train.float8_least)
     if mesh["tp"].size() > 1:
         tensor_parallel(part, mesh["tp"])
     if compiles(train, parallel, mesh.device_type):

@@ -64,8 +64,8 @@ def test_compiled_layouts_compute_what_one_process_computes(world_size: int) -> 
 @needs_compiler
 def test_one_graph_serves_all_blocks_steps_and_documents() -> None:
     graphs, breaks = ranks.run(compiled_cases.graphs, 1)
-    # One with gradients, one without.
-    assert graphs == 2 and not breaks
+    # Of blocks one with gradients and one without, of the loss one that reads the logits and one that writes their gradient.
+    assert graphs == 4 and not breaks
 
 
 def test_what_cannot_be_compiled_is_refused() -> None:
@@ -76,11 +76,13 @@ def test_what_cannot_be_compiled_is_refused() -> None:
     ):
         check_compiled(replace(TRAIN, compile=True), ParallelConfig(), "cpu")
     overlapped = ParallelConfig(tp=2, async_tp=True)
-    check_compiled(TRAIN, overlapped, "cuda")
+    two_rows = replace(TRAIN, micro_batch_size=2)
+    check_compiled(two_rows, overlapped, "cuda")
     for train, parallel, device, message in (
         (replace(TRAIN, compile=True), overlapped, "cpu", "false on the CPU"),
         (TRAIN, replace(overlapped, tp=1), "cuda", "parallel.tp above 1"),
         (replace(TRAIN, compile=False), overlapped, "cuda", "set train.compile=true"),
+        (TRAIN, overlapped, "cuda", "train.micro_batch_size to 2"),
     ):
         with pytest.raises(ConfigError, match=message):
             check_compiled(train, parallel, device)

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"
@@ -182,6 +183,8 @@ class Watch(TorchDispatchMode):
         """By direction and line of our code."""
         self.collectives: Counter[tuple[str, int]] = Counter()
         """By operation and size of the group."""
+        self.scaled = 0
+        """Products in float8."""
 
     supports_higher_order_operators = True
 
@@ -190,11 +193,15 @@ class Watch(TorchDispatchMode):
         return True  # else torch.compile refuses to work under it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # What these do with the tensors that they hold comes back here.
+        if any(issubclass(t, DTensor) or t.__name__ == "Float8TrainingTensor" for t in types):
+            return NotImplemented
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not isinstance(func, torch._ops.OpOverload):
             return out
         name = func._schema.name
+        self.scaled += name == "aten::_scaled_mm"
         if name == "aten::_to_copy":
             self._copy(args[0].device.type, out.device.type, kwargs.get("non_blocking", False))
         elif name == "aten::copy_":
@@ -204,8 +211,12 @@ class Watch(TorchDispatchMode):
             groups = [
                 a for a in args if isinstance(a, torch.ScriptObject) and "ProcessGroup" in str(a._type())
             ]
+            # Functional collectives name their group last, the others hold it.
             if groups:
-                self.collectives[name.split("::")[1], dist.ProcessGroup.unbox(groups[0]).size()] += 1
+                group = dist.ProcessGroup.unbox(groups[0])
+            else:
+                group = dist.distributed_c10d._resolve_process_group(args[-1])
+            self.collectives[name.split("::")[1], group.size()] += 1
         return out
 
     def _copy(self, source: str, target: str, later: bool) -> None:

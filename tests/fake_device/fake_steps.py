@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from configs.schema.train import (
     DataConfig,
@@ -59,7 +60,11 @@ class Found:
     collectives: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Of one step, by operation and size of the group."""
     graphs: int = 0
-    """Compiled in all steps."""
+    """Compiled in all steps, of blocks."""
+    loss_graphs: int = 0
+    """Compiled in all steps, of passes over the logits."""
+    scaled: int = 0
+    """Products in float8 of one step."""
     groups: int = 0
     """Modules that FSDP gathers at a time."""
     micro_batches: int = 0
@@ -139,6 +144,7 @@ def steps(case: FakeCase, found: Found) -> None:
     """What a run on GPUs does between two log lines."""
     import torch
     from fake_cuda import Watch, fake_cuda, outside
+    from torch._dynamo.backends.debugging import aot_eager
     from torch._subclasses.fake_tensor import unset_fake_temporarily
     from torch.distributed.fsdp import FSDPModule
     from torch.nn.attention.flex_attention import flex_attention
@@ -164,6 +170,13 @@ def steps(case: FakeCase, found: Found) -> None:
     # Traced and taken apart into forward and backward passes as on a GPU; only the code for it is not made.
     compile_block = llama.Block.compile
     llama.Block.compile = lambda self: compile_block(self, backend="aot_eager")  # type: ignore[method-assign]
+    compile_head = llama.Head.compile
+
+    def pass_over_logits(graph: Any, inputs: Any) -> Any:
+        found.loss_graphs += 1
+        return aot_eager(graph, inputs)
+
+    llama.Head.compile = lambda self: compile_head(self, backend=pass_over_logits)  # type: ignore[method-assign]
     flex._compiled = lambda: torch.compile(flex_attention, backend="aot_eager", dynamic=False)  # type: ignore[assignment]
     # Nothing holds values that could be set, and no group has a time limit.
     engine.init_weights = lambda *args: None  # type: ignore[assignment]
@@ -195,9 +208,9 @@ def steps(case: FakeCase, found: Found) -> None:
             with watch if number else contextlib.nullcontext():
                 loss, norm = train_step(config, made, optimizer, batches, 9, 1.0)
             found.waits += watch.waits
-            found.collectives = watch.collectives
+            found.collectives, found.scaled = watch.collectives, watch.scaled
         assert loss.device == norm.device == device
-        found.graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        found.graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] - found.loss_graphs
 
 
 def of_layout(name: str, case: FakeCase, **train: object) -> FakeCase:

@@ -3,13 +3,15 @@ graph serves all blocks and batches, and gradients travel as often as they must.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_steps import FakeCase, Found, of_layout, run
+from fake_steps import HERE, ROOT, FakeCase, Found, guard, of_layout, run
 
 from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
 
@@ -78,6 +80,24 @@ def test_every_layout_runs_and_nothing_waits_for_the_device() -> None:
 def test_compiled_layouts_run_and_one_graph_serves_all_documents() -> None:
     found = check([fake(c, compile=True) for c in COMPILED])
     assert all(one.graphs == 1 for one in found)
+    # One pass that reads the logits, one that writes their gradient; rank 0 of a pipeline has none.
+    assert [one.loss_graphs for one in found] == [2 * (c.parallel.pp == 1) for c in COMPILED]
+
+
+@pytest.mark.parametrize(("name", "passes"), [("logsumexp", 1), ("gradient", 2)])
+def test_the_loss_passes_three_times_over_its_logits(name: str, passes: int) -> None:
+    """One kernel reads them, one reads and writes them, as Inductor plans it for a GPU; beside them a few numbers a row."""
+    environment = os.environ | {
+        "LD_PRELOAD": str(guard()),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE))),
+    }
+    done = subprocess.run(
+        [sys.executable, str(HERE / "traffic.py"), name], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    if "is not known" in done.stdout:
+        pytest.skip(done.stdout.strip())
+    assert done.stdout.strip() == f"1 kernels, {passes}.00 passes"
 
 
 def test_options_of_gpus_run() -> None:
@@ -121,6 +141,24 @@ def test_gradients_are_summed_over_replicas_once_a_step(whole: bool) -> None:
     }
     assert counts["allreduce"] == found.groups
     assert counts["reduce_scatter"] == found.groups * (1 if whole else found.micro_batches)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_float8_adds_no_collective(compiled: bool) -> None:
+    """Under tensor parallelism no scale is agreed on; and layers that are too small stay in bf16."""
+    pytest.importorskip("torchao")
+    case = fake(layout(shard=2, tp=2), compile=compiled)
+    half, all_layers, large_ones = check(
+        [
+            case,
+            of_layout("float8", case, float8=True, float8_least=0),
+            of_layout("float8, large layers", case, float8=True, float8_least=86),
+        ]
+    )
+    assert half.collectives == all_layers.collectives == large_ones.collectives
+    assert half.scaled == 0 and all_layers.scaled == 3 * 7 * case.model.n_layers * half.micro_batches
+    # Of 256 × 512 weights on two ranks, w1, w2 and w3 are worth it: 128; keys, of 256 × 32 to 64, are not.
+    assert 0 < large_ones.scaled < all_layers.scaled
 
 
 def test_the_device_says_so_where_it_does_not_know_torch(tmp_path: Path) -> None:
