@@ -18,6 +18,7 @@ from configs.schema.pipeline import DataRun
 from data_pipeline import collect, executors, flow, funnel, policy, progress, recipes, rejected
 from data_pipeline import stage as staging
 from data_pipeline.mixture import resolve_mixture
+from data_pipeline.packed import stream_name
 from data_pipeline.packed.files import remove_leftovers, write_atomically
 from data_pipeline.read import units as planning
 
@@ -142,8 +143,10 @@ def _check_packing(config: DataRun, sources: Sequence[str]) -> None:
 
     Raises:
         ValueError: a mixture of sources that the run does not have, no tokenizer at `tokenizer.path`, a vocabulary without
-            room for bytes and special tokens.
+            room for bytes and special tokens; a source's name that cannot be a folder of the packed dataset.
     """
+    for name in sources:
+        stream_name("train", name)
     resolve_mixture(config.mixture, dict.fromkeys(sources, 1))
     tokenizer = config.tokenizer
     if tokenizer.path is not None:
