@@ -63,8 +63,11 @@ def of_content(path: Path) -> str:
     return state.hexdigest()
 
 
-def of_paths(paths: Iterable[str]) -> list[str]:
+def of_paths(paths: Iterable[str], key: str) -> list[str]:
     """Content hashes of files, and of all files below folders, in name order.
+
+    Args:
+        key: that names them in the configuration.
 
     Raises:
         ValueError: a path does not exist.
@@ -73,7 +76,7 @@ def of_paths(paths: Iterable[str]) -> list[str]:
     for name in paths:
         path = Path(name)
         if not path.exists():
-            raise ValueError(f"{path} does not exist; expected a file or folder named in the configuration")
+            raise ValueError(f"`{key}`: {path} does not exist; expected a file or folder")
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         hashes += [of(str(f.relative_to(path)), of_content(f)) for f in files]
     return hashes

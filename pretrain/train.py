@@ -126,6 +126,12 @@ def run(config: TrainRun, supervised: bool = False) -> int:
     if config.train.dry_run:
         return dry_run.run(config)
     began, run_dir = time.time(), Path(config.run.dir)
+    if "WORLD_SIZE" not in os.environ and not run_dir.exists():
+        try:
+            check(config, 1)  # a mistake leaves no folder behind; several ranks agree on theirs below
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 2
     stop, rank = StopRequest(), int(os.environ.get("RANK", 0))
     records, lock, code = (
         Records(config, rank == 0),

@@ -91,7 +91,8 @@ def fingerprint_of(names: tuple[str, ...], soft: tuple[str, ...]) -> str:
     """Hash of what an index is built from: the content of the lists."""
     own = [n for n in names if n != DATATROVE]
     bundled = fingerprint.libraries(["datatrove"]) if DATATROVE in names else {}
-    return fingerprint.of(FORMAT, names, bundled, fingerprint.of_paths(own), fingerprint.of_paths(list(soft)))
+    listed = fingerprint.of_paths(own, "url.lists"), fingerprint.of_paths(list(soft), "url.soft_lists")
+    return fingerprint.of(FORMAT, names, bundled, *listed)
 
 
 def build(names: tuple[str, ...], soft: tuple[str, ...], output: Path, cache: Path | None) -> dict[str, int]:

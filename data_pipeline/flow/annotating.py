@@ -203,7 +203,7 @@ def _languages(context: Context) -> Iterator[Stage]:
             outputs=("models/language.bin",),
             code=("classify", "read/streams.py"),
             config=[plain(config), context.config.seed],
-            inputs=given_files(config),
+            inputs=given_files(config, "languages"),
         )
     yield Stage(
         "language",
@@ -213,7 +213,7 @@ def _languages(context: Context) -> Iterator[Stage]:
         depends=("read", "language_model"),
         code=("annotate/language.py", *_LANGUAGE, *_SCORING),
         config=[plain(config), {k: r["language"] for k, r in context.recipes.items()}],
-        inputs=given_files(config),
+        inputs=given_files(config, "languages"),
         libraries=(cld2.DISTRIBUTION,) if config.model == cld2.NAME else (),
     )
     if context.config.languages.model == cld2.NAME and not cld2.available() and config.train == "offline":
@@ -246,7 +246,7 @@ def _urls(context: Context) -> Iterator[Stage]:
                 "urls/domains.py",
             ),
             config=[config.lists, config.soft_lists],
-            inputs=fingerprint.of_paths(own),
+            inputs=fingerprint.of_paths(own, "url.lists"),
             libraries=("datatrove", "publicsuffixlist"),
         )
     else:
@@ -272,9 +272,9 @@ def _nsfw(context: Context) -> Iterator[Stage]:
             outputs=("models/nsfw.bin",),
             code=("classify",),
             config=[plain(config.classifier), context.config.seed],
-            inputs=given_files(config.classifier),
+            inputs=given_files(config.classifier, "nsfw.classifier"),
         )
-    lists = fingerprint.of_paths(list(config.word_lists))
+    lists = fingerprint.of_paths(list(config.word_lists), "nsfw.word_lists")
     yield Stage(
         "nsfw",
         nsfw,
@@ -283,7 +283,7 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         depends=("read", "language", "nsfw_model"),
         code=(*_NSFW, "annotate/nsfw_page.json", "policy.py", *_SCORING),
         config=plain(config),
-        inputs=[lists, given_files(config.classifier)],
+        inputs=[lists, given_files(config.classifier, "nsfw.classifier")],
     )
     if model_path(context.run_dir, config.classifier, "nsfw") is None:
         context.reduced.append(
@@ -323,7 +323,7 @@ def _quality(context: Context) -> Iterator[Stage]:
             depends=("quality_labels",),
             code=("classify", "quality", "annotate/quality.py"),
             config=[plain(classifier), config.good, context.config.seed],
-            inputs=given_files(classifier),
+            inputs=given_files(classifier, "quality.classifier"),
         )
     yield Stage(
         "quality",
@@ -333,7 +333,7 @@ def _quality(context: Context) -> Iterator[Stage]:
         depends=("read", "quality_model"),
         code=("annotate/quality.py", *_SCORING),
         config=plain(classifier),
-        inputs=given_files(classifier),
+        inputs=given_files(classifier, "quality.classifier"),
     )
     if model_path(context.run_dir, classifier, "quality", labelled) is None:
         context.not_run.append(

@@ -78,14 +78,15 @@ def language_config(config: DataRun) -> ClassifierConfig:
     return dataclasses.replace(chosen, model=None, train=chosen.train or ("offline" if offline else None))
 
 
-def given_files(classifier: ClassifierConfig) -> list[str]:
+def given_files(classifier: ClassifierConfig, key: str) -> list[str]:
     """Content hashes of the files that a classifier is made from."""
     if classifier.model == cld2.NAME:
         return []
-    named = [classifier.model, None if classifier.train == "offline" else classifier.train]
-    if classifier.model is not None and (beside := calibrate.path_of(Path(classifier.model))).is_file():
-        named.append(str(beside))
-    return fingerprint.of_paths([f for f in named if f is not None])
+    models = [] if classifier.model is None else [classifier.model]
+    if models and (beside := calibrate.path_of(Path(models[0]))).is_file():
+        models.append(str(beside))
+    rows = [] if classifier.train in (None, "offline") else [classifier.train]
+    return [*fingerprint.of_paths(rows, f"{key}.train"), *fingerprint.of_paths(models, f"{key}.model")]
 
 
 def with_languages(run_dir: Path, shard: int, columns: list[str] | None = None) -> pa.Table:

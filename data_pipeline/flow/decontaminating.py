@@ -110,7 +110,7 @@ def stages(context: Context) -> Iterator[Stage]:
             code=CODE,
             # Sets are named after their files, or these and their folders.
             config=[config.fields, [(path.parent.name, path.name) for path in files]],
-            inputs=fingerprint.of_paths(map(str, files)),
+            inputs=fingerprint.of_paths(map(str, files), "decontaminate.sets"),
         )
         outputs = (*outputs, "contamination")
     else:

@@ -65,7 +65,8 @@ def stages(context: Context) -> Iterator[Stage]:
     config, shards = context.config.dedup, context.shards
     settings.check_semantic(config)
     hashed = config.embedder == settings.HASHED
-    model = fingerprint.of_paths([config.embedder]) if not hashed and Path(config.embedder).exists() else None
+    given = [config.embedder] if not hashed and Path(config.embedder).exists() else None
+    model = None if given is None else fingerprint.of_paths(given, "dedup.embedder")
     kept = config.semantic_keep or config.keep
     yield Stage(
         "semantic_prepare",

@@ -101,7 +101,9 @@ def stages(context: Context) -> Iterator[Stage]:
         code=("tokenize", "keyed.py", "packed/format.py", "packed/template.py"),
         # The library that encodes changes no id.
         config=[{k: v for k, v in plain(config.tokenizer).items() if k != "encoder"}, config.seed],
-        inputs=fingerprint.of_paths([config.tokenizer.path] if config.tokenizer.path else []),
+        inputs=fingerprint.of_paths(
+            [config.tokenizer.path] if config.tokenizer.path else [], "tokenizer.path"
+        ),
         libraries=("tokenizers",),
     )
     yield Stage(

@@ -26,7 +26,8 @@ SEGMENT_DTYPE = np.dtype([("document", "<u4"), ("start", "<u4"), ("offset", "<u8
 DOCUMENT_DTYPE = np.dtype([("id", "V16"), ("url_hash", "<u8"), ("tokens", "<u8"), ("bytes", "<u8")])
 """One document: 128-bit id, xxh3-64 of its URL (0: none), tokens with those around its text, bytes of UTF-8 text."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+NAME = re.compile(r"[^\W_][\w-]*")
+"""Of a source or a language: letters and digits of any script, `-` and `_`."""
 
 
 class PackedError(ValueError):

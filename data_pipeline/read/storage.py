@@ -223,6 +223,8 @@ def find(pattern: str, output: Path | None = None) -> Found:
     left_out: list[tuple[str, str]] = []
     if path.is_dir():
         files, left_out = _below(path, output)
+        if output is not None and path.resolve() == output.resolve():
+            raise ValueError(f"input {pattern} is the folder that the run writes to; name another `output`")
         if not files and not left_out:
             raise ValueError(f"input {pattern} is an empty folder; expected files to read")
     elif path.exists():

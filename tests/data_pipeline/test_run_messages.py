@@ -77,6 +77,10 @@ def test_a_shard_that_was_removed_by_hand_is_made_again(
         ("mixture.weights.boks=1", "mixture.weights names the source `boks`"),
         ("mixture.max_epochs.nope=1", "mixture.max_epochs names the source `nope`"),
         ("tokenizer.path=/nowhere", "/nowhere does not exist; give a tokenizer"),
+        ("nsfw.word_lists=[/nowhere]", "`nsfw.word_lists`: /nowhere does not exist"),
+        ("url.lists=[/nowhere]", "`url.lists`: /nowhere does not exist"),
+        ("languages.model=/nowhere", "`languages.model`: /nowhere does not exist"),
+        ("languages.train=/nowhere", "`languages.train`: /nowhere does not exist"),
         ("tokenizer.vocab_size=300", "256 bytes and tokenizer.n_special 256 need at least 512"),
     ],
 )
@@ -89,7 +93,7 @@ def test_what_the_last_stages_would_refuse_is_refused_first(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["köln", "a/../../b", "c4.en"])
+@pytest.mark.parametrize("name", ["köln süd", "a/../../b", "c4.en"])
 def test_a_source_name_that_no_packed_dataset_can_hold_is_refused_before_the_first_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -97,3 +101,21 @@ def test_a_source_name_that_no_packed_dataset_can_hold_is_refused_before_the_fir
     assert data(source, tmp_path / "out", f"recipe.name='{name}'") != 0
     assert f"source name {name!r} cannot be a folder" in capsys.readouterr().err
     assert not (tmp_path / "out" / "documents").exists()
+
+
+def test_a_source_is_named_in_any_script(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "a.jsonl", [{"text": f"{SENTENCE}, {i}. {'more words ' * i}"} for i in range(60)]
+    )
+    sources = f"sources=[{{name: köln_日本, recipe: text, input: {source}}}]"
+    words = [sources, f"output={tmp_path / 'out'}", "executor.workers=1", "tokenizer.vocab_size=600"]
+    assert verb.main(words) == 0
+    assert (tmp_path / "out" / "packed" / "train" / "köln_日本").is_dir()
+
+
+def test_an_input_that_is_the_output_is_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.jsonl", [{"text": SENTENCE}])
+    assert data(tmp_path, tmp_path) != 0
+    assert "is the folder that the run writes to" in capsys.readouterr().err

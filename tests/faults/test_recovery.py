@@ -209,6 +209,7 @@ def test_impossible_configuration_is_one_error(
     assert trainer.main([*overrides(toy_packed, tmp_path / "run"), change]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and expected in error, error
+    assert not (tmp_path / "run").exists(), "a mistake leaves no folder behind"
 
 
 def test_impossible_configuration_ends_every_rank_without_a_hang(toy_packed: Path, tmp_path: Path) -> None:
