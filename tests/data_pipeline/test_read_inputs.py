@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.schema.pipeline import RecipeConfig
+from data_pipeline.document import document_id
 from data_pipeline.read import Item, Record, SetAside, http, records, storage
 from data_pipeline.read.charset import decode
 from data_pipeline.read.dates import iso_date
@@ -133,6 +134,12 @@ def test_integers_of_any_length_are_ids(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": i, "text": "x"}) + "\n" for i in ids))
     items = read(tmp_path / "a.jsonl")
     assert [i.given for i in items if isinstance(i, Record)] == [str(i) for i in ids]
+
+
+def test_ids_that_people_gave_twice_are_told_apart_by_source_and_by_text() -> None:
+    same = {document_id(source, "7", payload) for source in ("a", "b", "ab") for payload in (b"x", b"y", b"")}
+    assert len(same) == 9
+    assert document_id("a", "b7", b"x") != document_id("ab", "7", b"x") != document_id("ab", "", b"7x")
 
 
 @pytest.mark.parametrize(
