@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,11 +226,25 @@ def account(
         _add_packed(manifest, sources)
     _check(sources)
     silent, partial = _without_value(states["decide"].counts)
+    shown = [(shard, row) for found in tables.lowest.values() for _, shard, row in found]
+    shown += [(shard, row) for found in tables.largest.values() for *_, shard, row in found]
+    excerpts = _excerpts(run_dir, shown)
     funnel = Funnel(
         format=FORMAT,
         format_version=FORMAT_VERSION,
         sources=sources,
-        samples={rule: _samples(run_dir, found) for rule, found in sorted(tables.lowest.items())},
+        samples={
+            rule: [
+                {
+                    "id": identifier,
+                    "url": (told := excerpts[shard, row])["url"],
+                    **_why(told["detail"]),
+                    "excerpt": told["excerpt"],
+                }
+                for identifier, shard, row in found
+            ]
+            for rule, found in sorted(tables.lowest.items())
+        },
         not_run=[*map(_reason, not_run), *silent],
         ran_in_part=[*map(_reason, reduced), *partial],
         kept_lengths={
@@ -242,7 +257,15 @@ def account(
         clusters={
             kind: {
                 "sizes": [{"documents": int(k), "clusters": v} for k, v in sorted(sizes.items())],
-                "largest": [_cluster(run_dir, found) for found in tables.largest[kind]],
+                "largest": [
+                    {
+                        "documents": -size,
+                        "id": identifier,
+                        "url": excerpts[shard, row]["url"],
+                        "excerpt": excerpts[shard, row]["excerpt"],
+                    }
+                    for size, identifier, shard, row in tables.largest[kind]
+                ],
             }
             for kind, sizes in tables.sizes.items()
         },
@@ -319,32 +342,29 @@ def _domains(counts: dict[str, Counter[str]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _document(run_dir: Path, shard: int, row: int) -> dict[str, Any]:
-    """URL and text of one document; only its row group is read."""
-    with pq.ParquetFile(shard_path(run_dir, "documents", shard)) as file:
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if row < rows:
-                return file.read_row_group(group, ["url", "text"]).slice(row, 1).to_pylist()[0]
-            row -= rows
-    raise AssertionError(f"shard {shard} has no such row")
-
-
-def _cluster(run_dir: Path, found: tuple[int, str, int, int]) -> dict[str, Any]:
-    size, identifier, shard, i = found
-    row = _document(run_dir, shard, i)
-    return {"documents": -size, "id": identifier, "url": row["url"], "excerpt": (row["text"] or "")[:EXCERPT]}
-
-
-def _samples(run_dir: Path, found: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
-    samples = []
-    for identifier, shard, i in found:
-        row = _document(run_dir, shard, i)
-        detail = read_table(shard_path(run_dir, "decisions/final", shard), ["detail"])["detail"][i].as_py()
-        samples.append(
-            {"id": identifier, "url": row["url"], **_why(detail), "excerpt": (row["text"] or "")[:EXCERPT]}
-        )
-    return samples
+def _excerpts(run_dir: Path, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], dict[str, Any]]:
+    """`url`, `excerpt` and `detail` of documents by (shard, row); only their row groups are read, each once."""
+    by_shard: dict[int, set[int]] = {}
+    for shard, row in places:
+        by_shard.setdefault(shard, set()).add(row)
+    found = {}
+    for shard, rows in sorted(by_shard.items()):
+        detail = read_table(shard_path(run_dir, "decisions/final", shard), ["detail"])["detail"]
+        with pq.ParquetFile(shard_path(run_dir, "documents", shard)) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                end = first + file.metadata.row_group(group).num_rows
+                inside = sorted(row for row in rows if first <= row < end)
+                if inside:
+                    table = file.read_row_group(group, ["url", "text"]).take([row - first for row in inside])
+                    for row, document in zip(inside, table.to_pylist(), strict=True):
+                        found[shard, row] = {
+                            "url": document["url"],
+                            "excerpt": (document["text"] or "")[:EXCERPT],
+                            "detail": detail[row].as_py(),
+                        }
+                first = end
+    return found
 
 
 def _why(detail: str | None) -> dict[str, Any]:
