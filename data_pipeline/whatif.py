@@ -75,7 +75,8 @@ def _check_rule(name: str | None, config: FilterConfig) -> None:
     if name is None or name in rules:
         return
     close = difflib.get_close_matches(name, rules, n=1, cutoff=0.4)
-    hint = f"did you mean `{close[0]}`?" if close else f"rules: {', '.join(rules)}"
+    hint = f"rules: {', '.join(rules)}" if rules else "no rule of it drops anything"
+    hint = f"did you mean `{close[0]}`?" if close else hint
     raise ConfigError(f"policy `{config.name}` has no rule `{name}`; {hint}")
 
 
