@@ -190,12 +190,12 @@ class Head(nn.Module):
         assert weight is not None
         if labels_bs is None:
             return linear_logits(x_bsd, weight, self.vocab_size)
+        # On the CPU they gain nothing: a chunk of logits stays in its caches.
+        passes = None if x_bsd.device.type == "cpu" else self.passes
         if per_token:
-            return linear_token_losses(
-                x_bsd, weight, labels_bs, self.chunk_tokens, self.vocab_size, self.passes
-            )
+            return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens, self.vocab_size, passes)
         return linear_cross_entropy(
-            x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss, self.vocab_size, self.passes
+            x_bsd, weight, labels_bs, self.chunk_tokens, self.z_loss, self.vocab_size, passes
         )
 
 

@@ -64,8 +64,8 @@ def test_compiled_layouts_compute_what_one_process_computes(world_size: int) -> 
 @needs_compiler
 def test_one_graph_serves_all_blocks_steps_and_documents() -> None:
     graphs, breaks = ranks.run(compiled_cases.graphs, 1)
-    # Of blocks one with gradients and one without, of the loss one that reads the logits and one that writes their gradient.
-    assert graphs == 4 and not breaks
+    # One with gradients, one without; the passes over the logits are compiled on GPUs alone.
+    assert graphs == 2 and not breaks
 
 
 def test_what_cannot_be_compiled_is_refused() -> None:

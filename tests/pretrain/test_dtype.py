@@ -29,7 +29,7 @@ def decided(mask: dict[str, str]) -> list[str]:
     result = subprocess.run(
         [sys.executable, "-c", DECIDE],
         cwd=ROOT,
-        env=os.environ | mask,
+        env={k: v for k, v in os.environ.items() if k not in MASKED} | mask,
         text=True,
         capture_output=True,
         check=True,
