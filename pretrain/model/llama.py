@@ -190,8 +190,8 @@ class Head(nn.Module):
         assert weight is not None
         if labels_bs is None:
             return linear_logits(x_bsd, weight, self.vocab_size)
-        # On the CPU they gain nothing, since a chunk of logits stays in its caches; and Inductor's code for AVX2 (torch 2.13)
-        # is wrong in fp64 where the columns are no multiple of 8.
+        # On the CPU they gain nothing, since a chunk of logits stays in its caches; and Inductor's code for AVX2
+        # (torch 2.13) is wrong in fp64 where the columns are no multiple of 8.
         passes = None if x_bsd.device.type == "cpu" else self.passes
         if per_token:
             return linear_token_losses(x_bsd, weight, labels_bs, self.chunk_tokens, self.vocab_size, passes)
