@@ -21,6 +21,7 @@ PRELOAD = [
     "data_pipeline.read.warc",
     "data_pipeline.annotate.heuristics",
     "data_pipeline.policy",
+    "data_pipeline.pretokenize",
     "data_pipeline.flow",
     "data_pipeline.executors.local",
 ]

@@ -98,7 +98,7 @@ def stages(context: Context) -> Iterator[Stage]:
         1,
         outputs=("tokenizer",),
         depends=("final",),
-        code=("tokenize", "keyed.py", "packed/format.py", "packed/template.py"),
+        code=("tokenize", "pretokenize.py", "keyed.py", "packed/format.py", "packed/template.py"),
         # The library that encodes changes no id.
         config=[{k: v for k, v in plain(config.tokenizer).items() if k != "encoder"}, config.seed],
         inputs=fingerprint.of_paths(

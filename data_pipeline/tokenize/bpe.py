@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import heapq
-import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import regex
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from configs.schema.pipeline import TokenizerConfig
 from data_pipeline.keyed import rank
 from data_pipeline.packed import TokenizerInfo
+from data_pipeline.pretokenize import LLAMA3_SPLIT, count_words
 from data_pipeline.tokenize.folder import (
     BEGIN,
     END,
@@ -28,13 +24,6 @@ from data_pipeline.tokenize.folder import (
     set_template,
 )
 
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""Llama 3's pre-tokenization (its tokenizer.json and reference code)."""
-CHUNK_CHARACTERS = 1 << 21
-"""Text whose words one process counts at a time. Less than two of these are not worth another process."""
 NAMED_SPECIAL = (BEGIN, END, START_HEADER, END_HEADER, END_OF_TURN)
 # Llama 3 puts reserved tokens between the named ones: positions 2 to 5 and 8.
 LLAMA3_PLACES = {0: BEGIN, 1: END, 6: START_HEADER, 7: END_HEADER, 9: END_OF_TURN}
@@ -133,42 +122,6 @@ def sample_texts(texts: Iterable[tuple[str, str]], n_bytes: int, seed: int) -> l
         while kept and total - kept[0][3] >= n_bytes:
             total -= heapq.heappop(kept)[3]
     return [text for _, _, text, _ in sorted(kept, reverse=True)]
-
-
-def count_words(texts: Sequence[str], processes: int = 1) -> Counter[str]:
-    """Occurrences of each word of Llama 3's pre-tokenization; the same for any number of processes."""
-    chunks, total = list(_chunks(texts)), Counter[str]()
-    if min(processes, len(chunks)) < 2:
-        for chunk in chunks:
-            total.update(_words(chunk))
-        return total
-    from data_pipeline import workers
-    from data_pipeline.stage import die_with
-
-    watched = functools.partial(die_with, os.getpid())
-    with ProcessPoolExecutor(min(processes, len(chunks)), workers.context(), watched) as pool:
-        for found in pool.map(_words, chunks):
-            total.update(found)
-    return total
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
-    chunk, size = list[str](), 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
-        if size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _words(texts: Sequence[str]) -> Counter[str]:
-    split, found = regex.compile(LLAMA3_SPLIT).findall, Counter[str]()
-    for text in texts:
-        found.update(split(text))
-    return found
 
 
 def byte_symbols() -> list[str]:

@@ -39,10 +39,11 @@ def learn(
         n_tokens: tokens wanted, the 256 bytes among them; fewer where no pair is frequent enough.
         min_frequency: occurrences of a pair that is still merged.
     """
-    encoded = sorted((word.encode("utf-8", "surrogatepass"), count) for word, count in words.items())
-    data = np.frombuffer(b"".join(word for word, _ in encoded), np.uint8)
-    ends = np.cumsum([len(word) for word, _ in encoded], dtype=np.int64)
-    counts = np.array([count for _, count in encoded], np.int64)
+    # Merges do not depend on the order of the words: equal counts are decided by ids.
+    data = np.frombuffer("".join(words).encode("utf-8", "surrogatepass"), np.uint8)
+    characters = np.append(np.flatnonzero(data & 0xC0 != 0x80), len(data))  # where each begins
+    ends = characters[np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))]
+    counts = np.fromiter(words.values(), np.int64, len(words))
     found = _learn(ids[data], ends, counts, n_tokens, min_frequency)
     return list(zip(*(column.tolist() for column in found.T), strict=True))
 

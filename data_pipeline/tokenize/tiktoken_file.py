@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from data_pipeline.tokenize.bpe import LLAMA3_SPLIT, byte_symbols, special_tokens
+from data_pipeline.pretokenize import LLAMA3_SPLIT
+from data_pipeline.tokenize.bpe import byte_symbols, special_tokens
 from data_pipeline.tokenize.folder import BEGIN, END
 
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

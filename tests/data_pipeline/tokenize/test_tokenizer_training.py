@@ -17,10 +17,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from configs.schema.pipeline import TokenizerConfig
+from data_pipeline import pretokenize
 from data_pipeline.document import SCHEMA
 from data_pipeline.tokenize import (
     TokenShard,
-    bpe,
     encode_shard,
     load_tokenizer,
     make_tokenizer,
@@ -118,11 +118,11 @@ def test_words_are_those_of_the_reference_however_many_processes_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = [HARD, *(text for _, text in TEXTS)]
-    split = pre_tokenizers.Split(Regex(bpe.LLAMA3_SPLIT), "isolated")
+    split = pre_tokenizers.Split(Regex(pretokenize.LLAMA3_SPLIT), "isolated")
     expected = Counter(word for text in texts for word, _ in split.pre_tokenize_str(text))
-    assert bpe.count_words(texts) == expected
-    monkeypatch.setattr(bpe, "CHUNK_CHARACTERS", 50_000)
-    assert bpe.count_words(texts, processes=2) == expected
+    assert pretokenize.count_words(texts) == expected
+    monkeypatch.setattr(pretokenize, "LEAST_CHARACTERS", 50_000)
+    assert pretokenize.count_words(texts, processes=2) == expected
 
 
 def test_any_text_survives_encoding_and_decoding(folder: Path) -> None:
