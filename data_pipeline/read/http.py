@@ -21,6 +21,8 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 EXPAND_BYTES = 256 * 1024
 MAX_ENCODINGS = 4
 """Largest number of encodings of one body; each may hide a bomb of its own."""
+PLAIN = ("identity", "none", "utf-8", "binary")
+"""Names of encodings that change nothing, standard and not."""
 MAX_INTERIM = 8
 """Largest number of 1xx responses before the final one."""
 
@@ -82,9 +84,11 @@ def parse(data: bytes, limit: int, begin: int = 0, stop: int | None = None) -> R
     ]
     if len(names) > MAX_ENCODINGS:
         raise ValueError(f"{len(names)} content encodings, one inside the other")
-    for encoding in reversed(names):
+    for at, encoding in reversed(list(enumerate(names))):
         if encoding == "chunked":
-            body, whole = dechunk(body)
+            body, rest, whole = dechunk(body)
+            # What is compressed goes on to where its chain breaks; a plain text loses nothing of what follows.
+            body += b"" if any(name not in PLAIN for name in names[:at]) else rest
         else:
             body, whole = decode(body, encoding, limit)
         truncated |= not whole
@@ -104,38 +108,51 @@ def charset_of(content_type: str) -> str | None:
     return match.group(1)[:40] if match else None
 
 
-def dechunk(body: bytes) -> tuple[bytes, bool]:
-    """Undo chunked transfer encoding: the body, and whether it ended where its encoding says.
+def dechunk(body: bytes) -> tuple[bytes, bytes, bool]:
+    """Undo chunked transfer encoding (RFC 9112, section 7.1).
 
-    A body that is not chunked up to its end is taken as it is: crawlers often keep the header and undo the encoding, and
-    text that begins with a number looks like a chunk. Only a chain that breaks off in the middle of its last chunk is
-    undone, and counts as truncated.
+    Crawlers often keep the header and undo the encoding, and text that begins with a number looks like a chunk: a body that
+    does not begin with a chain of chunks is taken as it is, and whole. A chain that breaks off, or goes on as something
+    else, is undone as far as it goes.
+
+    Returns:
+        The bytes of the chunks; what follows a chain that breaks, unchanged; whether the body ended where its encoding says.
     """
     parts: list[bytes] = []
     at = 0
+    sure = False  # That it is a chain, and not a plain text that begins with a number.
     while at < len(body):
         end = body.find(b"\n", at, at + 1024)
-        size = _CHUNK_SIZE.fullmatch(body[at : end if end >= 0 else at])
-        if size is None:
-            return body, True
+        size = _CHUNK_SIZE.fullmatch(body, at, end if end >= 0 else len(body))
+        if end < 0 and size is not None and sure:
+            return b"".join(parts), b"", size.group(1).strip(b"0") == b""  # cut inside a size line
+        if end < 0 or size is None:
+            break
         length = int(size.group(1), 16)
         if length == 0:
-            return b"".join(parts), True
-        start, at = end + 1, end + 1 + length
-        parts.append(body[start:at])
-        if at >= len(body):
+            if not sure and not _TRAILERS.fullmatch(body, end + 1):
+                break
+            return b"".join(parts), b"", True
+        start = end + 1
+        after = start + length
+        line_end = _LINE_END.match(body, after)
+        if after >= len(body) or body[after:] == b"\r":
             # A first chunk that is longer than all of the body is as likely the number in a plain text.
-            return (
-                (b"".join(parts), False) if len(parts) > 1 or body[end - 1 : end] == b"\r" else (body, True)
-            )
-        line_end = 2 if body[at : at + 2] == b"\r\n" else 1 if body[at : at + 1] == b"\n" else 0
-        if not line_end:
-            return body, True
-        at += line_end
-    return (b"".join(parts), False) if parts else (body, True)
+            sure = sure or body[end - 1 : end] == b"\r"
+            return (b"".join([*parts, body[start:after]]), b"", False) if sure else (body, b"", True)
+        if line_end is None:
+            break
+        parts.append(body[start:after])
+        sure = sure or len(parts) > 1 or (length > SHORT_CHUNK and line_end.group() == b"\r\n")
+        at = line_end.end()
+    return (b"".join(parts), body[at:], False) if sure else (body, b"", True)
 
 
-_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?")
+SHORT_CHUNK = 16
+"""Bytes up to which a single chunk may be two lines of a plain text of which the first is, by chance, the other's length."""
+_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\r\n]*)?\r?")
+_LINE_END = re.compile(rb"\r?\n")
+_TRAILERS = re.compile(rb"(?:[!-9;-~]{1,64}:[^\r\n]{0,1024}\r?\n){0,16}\s*")
 
 
 def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
@@ -146,7 +163,7 @@ def decode(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
     Raises:
         ValueError: it is damaged, unknown, or expands beyond `limit` bytes.
     """
-    if encoding in ("identity", "none", "utf-8", "binary") or not body:
+    if encoding in PLAIN or not body:
         return body, True
     for magic, read in _MEMBERS:
         if body.startswith(magic):

@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import random
 import zlib
 from pathlib import Path
 
@@ -370,12 +371,41 @@ def test_only_what_is_chunked_to_its_end_is_undone() -> None:
         b"1\r\n00:00:01 --> 00:00:02\r\nGood evening",
         b"2024\nThe river rises",
         b"cafe\n",
+        b"0\r\nkelvin is the least temperature.",
+        b"3\nabc\nde\n4",
         b"",
         b"text",
     ):
         assert (response(head, plain).body, response(head, plain).truncated) == (plain, False)
     cut = response(head, chunked(b"one ") + b"10\r\nbreaks of")
     assert (cut.body, cut.truncated) == (b"one breaks of", True)
+
+
+def test_a_chain_of_chunks_that_is_cut_or_breaks_is_undone_as_far_as_it_goes() -> None:
+    head = "HTTP/1.1 200 OK\nContent-Type: text/html\nTransfer-Encoding: chunked"
+    pieces = [PAGE[i : i + 300] for i in range(0, len(PAGE), 300)]
+    body = chunked(*pieces)
+    for cut in range(len(chunked(*pieces[:2])), len(body) + 1):
+        found = response(head, body[:cut])
+        assert found.truncated and PAGE.startswith(found.body), body[cut - 20 : cut]
+    odd = chunked(*pieces[:2]) + b"?\r\n" + pieces[2]
+    found = response(head, odd)
+    assert (found.body, found.truncated) == (b"".join(pieces[:2]) + b"?\r\n" + pieces[2], True)
+    short = b"11c\r\n" + body.partition(b"\r\n")[2]  # a size that is too small: nothing can be undone
+    assert response(head, short).body == short
+
+
+def test_a_compressed_body_is_decoded_up_to_where_its_chunks_are_cut_or_break() -> None:
+    page = random.Random(1).randbytes(2000).hex().encode()
+    packed = gzip.compress(page, mtime=0)
+    pieces = [packed[i : i + 100] for i in range(0, len(packed), 100)]
+    head = "HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Encoding: gzip\nTransfer-Encoding: chunked"
+    body = chunked(*pieces)
+    for whole in (body[: len(body) // 2 + i] for i in range(110)):
+        found = response(head, whole)
+        assert found.truncated and len(found.body) > 200 and page.startswith(found.body)
+    found = response(head, chunked(*pieces[:9]) + b"?\r\n" + b"".join(pieces[9:]))
+    assert found.truncated and len(found.body) > 200 and page.startswith(found.body)
 
 
 def test_transfer_codings_other_than_chunked_are_undone() -> None:
