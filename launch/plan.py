@@ -29,6 +29,7 @@ from configs import edge
 from configs.schema.train import PlanRun
 from pretrain.parallel.layout import Layout, stage_layers
 from pretrain.sizing import fill, parts
+from pretrain.sizing.collectives import Calls, collectives
 from pretrain.sizing.footprint import USABLE, Footprint, footprint
 from pretrain.sizing.shape import flops_per_token, format_size, parameters
 
@@ -56,7 +57,10 @@ def run(config: PlanRun) -> int:
         f"{length:,} tokens a step, {tokens / 1e6:.3g}M tokens in all; {config.train.dtype}\n",
         flush=True,  # the probe below takes seconds
     )
-    print(table(taken, accelerator.memory))
+    calls = collectives(
+        config.model, config.parallel, config.train, layout, length, taken.stage, config.optim
+    )
+    print(table(taken, accelerator.memory, calls))
     steps, per_token = config.train.steps, flops_per_token(config.model, vocab_size, length)
     compute, hours = per_token * tokens * steps, taken.seconds * steps / 3600
     print(
@@ -91,15 +95,27 @@ def run(config: PlanRun) -> int:
     return 0 if fits else 1
 
 
-def table(taken: Footprint, memory: float) -> str:
+def table(taken: Footprint, memory: float, calls: Calls) -> str:
     """Memory and communication as text."""
     held = ("parameters", "gradients", "optimizer", "gathered", "activations", "loss")
     lines = [f"Memory of a rank of stage {taken.stage}, GB"]
     lines += [f"  {name:<12}{getattr(taken, name) / GB:8.2f}" for name in held]
     lines += [f"  {'in all':<12}{taken.memory / GB:8.2f} of {memory / GB:.0f}"]
-    lines += ["Sent by a rank in a step, GB"]
-    names = {"tp": "tensor", "cp": "context", "fsdp": "weights", "replicate": "replicas", "pp": "pipeline"}
-    lines += [f"  {name:<12}{getattr(taken, 'sent_' + key) / GB:8.2f}" for key, name in names.items()]
+    lines += ["Sent by a rank in a step, GB, and its collectives or messages"]
+    groups = {
+        "tp": ("tensor", "tp"),
+        "cp": ("context", "cp"),
+        "fsdp": ("weights", "shard"),
+        "replicate": ("replicas", "replicate"),
+        "pp": ("pipeline", "pp"),
+    }
+    for key, (name, group) in groups.items():
+        counts = [
+            f"{n:,} {operation.replace('_', '-')}"
+            for (operation, to), n in sorted(calls.items())
+            if to == group
+        ]
+        lines += [f"  {name:<12}{getattr(taken, 'sent_' + key) / GB:8.2f}  {', '.join(counts)}".rstrip()]
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from pretrain.checkpoint_folders import committed
 from pretrain.checks import before, check
 from pretrain.options import device_type
 from pretrain.sizing import fill
+from pretrain.sizing.collectives import Calls, collectives
 from pretrain.sizing.footprint import ACCELERATORS, USABLE, Accelerator, Footprint, footprint
 from pretrain.sizing.shape import parameters
 
@@ -73,7 +74,16 @@ def preflight(config: LaunchRun, run_dir: Path) -> Preflight:
     except ConfigError as error:
         found.errors.append(str(error))
     else:
-        parts += _memory(config, taken, device, found)
+        calls = collectives(
+            config.model,
+            config.parallel,
+            config.train,
+            checked.layout,
+            length,
+            taken.stage,
+            config.optim,
+        )
+        parts += _memory(config, taken, device, calls, found)
         parts.append(_time(config, taken, config.train.steps - facts.steps_done))
         parts.append(_disk(config, run_dir, parameters(config.model, vocab_size), found))
     found.plan = "\n\n".join(parts)
@@ -138,7 +148,9 @@ def _device(config: LaunchRun, node_memory: float) -> Accelerator:
     return device
 
 
-def _memory(config: LaunchRun, taken: Footprint, device: Accelerator, found: Preflight) -> list[str]:
+def _memory(
+    config: LaunchRun, taken: Footprint, device: Accelerator, calls: Calls, found: Preflight
+) -> list[str]:
     said = f"{taken.memory / GB:.3g} GB a rank, of {device.memory / GB:.3g} GB (estimated)"
     advice = (
         "recompute (train.activation_checkpointing=full), lower train.micro_batch_size, raise parallel.tp or parallel.pp, "
@@ -150,7 +162,7 @@ def _memory(config: LaunchRun, taken: Footprint, device: Accelerator, found: Pre
         found.errors.append(f"it does not fit: {said}; {advice}")
     elif taken.memory > USABLE * device.memory:
         found.warnings.append(f"memory is tight: {said}; {advice}")
-    return [memory_table(taken, device.memory)]
+    return [memory_table(taken, device.memory, calls)]
 
 
 def _time(config: LaunchRun, taken: Footprint, steps: int) -> str:

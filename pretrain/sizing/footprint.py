@@ -15,6 +15,7 @@ from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, Train
 from pretrain.hf import padded_vocab_size
 from pretrain.parallel.layout import Layout, stage_layers, virtual_stages
 from pretrain.parallel.pipeline_schedules import Schedule, timeline
+from pretrain.sizing.collectives import of_block
 from pretrain.sizing.shape import flops_per_token
 
 
@@ -223,12 +224,12 @@ def footprint(
     fullest = max(range(pp), key=lambda stage: sum(stages[stage].values()))
 
     layers = -(-model.n_layers // pp)
-    # Forward and backward; what is computed again is gathered again, but for the last product.
-    passes = 2 + (0.75 if recompute != "none" else 0)
-    sent_tp = micro_batches * layers * 4 * passes * ring(tp) * tokens * d * element if tp > 1 else 0.0
-    sent_cp = (
-        micro_batches * layers * passes * ring(cp) * (tokens * cp) * 2 * k / tp * element if cp > 1 else 0.0
-    )
+    block = of_block(recompute != "none")
+    travel = block.tp_gathers + block.tp_scatters
+    sent_tp = micro_batches * layers * travel * ring(tp) * tokens * d * element if tp > 1 else 0.0
+    # Gradients of keys and values are summed in fp32 at least.
+    wide = block.cp_gathers * element + block.cp_scatters * max(4, element)
+    sent_cp = micro_batches * layers * wide * ring(cp) * (tokens * cp) * 2 * k / tp if cp > 1 else 0.0
     whole = max(
         stage_parameters(
             model, vocab_size, len(stage_layers(model.n_layers, pp, stage)), stage == 0, stage == pp - 1, tp

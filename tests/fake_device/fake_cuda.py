@@ -27,6 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"
 PRELOADED = "_ZN2at11accelerator13isAcceleratorEN3c1010DeviceTypeE"
+OURS = ("arriero::gather_tokens", "arriero::scatter_sum")
+"""Collectives inside of operators of our own, which fake tensors do not enter."""
 DEVICE_TYPES, CUDA, META = 21, 1, 14  # c10::DeviceType
 
 
@@ -181,8 +183,8 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
         """By direction and line of our code."""
-        self.collectives: Counter[tuple[str, int]] = Counter()
-        """By operation and size of the group."""
+        self.collectives: Counter[tuple[str, str]] = Counter()
+        """By operation and name of the group."""
         self.scaled = 0
         """Products in float8."""
 
@@ -207,16 +209,17 @@ class Watch(TorchDispatchMode):
         elif name == "aten::copy_":
             later = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
             self._copy(args[1].device.type, args[0].device.type, later)
-        elif func.namespace in ("c10d", "_c10d_functional") and "wait_tensor" not in name:
+        elif name in OURS or (func.namespace in ("c10d", "_c10d_functional") and "wait_tensor" not in name):
             groups = [
                 a for a in args if isinstance(a, torch.ScriptObject) and "ProcessGroup" in str(a._type())
             ]
-            # Functional collectives name their group last, the others hold it.
-            if groups:
-                group = dist.ProcessGroup.unbox(groups[0])
-            else:
-                group = dist.distributed_c10d._resolve_process_group(args[-1])
-            self.collectives[name.split("::")[1], group.size()] += 1
+            # Functional collectives and ours name their group, the others hold it.
+            group = (
+                dist.ProcessGroup.unbox(groups[0]).group_name
+                if groups
+                else next(a for a in reversed(args) if isinstance(a, str))
+            )
+            self.collectives[name.split("::")[1], group] += 1
         return out
 
     def _copy(self, source: str, target: str, later: bool) -> None:

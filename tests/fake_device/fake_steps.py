@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.schema.train import (
     DataConfig,
@@ -27,12 +27,28 @@ from configs.schema.train import (
     TrainRun,
 )
 
+if TYPE_CHECKING:
+    from pretrain.parallel.engine import Engine
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LENGTH = 512
 STEPS = 3
 """The first may copy tables and compile; the others are watched."""
 CASE_SECONDS = 170
+OPERATIONS = {
+    "_allgather_base_": "all_gather",
+    "allgather_": "all_gather",
+    "all_gather_into_tensor": "all_gather",
+    "gather_tokens": "all_gather",
+    "_reduce_scatter_base_": "reduce_scatter",
+    "reduce_scatter_tensor": "reduce_scatter",
+    "scatter_sum": "reduce_scatter",
+    "allreduce_": "all_reduce",
+    "send": "send",
+    "recv_": "receive",
+}
+"""Operations of torch and of ours, in the words of `pretrain.sizing.collectives`; another keeps its name."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +73,12 @@ class Found:
     """The end of the traceback; None: all steps were computed."""
     waits: Counter[str] = field(default_factory=Counter)
     """Where the host waited for the device in the steps that were watched."""
-    collectives: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Of one step, by operation and size of the group."""
+    collectives: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Of one step, by operation and name of the group in torch."""
+    declared: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The same by `pretrain.sizing.collectives`."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Names of the groups in torch, by what they are for."""
     graphs: int = 0
     """Compiled in all steps, of blocks."""
     loss_graphs: int = 0
@@ -156,6 +176,7 @@ def steps(case: FakeCase, found: Found) -> None:
     from pretrain.parallel import engine, tied
     from pretrain.parallel.layout import Layout
     from pretrain.parallel.mesh import build_mesh
+    from pretrain.sizing.collectives import collectives as declared
     from pretrain.step import train_step
 
     parallel, train, model = case.parallel, case.train, case.model
@@ -200,6 +221,11 @@ def steps(case: FakeCase, found: Found) -> None:
         made = engine.Engine(model, case.vocab_size, parallel, train, mesh, device, 0)
         modules = [m for part in made.parts for m in part.modules() if isinstance(m, FSDPModule)]
         found.groups = sum(m._get_fsdp_state()._fsdp_param_group is not None for m in modules)
+        found.names = groups_of(made, modules)
+        calls = declared(model, parallel, train, layout, LENGTH, made.pipeline.rank, optim)
+        for (operation, group), n in calls.items():
+            # Where a dimension of the mesh has all ranks, its group is that of the world.
+            found.declared[operation, found.names[group]] += n
         optimizer = Optimizer(made.named_parameters(), optim, train.dtype)
         config = TrainRun(DataConfig("x"), model, train, RunConfig("x"), parallel, optim)
         for number in range(STEPS):
@@ -208,9 +234,28 @@ def steps(case: FakeCase, found: Found) -> None:
             with watch if number else contextlib.nullcontext():
                 loss, norm = train_step(config, made, optimizer, batches, 9, 1.0)
             found.waits += watch.waits
-            found.collectives, found.scaled = watch.collectives, watch.scaled
+            found.scaled = watch.scaled
+            found.collectives = Counter()
+            for (operation, group), n in watch.collectives.items():
+                found.collectives[OPERATIONS.get(operation, operation), group] += n
         assert loss.device == norm.device == device
         found.graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] - found.loss_graphs
+
+
+def groups_of(made: Engine, modules: Sequence[Any]) -> dict[str, str]:
+    """Names in torch of a rank's groups, by what they are for."""
+    import torch.distributed as dist
+
+    assert dist.group.WORLD is not None
+    groups = {name: made.mesh.get_group(name) for name in ("pp", "cp", "tp")} | {"world": dist.group.WORLD}
+    for module in modules:
+        state = module._get_fsdp_state()._fsdp_param_group
+        if state is not None:
+            groups["shard"] = state.mesh_info.shard_process_group
+            groups["replicate"] = getattr(state.mesh_info, "replicate_process_group", None)
+    if made._tied is not None and made._tied._group is not None:
+        groups["ends"] = made._tied._group
+    return {name: group.group_name for name, group in groups.items() if group is not None}
 
 
 def of_layout(name: str, case: FakeCase, **train: object) -> FakeCase:

@@ -1,5 +1,5 @@
 """What runs on GPUs runs to its end on a CUDA device that is not there, in every layout: nothing waits for the device, one
-graph serves all blocks and batches, and gradients travel as often as they must."""
+graph serves all blocks and batches, and a step has the collectives that `arriero plan` declares."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def complaints(case: FakeCase, found: Found) -> list[str]:
     lines = []
     if found.waits and not case.parallel.cpu_offload:
         lines.append(f"{case.name}: the host waits: {dict(found.waits)}")
+    if found.collectives != found.declared:
+        both = {
+            call: (found.collectives[call], found.declared[call])
+            for call in found.collectives | found.declared
+            if found.collectives[call] != found.declared[call]
+        }
+        lines.append(f"{case.name}: collectives of a step, and as planned: {both}; groups are {found.names}")
     if found.graphs > (case.train.compile or case.train.attention == "flex"):
         lines.append(f"{case.name}: {found.graphs} graphs")
     return lines
@@ -100,6 +107,22 @@ def test_the_loss_passes_three_times_over_its_logits(name: str, passes: int) -> 
     assert done.stdout.strip() == f"1 kernels, {passes}.00 passes"
 
 
+def test_collectives_are_counted_with_everything_that_changes_them() -> None:
+    """Blocks that are computed again, chunks of the loss, several micro-batches of weights that stay whole."""
+    case, budget = (
+        layout(shard=2, cp=2, tp=2),
+        {"activation_checkpointing": "budget", "activation_budget": 0.5},
+    )
+    check(
+        [
+            fake(case, loss_chunk_tokens=100, activation_checkpointing="selective"),
+            fake(case, **budget),
+            fake(case, compile=True, **budget),
+            fake(layout(replicate=2, shard=2, tp=2, whole=True, optim="muon")),
+        ]
+    )
+
+
 def test_options_of_gpus_run() -> None:
     shard = fake(layout(shard=2))
     check(
@@ -135,12 +158,9 @@ def test_gradients_are_summed_over_replicas_once_a_step(whole: bool) -> None:
     (found,) = check([FakeCase("replicated", parallel, train, model, 96)])
     # Three blocks, embedding, head, and the norm.
     assert found.micro_batches == 4 and found.groups == 6
-    counts = {
-        kind: sum(n for (op, size), n in found.collectives.items() if kind in op and size in (2, 4))
-        for kind in ("allreduce", "reduce_scatter", "allgather")
-    }
-    assert counts["allreduce"] == found.groups
-    assert counts["reduce_scatter"] == found.groups * (1 if whole else found.micro_batches)
+    assert found.collectives["all_reduce", found.names["replicate"]] == found.groups
+    scatters = found.collectives["reduce_scatter", found.names["shard"]]
+    assert scatters == found.groups * (1 if whole else found.micro_batches)
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.full)])
