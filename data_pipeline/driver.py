@@ -17,6 +17,7 @@ from configs import edge, environment
 from configs.schema.pipeline import DataRun
 from data_pipeline import collect, executors, flow, funnel, policy, progress, recipes, rejected
 from data_pipeline import stage as staging
+from data_pipeline.annotate.own import trial
 from data_pipeline.mixture import resolve_mixture
 from data_pipeline.packed import stream_name
 from data_pipeline.packed.files import remove_leftovers, write_atomically
@@ -59,11 +60,14 @@ def run(config: DataRun, began: float) -> int:
         ValueError, OSError, RuntimeError: a sentence for the user.
     """
     sources = recipes.sources(config)
-    for source in sources:
-        policy.check(source.recipe.filter)
     run_dir = Path(config.output).expanduser().absolute()
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
+    own_signals, notes = trial.known(config.signals, run_dir)
+    for source in sources:
+        policy.check(source.recipe.filter, own_signals)
+    for note in notes:
+        print(f"  signals.functions: {note}", file=sys.stderr)
     executors.check(config.executor)
     plan = planning.plan(sources, config.unit_bytes, run_dir)
     rejected.check_keys(sources, plan.units)

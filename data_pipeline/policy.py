@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from configs.edge import ConfigError
 from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
@@ -53,22 +54,35 @@ def columns() -> dict[str, tuple[str, ...]]:
     }
 
 
-def check(config: FilterConfig) -> None:
+def check(config: FilterConfig, own: Mapping[str, Mapping[str, bool] | None] | None = None) -> None:
     """Refuse rules that could never work.
+
+    Args:
+        own: the user's own signals: sidecar → column → whether it holds strings; None for a sidecar whose columns are not
+            known yet, whose rules are only checked for their bounds.
 
     Raises:
         ConfigError: a signal that does not exist (with the nearest), a rule without a bound, or the wrong kind of bound.
     """
+    own = own or {}
     known = [f"{sidecar}.{column}" for sidecar, names in columns().items() for column in names]
+    known += [f"{sidecar}.{column}" for sidecar, names in own.items() for column in names or ()]
+    strings = {
+        f"{sidecar}.{c}" for sidecar, names in own.items() for c, is_text in (names or {}).items() if is_text
+    }
     for name, rule in config.rules.items():
         if rule is None:
             continue
         where = f"filter `{config.name}`, rule `{name}`"
-        if rule.signal not in known:
+        sidecar, _, column = rule.signal.partition(".")
+        unknown = sidecar in own and own[sidecar] is None and column.isidentifier()
+        if rule.signal not in known and not unknown:
             close = difflib.get_close_matches(rule.signal, known, n=1, cutoff=0.4)
             hint = f"did you mean `{close[0]}`?" if close else f"signals: {', '.join(known)}"
             raise ConfigError(f"{where}: there is no signal `{rule.signal}`; {hint}")
-        is_text = rule.signal in TEXT_SIGNALS
+        is_text = (
+            rule.signal in TEXT_SIGNALS or rule.signal in strings or (unknown and rule.allow is not None)
+        )
         if is_text and (rule.allow is None or rule.min is not None or rule.max is not None):
             raise ConfigError(f"{where}: `{rule.signal}` is a string; give `allow`, not `min` or `max`")
         if not is_text and (rule.allow is not None or (rule.min is None and rule.max is None)):
@@ -163,6 +177,12 @@ def verdicts(
             )
     for name, rule in rules.items():
         sidecar, column = rule.signal.split(".")
+        if column not in tables[sidecar].column_names:
+            there = ", ".join(pq.read_schema(shard_path(run_dir, f"signals/{sidecar}", shard)).names[1:])
+            raise ValueError(
+                f"policy `{config.name}`, rule `{name}`: the signals `{sidecar}` have no column `{column}`; "
+                f"they have: {there or 'none'}"
+            )
         yield judge(name, with_bounds(config, name, rule), tables[sidecar][column], spoken)
 
 

@@ -22,7 +22,7 @@ import psutil
 from tqdm import tqdm
 
 from data_pipeline import policy
-from data_pipeline.flow.names import DOES, RARE, SHARES
+from data_pipeline.flow.names import RARE, SHARES, does
 from data_pipeline.packed.files import write_atomically
 from data_pipeline.stage import Stage, State
 
@@ -72,7 +72,7 @@ class Page:
         self._rows: dict[str, dict[str, Any]] = {
             s.name: {
                 "name": s.name,
-                "does": DOES.get(s.name, ""),
+                "does": does(s.name),
                 "state": "waiting",
                 "tasks": s.tasks,
                 "done_tasks": 0,

@@ -33,6 +33,7 @@ def run(config: WhatifRun) -> int:
     print(f"whatif: reading the signals of {run_dir}", flush=True)
     # What takes a large part of a second to import, after the first line.
     from data_pipeline import policy, recipes
+    from data_pipeline.annotate.own.names import written
     from data_pipeline.read import units as planning
     from data_pipeline.threshold_curves import compare, curves
 
@@ -45,7 +46,7 @@ def run(config: WhatifRun) -> int:
         names = ", ".join(s.name for s in recipes.sources(made))
         raise ConfigError(f"`source={config.source}`: the run has no such source; it has {names}")
     if config.filter is not None:
-        policy.check(config.filter)
+        policy.check(config.filter, written(made.signals, run_dir))
     for source in found:
         shards = [u.unit for u in units if u.source == source.name]
         present = source.recipe.filter

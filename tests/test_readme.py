@@ -20,6 +20,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from readme import Command, commands, overrides, yaml_block
@@ -89,6 +90,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "books.jsonl.zst").write_bytes(zstd.compress("\n".join(rows).encode()))
     (folder / "eval").mkdir()
     (folder / "eval/questions.jsonl").write_text(json.dumps({"question": "What does the with statement do?"}))
+    pq.write_table(pa.table({"id": ["0" * 32], "educational": [3.5]}), folder / "scores.parquet")
+    (folder / "my_module.py").write_text(
+        "def score(documents):\n    return {'length': [len(t) for t in documents['text'].to_pylist()]}\n"
+    )
     path, content = yaml_block()
     (folder / path).parent.mkdir(parents=True)
     (folder / path).write_text(content)

@@ -213,6 +213,23 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True)
+class SignalsConfig:
+    """Signals of your own, beside the built-in ones."""
+
+    extra: tuple[AnyPath, ...] = ()
+    """Parquet files (or folders of them) with a column `id` of document ids and a column a signal, joined by id: the columns
+    of `scores.parquet` are the signals `scores.COLUMN`. Documents without a row (null) and rows without a document are
+    counted."""
+    functions: tuple[str, ...] = ()
+    """Functions, `module:function`, of a `pyarrow.Table` of documents (id, source, url, language, licence, date, group,
+    text, metadata) that return a mapping of names to columns of one number, boolean or string a document: the signals
+    `FUNCTION.COLUMN`. Modules are found in the working folder too. The stage runs again when the source of the module, or
+    of a local module that it imports, changes."""
+    batch_documents: Positive = 1024
+    """Documents that a function gets at a time; at most."""
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """Labels of quality, asked of a Llama through an OpenAI-compatible server."""
 
@@ -457,6 +474,8 @@ class DataRun:
     """Privacy signals and masks."""
     quality: QualityConfig = section(QualityConfig)
     """Quality score."""
+    signals: SignalsConfig = section(SignalsConfig)
+    """Signals of your own: files joined by id, and functions."""
     decontaminate: DecontaminateConfig = section(DecontaminateConfig)
     """Decontamination."""
     dedup: DedupConfig = section(DedupConfig)

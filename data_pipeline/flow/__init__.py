@@ -31,12 +31,20 @@ def build(run_dir: Path, config: DataRun, plan: Plan) -> tuple[list[Stage], list
         ConfigError: `stop_after` names no stage.
     """
     # Imported here because they load Arrow and datatrove, and verbs that look at a run need neither.
-    from data_pipeline.flow import annotating, decontaminating, deduplicating, finishing, privacy, reading
+    from data_pipeline.flow import (
+        annotating,
+        decontaminating,
+        deduplicating,
+        finishing,
+        own,
+        privacy,
+        reading,
+    )
     from data_pipeline.flow.context import Context
 
     context = Context(run_dir, config, plan, sources(config))
     stages: list[Stage] = []
-    for part in (reading, annotating, privacy, decontaminating, deduplicating, finishing):
+    for part in (reading, annotating, own, privacy, decontaminating, deduplicating, finishing):
         for stage in part.stages(context):
             known = {s.name for s in stages}
             depends = tuple(d for d in dict.fromkeys(stage.depends) if d in known)

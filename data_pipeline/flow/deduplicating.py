@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.schema.pipeline import DataRun
 from data_pipeline import policy
 from data_pipeline.document import shard_count
-from data_pipeline.flow import addresses, embedding, lines
+from data_pipeline.flow import addresses, embedding, lines, own
 from data_pipeline.flow.context import Context, recipe_of
 from data_pipeline.stage import Stage
 
@@ -113,6 +113,7 @@ def stages(context: Context) -> Iterator[Stage]:
             "privacy_domains",
             "quality",
             "contamination",
+            *own.stage_names(context.config),
         ),
         code=("policy.py",),
         config=context.filters,

@@ -46,6 +46,16 @@ DOES: dict[str, str] = {
     "tokens": "encodes the kept documents",
     "pack": "fills sequences of equal length, and splits off the held-out documents",
 }
+OWN = "own_"
+"""What the names of stages for signals of your own begin with."""
+
+
+def does(name: str) -> str:
+    """What a stage does; empty for a name that no stage has."""
+    if name.startswith(OWN):
+        return "writes a signal of your own: a file joined by id, or what a function says of each document"
+    return DOES.get(name, "")
+
 
 SHARES: dict[str, float] = {
     "read": 20.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipeline.flow.names import DOES
+from data_pipeline.flow.names import does
 from launch.report import charts
 from launch.report.charts import Row
 from launch.report.packing import packing
@@ -56,7 +56,7 @@ def work(funnel: Row) -> str:
     if stages:
         counts = [", ".join(f"{k} {number(v)}" for k, v in (s.get("counts") or {}).items()) for s in stages]
         rows = [
-            [s.get("name"), DOES.get(str(s.get("name")), ""), duration(s.get("seconds")), c]
+            [s.get("name"), does(str(s.get("name"))), duration(s.get("seconds")), c]
             for s, c in zip(stages, counts, strict=True)
         ]
         head = ["stage", "what it does", "time", "counts"]
