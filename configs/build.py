@@ -86,7 +86,7 @@ def _convert(kind: Any, value: Any, where: str, declared: Any = None) -> Any:
             _convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
         )
     if origin is dict and isinstance(value, dict):
-        return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {str(k): _entry(str(k), v, args[1], where, list(value)) for k, v in value.items()}
     if not isinstance(value, bool) and isinstance(value, (int, float)):
         if kind is float and abs(value) <= sys.float_info.max:
             return float(value)
@@ -103,6 +103,17 @@ def _convert(kind: Any, value: Any, where: str, declared: Any = None) -> Any:
         else describe(declared or kind)
     )
     raise ConfigError(f"`{where}` must be {said}, but it is {value!r}")
+
+
+def _entry(name: str, value: Any, kind: Any, where: str, names: Sequence[str]) -> Any:
+    """An entry of a mapping of names. One that lacks what it requires may be meant for another of its `names`."""
+    try:
+        return _convert(kind, value, f"{where}.{name}")
+    except ConfigError as error:
+        if " is required: " not in str(error):
+            raise
+        near = nearest(name, [other for other in names if other != name])
+        raise ConfigError(f"{str(error).rstrip('.')}{near}") from None
 
 
 def _choice(options: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -66,12 +66,66 @@ def _prepared(word: str, schema: type, sweep: bool) -> str:
             return f"{mark}{name}={quote(value)}"
         return word
     kind = kind_of(schema, key)
+    if kind is None and (equals or mark == "~"):
+        inner = "null" if mark == "~" else value
+        if (named := _through_names(key, inner, schema)) is not None:
+            parts = inner.split(",") if sweep and inner[:1] not in (*QUOTES, "[", "{") else [inner]
+            values = [_within(named[1], part) for part in parts]
+            return f"{mark.replace('~', '') or '++'}{named[0]}=" + ",".join(
+                _value(named[0], v, kind_of(schema, named[0]), schema, False) for v in values
+            )
     if kind is None:
         raise ConfigError(f"unknown key `{key}`{nearest_key(key, schema, sorted(groups))}")
     if not equals:
         return word
     mark = mark or "++"
     return f"{mark}{encoded(name)}={_value(key, value, kind, schema, sweep)}"
+
+
+def _through_names(key: str, value: str, schema: type) -> tuple[str, list[str]] | None:
+    """A key that goes through a mapping by a name with dots, such as `filter.rules.gopher.short.min`.
+
+    Returns:
+        (key of the mapping, the name and what follows it); null where the key has no such part.
+    """
+    parts, kind = key.split("."), typing.cast(Any, schema)
+    for i, part in enumerate(parts):
+        if (owner := dataclass_of(kind)) is not None:
+            kind = hints(owner).get(part)
+        elif typing.get_origin(_bare(kind)) is dict:
+            return ".".join(parts[:i]), _names(_entry(kind), parts[i:], value)
+        else:
+            return None
+    return None
+
+
+def _names(kind: Any, parts: list[str], value: str) -> list[str]:
+    """A name of a mapping whose values have this type, and the keys that follow it."""
+    if typing.get_origin(_bare(kind)) is dict and len(parts) > 1:
+        return [parts[0], *_names(_entry(kind), parts[1:], value)]
+    owner = dataclass_of(kind)
+    for i in range(1, len(parts)) if owner is not None else ():
+        if kind_of(owner, ".".join(parts[i:])) is not None:
+            return [".".join(parts[:i]), *parts[i:]]
+    if owner is not None and len(parts) > 1 and value != "null" and not value.startswith("{"):
+        return [
+            ".".join(parts[:-1]),
+            parts[-1],
+        ]  # a key that is not one, which is then refused with the nearest
+    return [".".join(parts)]
+
+
+def _within(names: Sequence[str], value: str) -> str:
+    """A value in mappings, one in the other."""
+    inner = quote(value) if parse(f"k={value}") is None or not value or _sweeps(value) else value
+    for name in reversed(names):
+        inner = f"{{'{name}':{inner}}}"
+    return inner
+
+
+def _sweeps(value: str) -> bool:
+    parsed = parse(f"k={value}")
+    return parsed is not None and parsed.is_sweep_override()
 
 
 def _value(key: str, value: str, kind: Any, schema: type, sweep: bool) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import edge, environment
+from configs import edge, environment, folders
 from configs.schema.pipeline import DataRun
 from data_pipeline import collect, executors, flow, funnel, policy, progress, recipes, rejected
 from data_pipeline import stage as staging
@@ -63,6 +63,10 @@ def run(config: DataRun, began: float) -> int:
     run_dir = Path(config.output).expanduser().absolute()
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"output {run_dir} is a file; expected a folder to be made or continued")
+    if reason := folders.refusal(run_dir):
+        raise edge.ConfigError(
+            f"`output={config.output}` cannot be made or written: {reason}; choose another output"
+        )
     own_signals, notes = trial.known(config.signals, run_dir)
     for source in sources:
         policy.check(source.recipe.filter, own_signals)

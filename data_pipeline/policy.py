@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs import options
+from configs.build import nearest
 from configs.edge import ConfigError
 from configs.schema.pipeline import BoundsConfig, FilterConfig, RuleConfig
 from data_pipeline.annotate import codes
@@ -62,7 +64,8 @@ def check(config: FilterConfig, own: Mapping[str, Mapping[str, bool] | None] | N
             known yet, whose rules are only checked for their bounds.
 
     Raises:
-        ConfigError: a signal that does not exist (with the nearest), a rule without a bound, or the wrong kind of bound.
+        ConfigError: a signal that does not exist (with the nearest), a rule without a bound, or the wrong kind of bound;
+            a rule that is disabled and does not exist.
     """
     own = own or {}
     known = [f"{sidecar}.{column}" for sidecar, names in columns().items() for column in names]
@@ -70,6 +73,8 @@ def check(config: FilterConfig, own: Mapping[str, Mapping[str, bool] | None] | N
     strings = {
         f"{sidecar}.{c}" for sidecar, names in own.items() for c, is_text in (names or {}).items() if is_text
     }
+    if None in config.rules.values():
+        _check_disabled(config)
     for name, rule in config.rules.items():
         if rule is None:
             continue
@@ -106,6 +111,24 @@ def check(config: FilterConfig, own: Mapping[str, Mapping[str, bool] | None] | N
                 raise ConfigError(
                     f"filter `{config.name}`, bounds of `{code}`: there is no rule `{name}`; {hint}"
                 )
+
+
+def _check_disabled(config: FilterConfig) -> None:
+    """Refuse rules that are disabled (null) and that no policy or recipe has: their names are mistyped."""
+    named = [
+        *(options.settings("filter", option).get("filter", {}) for option in options.names("filter")),
+        *(
+            options.settings("recipe", option).get("recipe", {}).get("filter", {})
+            for option in options.names("recipe")
+        ),
+    ]
+    known = {name for policy in named if isinstance(policy, dict) for name in policy.get("rules") or {}}
+    for name, rule in config.rules.items():
+        if rule is None and name not in known:
+            rules = [other for other, it in config.rules.items() if it is not None]
+            raise ConfigError(
+                f"filter `{config.name}`: there is no rule `{name}` to disable{nearest(name, rules)}"
+            )
 
 
 def languages(run_dir: Path, shard: int, documents: pa.Table) -> pa.ChunkedArray:

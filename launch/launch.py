@@ -18,7 +18,6 @@ Examples:
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,27 +86,26 @@ def cancel(config: LaunchRun, run_dir: Path) -> int:
 
 
 def show(config: LaunchRun, run_dir: Path, found: Preflight) -> int:
-    """Print what would be run or submitted, and everything that is known to be wrong with it; returns the exit status."""
-    errors = list(found.errors)
+    """Print what would be run or submitted, or everything that is known to be wrong with it; returns the exit status."""
+    errors, shown = list(found.errors), ""
     if config.cluster.kind == "slurm":
         from launch import slurm
 
         try:
-            print(slurm.show(config, run_dir, slurm.wanted(config)))
+            shown = slurm.show(config, run_dir, slurm.wanted(config))
             refused, start = slurm.refusal(config, run_dir)
             errors += [f"Slurm refuses the job: {refused}"] if refused else []
-            print(f"\nSlurm: {start}" if start else "")
+            shown += f"\n\nSlurm: {start}" if start else "\n"
         except ConfigError as refusal:  # no node has what the job needs; `preflight` found it too
             errors = list(dict.fromkeys([*errors, str(refusal)]))
     else:
         from launch import local
 
-        if local.on_gpus(config):
-            print(*(f"{name}={value}" for name, value in local.for_gpus(run_dir).items()), sep="\n")
-        exits = run_dir / "logs" / "exits"
-        grace, gpus = local.grace(config), local.gpus(config)
-        print(shlex.join(local.command(config.cluster, run_dir, exits, grace, gpus)))
-    print("\n".join(text for text in (found.plan, block(found.warnings)) if text), flush=True)
+        shown = local.show(config, run_dir)
+    # A script that must not be submitted is not shown: it would be taken for one that may.
+    for text in (*([] if errors else [shown]), found.plan, block(found.warnings)):
+        if text:
+            print(text, flush=True)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return EXIT_CONFIG if errors else 0

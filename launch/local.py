@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,6 +142,15 @@ def environment(cluster: ClusterConfig, more: Mapping[str, str] | None = None) -
         **({} if cluster.threads is None else {"OMP_NUM_THREADS": str(cluster.threads)}),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def show(config: LaunchRun, run_dir: Path) -> str:
+    """The command of an attempt as a line of a shell, with what its environment has besides this process's own."""
+    more = for_gpus(run_dir) if on_gpus(config) else None
+    own = {k: v for k, v in environment(config.cluster, more).items() if os.environ.get(k) != v}
+    exits = run_dir / "logs" / "exits"
+    words = command(config.cluster, run_dir, exits, grace(config), gpus(config))
+    return shlex.join(["env", *(f"{name}={value}" for name, value in own.items()), *words])
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from configs import folders
 from configs.edge import ConfigError
 from configs.schema.train import LaunchRun
 from launch.plan import table as memory_table
@@ -85,7 +86,8 @@ def preflight(config: LaunchRun, run_dir: Path) -> Preflight:
         )
         parts += _memory(config, taken, device, calls, found)
         parts.append(_time(config, taken, config.train.steps - facts.steps_done))
-        parts.append(_disk(config, run_dir, parameters(config.model, vocab_size), found))
+        if folders.refusal(run_dir) is None:
+            parts.append(_disk(config, run_dir, parameters(config.model, vocab_size), found))
     found.plan = "\n\n".join(parts)
     return found
 
@@ -193,34 +195,18 @@ def _limit(text: str) -> float | None:
 
 def _location(config: LaunchRun, run_dir: Path, found: Preflight) -> None:
     """Whether the run directory can be made and written, and whether other nodes see it."""
-    existing = _existing(run_dir)
-    if not existing.is_dir():
+    if reason := folders.refusal(run_dir):
         found.errors.append(
-            f"`run.dir={config.run.dir}` cannot be made: {existing} is a file; choose another run.dir"
-        )
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        found.errors.append(
-            f"`run.dir={config.run.dir}` cannot be written: {existing} does not allow it; choose another run.dir"
+            f"`run.dir={config.run.dir}` cannot be made or written: {reason}; choose another run.dir"
         )
     if config.cluster.kind != "slurm":
         return
     for key, path in (("run.dir", run_dir), ("data.path", Path(config.data.path).absolute())):
-        if (kind := _file_system(_existing(path))) in HERE_ALONE:
+        if (kind := folders.file_system(folders.existing(path))) in HERE_ALONE:
             found.warnings.append(
                 f"`{key}` is {path}, on a {kind} of this machine: the nodes of the job will not see it; use a shared "
                 "file system"
             )
-
-
-def _existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
-    return next(p for p in (path, *path.parents) if p.exists())
-
-
-def _file_system(path: Path) -> str:
-    """Kind of the file system that a path lies on; empty where it is not known."""
-    mounts = [p for p in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(p.mountpoint)]
-    return max(mounts, key=lambda p: len(p.mountpoint)).fstype if mounts else ""
 
 
 def _start(config: LaunchRun, found: Preflight) -> None:
@@ -243,11 +229,11 @@ def _disk(config: LaunchRun, run_dir: Path, total: int, found: Preflight) -> str
     # One more is written before the oldest goes.
     kept = written if keep == 0 else min(written, keep + 1)
     there = len(committed(run_dir))
-    needed, free = each * max(1, kept - there), shutil.disk_usage(_existing(run_dir)).free
+    needed, free = each * max(1, kept - there), shutil.disk_usage(folders.existing(run_dir)).free
     said = (
         f"{kept} checkpoints of {_size(each)} (checkpoint.every={every}, checkpoint.keep={keep})"
         + (f", {there} of them there" if there else "")
-        + f"; free in {_existing(run_dir)}: {_size(free)}"
+        + f"; free in {folders.existing(run_dir)}: {_size(free)}"
     )
     if needed > free:
         short = (

@@ -106,6 +106,8 @@ def run(config: EvaluateRun) -> int:
 def _evaluate(config: EvaluateRun, process: Process) -> tuple[list[SourceLoss], int]:
     """Evaluate, print and write; the loss of each source and the step, on every rank."""
     run_dir, console = Path(config.run.dir), Console(process.rank == 0, progress=False)
+    # What is wrong with the run or the dataset is said before anything about this machine.
+    together(lambda: open_packed(config, read_config(run_dir), run_dir))
     precision = decide(config.dtype, process.device)
     precision.tell(console.say, console.warn)
     config = replace(config, dtype=precision.dtype)  # type: ignore[arg-type]  # asked for one of its own

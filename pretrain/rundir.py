@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import psutil
 
-from configs import edge
+from configs import edge, folders
 from configs.schema.train import TrainRun
 from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import atomic_folder, remove_leftovers, write_atomically
@@ -51,8 +51,13 @@ class RunLock:
         """Take the lock, waiting for a silent owner on another host to go stale.
 
         Raises:
+            ConfigError: the run directory cannot be made or written.
             RunDirBusy: a living process holds it; the message names the process and the host.
         """
+        if reason := folders.refusal(self.path.parent):
+            raise edge.ConfigError(
+                f"the run directory {self.path.parent} cannot be made or written: {reason}; choose another run.dir"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -45,7 +45,7 @@ BEFORE = {
     "tokenizer=small": DATA,
     "tokenizer.path=DIR": DATA,
     "stop_after=final jsonl=true": DATA,
-    "'recipe.filter.rules={gopher.short:{min:100}}'": DATA,
+    "recipe.filter.rules.gopher.short.min=100": DATA,
     "filter@recipe.filter=NAME": DATA,
     "schedule.warmup_steps=0": f"{TRAIN} run.dir=runs/d model.init_from=runs/a --cfg job",
 }

@@ -414,7 +414,7 @@ class PlanRun(TrainRun):
     cluster: ClusterConfig = section(ClusterConfig)
     """Cluster; the world is nodes × nproc."""
     vocab_size: Tokens = 128_256
-    """Words of the vocabulary where no packed dataset is given."""
+    """Tokens of the vocabulary where no packed dataset is given."""
     probe: bool = True
     """`arriero plan`: measure memory and communication on the real model, with tensors that hold no data."""
     output: AnyPath | None = None

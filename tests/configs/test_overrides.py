@@ -144,3 +144,47 @@ def test_an_unknown_accelerator_names_the_nearest_before_anything_is_derived() -
 
 def test_every_field_of_text_has_a_type_that_says_what_it_holds() -> None:
     assert hints(train.RunConfig)["dir"] is not str
+
+
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [
+        ("recipe.filter.rules.gopher.short.min=7", {"min": 7.0}),
+        ("recipe.filter.rules.gopher.short.languages=[en,de]", {"languages": ["en", "de"]}),
+        ("recipe.filter.rules.gopher.short.by_language.de.max=9", {"by_language": {"de": {"max": 9.0}}}),
+        ("recipe.filter.rules.gopher.short={min: 3, level: flag}", {"min": 3.0, "level": "flag"}),
+    ],
+)
+def test_a_key_goes_through_names_with_dots(word: str, changed: dict[str, typing.Any]) -> None:
+    before = edge.compose("data", ["output=o", "input=i"], pipeline.DataRun)["recipe"]["filter"]["rules"]
+    after = edge.compose("data", ["output=o", "input=i", word], pipeline.DataRun)["recipe"]["filter"]["rules"]
+    assert list(after) == list(before)
+    assert after == before | {"gopher.short": before["gopher.short"] | changed}
+
+
+def test_other_mappings_of_names_with_dots_too() -> None:
+    def load(*words: str) -> pipeline.DataRun:
+        return edge.load("data", pipeline.DataRun, ["output=o", "input=i", *words])
+
+    assert load("mixture.weights.köln.de=0.5").mixture.weights == {"köln.de": 0.5}
+    bounds = load("recipe.filter.bounds.de.gopher.short.min=4").recipe.filter.bounds  # type: ignore[union-attr]
+    assert bounds["de"]["gopher.short"].min == 4  # type: ignore[union-attr]
+    for word in ("recipe.filter.rules.gopher.short=null", "~recipe.filter.rules.gopher.short"):
+        assert load(word).recipe.filter.rules["gopher.short"] is None  # type: ignore[union-attr]
+    swept = prepare(["recipe.filter.rules.gopher.short.min=5,9"], pipeline.DataRun, True)
+    assert swept == ["++recipe.filter.rules={gopher.short:{min:5}},{gopher.short:{min:9}}"]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("recipe.filter.rules.gopher.short.mni=3", "did you mean `recipe.filter.rules.gopher.short.min`?"),
+        ("recipe.filter.rules.gopher.shrt.min=3", "did you mean `gopher.short`?"),
+        ("recipe.filter.rules={gopher.shrt:{min:3}}", "did you mean `gopher.short`?"),
+        ("recipe.filter.rules.gopher.short.min=1,2", "must be a number or null, but it is '1,2'"),
+    ],
+)
+def test_a_mistyped_name_or_key_in_a_mapping_names_the_nearest(word: str, says: str) -> None:
+    with pytest.raises(edge.ConfigError) as error:
+        edge.load("data", pipeline.DataRun, ["output=o", "input=i", word])
+    assert str(error.value).endswith(says)

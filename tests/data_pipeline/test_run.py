@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -217,7 +218,10 @@ def test_second_run_repeats_only_what_changed(corpus: Path, done: Path, tmp_path
     again = arriero(*words)
     assert again.returncode == 0 and "\nunchanged in " in again.stdout
     plan = arriero(*words, "recipe.filter.rules.gopher.short=null", "dry_run=true")
-    assert plan.returncode == 2  # rule names hold dots, so they are changed in the YAML
+    assert plan.returncode == 0 and re.search(r"\bdecide +.*to do", plan.stdout), plan.stdout
+    unknown = arriero(*words, "recipe.filter.rules.gopher.shrt=null", "dry_run=true")
+    assert unknown.returncode == 2
+    assert "no rule `gopher.shrt` to disable; did you mean `gopher.short`?" in unknown.stderr
     # The near copy has 329 of the 331 shingles of its original: 0.994.
     changed = arriero(*words, "dedup.jaccard=0.999")
     assert changed.returncode == 0
@@ -301,6 +305,13 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, words: list[str], message:
     errors = result.stderr.strip().splitlines()
     assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
     assert not (tmp_path / "out" / "packed").exists()
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read() -> None:
+    for more in ([], ["dry_run=true"]):
+        result = arriero("recipe=web", "input=README.md", "output=/proc/data", *more, *SMALL)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: `output=/proc/data` cannot be made or written: /proc is a ")
 
 
 def test_two_runs_in_one_directory_are_refused(corpus: Path, done: Path) -> None:

@@ -38,6 +38,7 @@ def broken(packed: Path, tmp_path: Path, what: str) -> list[str]:
         "phase": ["data.phases=[{weights: {books: 1}}]"],
         "weights": [f"model.init_from={tmp_path / 'nowhere'}"],
         "location": [f"run.dir={tmp_path / 'file' / 'run'}"],
+        "kernel": ["run.dir=/proc/run"],
         # 12 bytes a parameter, of 40 TB of parameters.
         "disk": ["model.dim=1048576", "model.ffn_dim=1048576", "model.n_layers=4"],
         "memory": ["model.dim=1048576", "model.ffn_dim=1048576", "model.n_layers=4"],
@@ -55,6 +56,7 @@ def broken(packed: Path, tmp_path: Path, what: str) -> list[str]:
         ("phase", "data.phases"),
         ("weights", "model.init_from"),
         ("location", "run.dir"),
+        ("kernel", "`run.dir=/proc/run` cannot be made or written"),
         ("memory", "it does not fit"),
     ],
 )
@@ -68,8 +70,10 @@ def test_what_cannot_be_is_refused_by_a_dry_run_and_before_submission(
     with pytest.raises(ConfigError, match=says):
         launch.run(read)
     assert launch.main([*overrides(toy_packed, tmp_path / "run"), *words, "dry_run=true"]) == 2
-    error = capsys.readouterr().err
+    shown, error = capsys.readouterr()
     assert says in error and error.startswith("error: ")
+    # What must not be submitted is not shown as if it could be.
+    assert "#SBATCH" not in shown and "launch.worker" not in shown
     assert sorted(tmp_path.iterdir()) == made >= before  # nothing was started, nothing written
 
 

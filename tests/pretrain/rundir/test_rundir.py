@@ -16,6 +16,7 @@ import psutil
 import pytest
 from toyrun import PATIENCE
 
+from configs.edge import ConfigError
 from pretrain.ledger import Ledger, read_ledger
 from pretrain.resilience import Heartbeat, StopRequest
 from pretrain.rundir import JsonlLog, RunDirBusy, RunLock, dataset_of, read_evaluations, read_metrics
@@ -100,6 +101,16 @@ def test_lock_belongs_to_one_living_process(tmp_path: Path) -> None:
 
 def owner(path: Path, **fields: object) -> None:
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, **fields}))
+
+
+def test_a_run_directory_that_cannot_be_made_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (Path("/proc/run"), "`proc` file system"),
+        (tmp_path / "file/run", "file is a file"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{path} cannot be made or written: .*{reason}"):
+            RunLock(path / "lock").acquire()
 
 
 def test_lock_of_another_host_is_taken_when_it_falls_silent(tmp_path: Path) -> None:

@@ -178,10 +178,14 @@ def test_losses_that_are_not_finite_end_with_status_1(
     assert [row["bits_per_byte"] for row in rows] == [None] * 4
 
 
-def test_a_dataset_that_is_not_there_is_an_error(run_dir: Path, tmp_path: Path) -> None:
+def test_a_run_or_dataset_that_is_not_there_is_an_error_before_anything_else_is_said(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(ValueError, match="nowhere"):
-        verb.main([f"run.dir={run_dir}", f"data.path={nowhere}"])
+    for words in ([f"run.dir={run_dir}", f"data.path={nowhere}"], [f"run.dir={nowhere}"]):
+        with pytest.raises(ValueError, match="nowhere"):
+            verb.main([*words, "dtype=auto", "device=cpu"])
+    assert "Precision" not in capsys.readouterr().out
 
 
 def test_bytes_of_tokens_add_up_to_the_bytes_of_texts(tmp_path: Path) -> None:
