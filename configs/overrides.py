@@ -141,7 +141,13 @@ def _value(key: str, value: str, kind: Any, schema: type, sweep: bool) -> str:
     if _is_text(kind) or (listed and _is_text(_entry(kind))):
         return _text(value, _entry(kind) if listed else kind, schema)
     if value[:1] in ("[", "{"):
-        return _Brackets(value, schema).read(kind)
+        made = _Brackets(value, schema).read(kind)
+        if made == value and parse(f"k={value}") is None:
+            raise ConfigError(
+                f"`{key}={value}` cannot be read: brackets or quotes do not match, or an entry has no `name:`; text that "
+                "holds a comma or a bracket needs quotes, {input:'a,b'}"
+            )
+        return made
     parsed = parse(f"k={value}")
     if parsed is None or parsed.is_sweep_override() or (value and not value.strip()):
         return quote(value)  # its type is then refused, in words

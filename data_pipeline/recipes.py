@@ -55,7 +55,17 @@ def with_recipes(data: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, A
     """The configuration with the whole recipe of each source in the place of its name.
 
     So the stages, the workers and later verbs need no search for files: `config.yaml` of the run holds what was found.
+
+    Raises:
+        ConfigError: a recipe does not exist, or an override changes one that no source has.
     """
     config = edge.build(DataRun, data)
+    lost = [text for key, text in chosen.items() if key.split(".")[0] in ("recipe", "filter")]
+    if config.sources and lost:
+        raise edge.ConfigError(
+            f"`{lost[0]}` changes the recipe of `input`, but `sources` are given, and each names its own: write it there, as "
+            f"in sources=[{{name: {config.sources[0].name}, recipe: NAME, filter: NAME, input: …}}], with options of your own "
+            "in configs/recipe or configs/filter"
+        )
     filled = [SourceConfig(s.name, _recipe(s), s.input) for s in config.sources]
     return data | {"sources": [edge.to_dict(s) for s in filled]}

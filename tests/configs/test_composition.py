@@ -206,3 +206,20 @@ def test_an_error_in_a_file_names_the_file(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(edge.ConfigError) as error:
             edge.load("train", train.TrainRun, ["data.path=d", "run.dir=r", "experiment=mine"])
         assert f"`{told}`" in str(error.value) and str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "recipe=text",
+        "recipe.text_key=body",
+        "recipe.filter.rules.gopher.short.min=3",
+        "filter@recipe.filter=c4",
+    ],
+)
+@pytest.mark.parametrize("given", ["sources=[{name:a,recipe:web,input:i}]", "source=demo"])
+def test_what_changes_a_recipe_that_no_source_has_is_refused(word: str, given: str) -> None:
+    with pytest.raises(edge.ConfigError, match=f"^`{word}` changes the recipe of `input`, but `sources`"):
+        edge.load("data", pipeline.DataRun, ["output=o", given, word], with_recipes)
+    edge.load("data", pipeline.DataRun, ["output=o", given], with_recipes)
+    edge.load("data", pipeline.DataRun, ["output=o", "input=i", word], with_recipes)

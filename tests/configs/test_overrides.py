@@ -188,3 +188,9 @@ def test_a_mistyped_name_or_key_in_a_mapping_names_the_nearest(word: str, says: 
     with pytest.raises(edge.ConfigError) as error:
         edge.load("data", pipeline.DataRun, ["output=o", "input=i", word])
     assert str(error.value).endswith(says)
+
+
+@pytest.mark.parametrize("value", ["[{name:a,recipe:text,input:x,y}]", "[{name:a", "[a]]", "{a:'b}"])
+def test_brackets_that_do_not_match_are_one_sentence(value: str) -> None:
+    with pytest.raises(edge.ConfigError, match=r"`sources=.*` cannot be read: .* needs quotes"):
+        edge.load("data", pipeline.DataRun, ["output=o", f"sources={value}"])
