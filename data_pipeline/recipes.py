@@ -63,9 +63,9 @@ def with_recipes(data: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, A
     lost = [text for key, text in chosen.items() if key.split(".")[0] in ("recipe", "filter")]
     if config.sources and lost:
         raise edge.ConfigError(
-            f"`{lost[0]}` changes the recipe of `input`, but `sources` are given, and each names its own: write it there, as "
-            f"in sources=[{{name: {config.sources[0].name}, recipe: NAME, filter: NAME, input: …}}], with options of your own "
-            "in configs/recipe or configs/filter"
+            f"`{lost[0]}` changes the recipe of `input`, but `sources` are given, and each names its own: write it there, "
+            f"as in sources=[{{name: {config.sources[0].name}, recipe: NAME, filter: NAME, input: …}}], with "
+            "options of your own in configs/recipe or configs/filter"
         )
     filled = [SourceConfig(s.name, _recipe(s), s.input) for s in config.sources]
     return data | {"sources": [edge.to_dict(s) for s in filled]}
