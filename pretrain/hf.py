@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from configs.build import build
 from configs.edge import ConfigError
 from configs.schema.train import ModelConfig, RopeScalingConfig
 
@@ -180,6 +181,9 @@ def from_hf_config(config: Mapping[str, Any], name: str, where: str) -> tuple[Mo
         raise ConfigError(
             f"{where}: hidden_size must be a multiple of num_attention_heads, but {dim} / {heads} is not whole"
         )
+    for key, value in config.items():
+        if key in _KINDS and value is not None and not _is(value, _KINDS[key]):
+            raise ConfigError(f"{where}: {key} must be {_KINDS[key]} or null, but it is {value!r}")
     expected = {
         "hidden_act": "silu",
         "attention_bias": False,
@@ -187,27 +191,58 @@ def from_hf_config(config: Mapping[str, Any], name: str, where: str) -> tuple[Mo
         "head_dim": dim // heads,
         "quantization_config": None,
         "partial_rotary_factor": 1,
+        "is_causal": True,
+        "use_bidirectional_attention": False,
     }
     for key, value in expected.items():
         found = config.get(key)
         if found is not None and found != value:
             raise ConfigError(f"{where}: {key} is {found!r}, but only {value!r} can be imported")
     theta, scaling = _rope(config, where)
-    model = ModelConfig(
-        name=name,
-        dim=dim,
-        n_layers=config["num_hidden_layers"],
-        n_heads=heads,
-        n_kv_heads=config.get("num_key_value_heads") or heads,
-        ffn_dim=config["intermediate_size"],
-        max_sequence_length=config.get("max_position_embeddings", 2048),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-        tied=bool(config.get("tie_word_embeddings", False)),
-        init_std=float(config.get("initializer_range", 0.02)),
-    )
+    # What stands for null and for keys that are absent is what transformers' LlamaConfig takes.
+    stated = {key: value for key, value in config.items() if value is not None}
+    values = {
+        "name": name,
+        "dim": dim,
+        "n_layers": config["num_hidden_layers"],
+        "n_heads": heads,
+        "n_kv_heads": stated.get("num_key_value_heads", heads),
+        "ffn_dim": config["intermediate_size"],
+        "max_sequence_length": stated.get("max_position_embeddings", 2048),
+        "rope_theta": theta,
+        "rope_scaling": None if scaling is None else vars(scaling),
+        "norm_eps": float(stated.get("rms_norm_eps", 1e-6)),
+        "tied": stated.get("tie_word_embeddings", False),
+        "init_std": float(stated.get("initializer_range", 0.02)),
+    }
+    try:
+        model = build(ModelConfig, values, "model")
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return model, config["vocab_size"]
+
+
+_KINDS = {
+    "rms_norm_eps": "a number",
+    "rope_theta": "a number",
+    "initializer_range": "a number",
+    "max_position_embeddings": "an integer",
+    "tie_word_embeddings": "true or false",
+    "rope_scaling": "a mapping",
+    "rope_parameters": "a mapping",
+    **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor"), "a number"),
+    "original_max_position_embeddings": "an integer",
+}
+"""What keys of config.json must be that are read here, and null or absent where they are not stated."""
+
+
+def _is(value: Any, kind: str) -> bool:
+    types: dict[str, tuple[type, ...]] = {
+        "a number": (int, float),
+        "an integer": (int,),
+        "a mapping": (dict,),
+    }
+    return type(value) in types.get(kind, (bool,))
 
 
 def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScalingConfig | None]:
@@ -230,18 +265,37 @@ def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScalingConf
 def _rope_of(
     parameters: Mapping[str, Any], theta: float | None, where: str
 ) -> tuple[float, RopeScalingConfig | None]:
+    for key, value in parameters.items():
+        if key in _KINDS and value is not None and not _is(value, _KINDS[key]):
+            raise ConfigError(
+                f"{where}: {key} of the rope scaling must be {_KINDS[key]}, but it is {value!r}"
+            )
     if parameters.get("partial_rotary_factor") not in (None, 1):
         raise ConfigError(
             f"{where}: partial_rotary_factor is {parameters['partial_rotary_factor']}, but only whole heads are rotated here"
         )
-    base = float(parameters.get("rope_theta") or theta or 10_000.0)
-    kind = parameters.get("rope_type") or parameters.get("type") or "default"
+    base = float(next((t for t in (parameters.get("rope_theta"), theta) if t is not None), 10_000.0))
+    kinds = {kind for key in ("rope_type", "type") if (kind := parameters.get(key)) is not None}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"{where}: rope_type is {parameters['rope_type']!r} and type {parameters['type']!r}; remove the wrong one"
+        )
+    kind = next(iter(kinds), "default")
     if kind == "default":
+        if parameters.get("factor") not in (None, 1):
+            raise ConfigError(
+                f"{where}: the rope scaling has factor {parameters['factor']}, but its type is {kind!r}, which scales "
+                "nothing; name the type, or remove the factor"
+            )
         return base, None
     if kind != "llama3":
         raise ConfigError(f"{where}: rope_type is {kind!r}, but only 'default' and 'llama3' can be imported")
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    if missing := [key for key in keys if key not in parameters]:
+    if missing := [key for key in keys if parameters.get(key) is None]:
         raise ConfigError(f"{where}: rope scaling 'llama3' needs {', '.join(missing)}")
     factor, low, high, original = (parameters[key] for key in keys)
+    if low >= high:
+        raise ConfigError(
+            f"{where}: low_freq_factor must be below high_freq_factor, but they are {low} and {high}"
+        )
     return base, RopeScalingConfig(float(factor), float(low), float(high), int(original))

@@ -11,7 +11,6 @@ Examples:
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from configs import edge
@@ -32,6 +30,8 @@ from pretrain.checkpoint import Checkpointer
 from pretrain.checkpoint.chunks import local_chunks
 from pretrain.distributed import process_group
 from pretrain.hf import from_hf_config, hf_name, parameter_shapes, vocab_multiple
+from pretrain.parallel.layout import shape
+from pretrain.weights import pointer, read_json, tokenizer_in
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -74,17 +74,14 @@ def import_model(folder: Path, run_dir: Path) -> tuple[ModelConfig, int]:
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise ConfigError(f"`run.dir={run_dir}` exists and is not an empty folder; choose another")
     source = HfWeights(folder)
-    tokenizer_path = folder / "tokenizer.json"
-    if not (folder / "tokenizer.json").is_file():
-        raise ConfigError(
-            f"{folder / 'tokenizer.json'} does not exist; save the tokenizer there with "
-            "transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…)"
-        )
-    n_tokens = Tokenizer.from_file(str(tokenizer_path)).get_vocab_size()
+    n_tokens = tokenizer_in(
+        folder,
+        "save the tokenizer there with transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+    ).size
     if n_tokens > source.vocab_size:
         raise ConfigError(
-            f"{folder}: the tokenizer has {n_tokens:,} tokens, but config.json an embedding of {source.vocab_size:,} rows; "
-            "they are not of one model"
+            f"{folder}: the tokenizer has ids up to {n_tokens - 1:,}, but config.json an embedding of "
+            f"{source.vocab_size:,} rows; they are not of one model"
         )
     model = replace(source.model, vocab_multiple=vocab_multiple(source.vocab_size, n_tokens))
     tensors = {name: source.read(name) for name in source.shapes}
@@ -115,16 +112,25 @@ class HfWeights:
         """Raises ConfigError: no Llama that can be imported, or tensors that are missing or of another shape."""
         self.folder = folder
         self.model, self.vocab_size = from_hf_config(
-            _read_json(folder / "config.json"), folder.resolve().name, str(folder / "config.json")
+            read_json(folder / "config.json"), folder.resolve().name, str(folder / "config.json")
         )
+        try:
+            shape(self.model, self.vocab_size)
+        except ConfigError as error:
+            raise ConfigError(f"{folder / 'config.json'}: {error}") from None
         self.shapes = parameter_shapes(self.model, self.vocab_size)
         self._files = {name: self._open(folder / name) for name in self._file_names()}
-        self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
+        self._where: dict[str, Any] = {}
+        for file_name, file in self._files.items():
+            for key in file.keys():  # noqa: SIM118
+                self._add(key, file_name)
         self._check()
 
     def read(self, name: str) -> Tensor:
-        """A whole tensor in its stored precision."""
-        return self._where[hf_name(name)].get_tensor(hf_name(name))
+        """A whole tensor in its stored precision; ConfigError where it holds what is no finite number."""
+        tensor: Tensor = self._where[hf_name(name)].get_tensor(hf_name(name))
+        self._check_finite(name, tensor)
+        return tensor
 
     def fill(self, parameters: dict[str, Tensor]) -> None:
         """Fill tensors and DTensors of any layout, casting to their dtype; reads this rank's part only.
@@ -143,14 +149,22 @@ class HfWeights:
                 )
             stored = self._where[hf_name(chunk.name)].get_slice(hf_name(chunk.name))
             part = tuple(slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True))
-            local.copy_(stored[part])
+            values = stored[part]
+            self._check_finite(chunk.name, values)
+            local.copy_(values)
 
     def _file_names(self) -> list[str]:
         index = self.folder / "model.safetensors.index.json"
         if index.is_file():
-            weight_map = _read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
                 raise ConfigError(f"{index} holds no `weight_map`; it must name the file of every tensor")
+            for tensor, name in weight_map.items():
+                if not isinstance(name, str) or not name or Path(name).name != name:
+                    raise ConfigError(
+                        f"{index}: `weight_map` gives {name!r} as the file of `{tensor}`; it must be the name of a file "
+                        f"in {self.folder}"
+                    )
             return sorted(set(weight_map.values()))
         if not (self.folder / "model.safetensors").is_file():
             raise ConfigError(
@@ -165,11 +179,32 @@ class HfWeights:
         except FileNotFoundError:
             raise ConfigError(f"{path} does not exist, but the index of {self.folder} names it") from None
         except SafetensorError as error:
-            raise ConfigError(f"{path} is not a whole safetensors file: {error}") from None
+            raise ConfigError(f"{path} is not a whole safetensors file: {error}{pointer(path)}") from None
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error}; expected a safetensors file") from None
+
+    def _add(self, key: str, file_name: str) -> None:
+        """Note where a tensor lies; ConfigError where two files hold it, and not alike."""
+        file = self._files[file_name]
+        if (other := self._where.setdefault(key, file)) is file:
+            return
+        if not _equal(other.get_slice(key), file.get_slice(key)):
+            first = next(name for name, held in self._files.items() if held is other)
+            raise ConfigError(
+                f"{self.folder}: `{key}` lies in {first} and, with other values, in {file_name}; the files are not of one "
+                "model, so fetch them again"
+            )
+
+    def _check_finite(self, name: str, values: Tensor) -> None:
+        if not torch.isfinite(values).all():
+            raise ConfigError(
+                f"{self.folder}: `{hf_name(name)}` holds NaN or infinite numbers; a model with them computes nothing, so "
+                "take another checkpoint or fetch the file again"
+            )
 
     def _check(self) -> None:
         where = self.folder
-        expected = {hf_name(name): shape for name, shape in self.shapes.items()}
+        expected = {hf_name(name): sizes for name, sizes in self.shapes.items()}
         if missing := [name for name in expected if name not in self._where]:
             raise ConfigError(
                 f"{where} lacks {len(missing)} tensors of the model in config.json, such as `{missing[0]}`"
@@ -180,11 +215,11 @@ class HfWeights:
                     f"{where}: `{name}` is stored as {dtype}, a quantised number whose scale is lost here; export the "
                     "model in bf16, fp16 or fp32"
                 )
-        for name, shape in expected.items():
+        for name, sizes in expected.items():
             found = tuple(self._where[name].get_slice(name).get_shape())
-            if found != shape:
+            if found != sizes:
                 raise ConfigError(
-                    f"{where}: `{name}` has the shape {found}, but config.json makes it {shape}"
+                    f"{where}: `{name}` has the shape {found}, but config.json makes it {sizes}"
                 )
         # Older exports carry the rotary frequencies, and some a copy of the tied head: neither is a parameter.
         known = {HEAD} if self.model.tied else set()
@@ -203,29 +238,21 @@ class HfWeights:
 
     def _check_tied_head(self) -> None:
         """Raise ConfigError where a folder that calls its head tied holds another one."""
-        embedding = self._where[EMBEDDING].get_slice(EMBEDDING)
-        head = self._where[HEAD].get_slice(HEAD)
-        same = head.get_shape() == embedding.get_shape()
-        for start in range(0, self.vocab_size if same else 0, ROWS):
-            part = slice(start, start + ROWS)
-            same = same and torch.equal(head[part].float(), embedding[part].float())
-        if not same:
+        if not _equal(self._where[HEAD].get_slice(HEAD), self._where[EMBEDDING].get_slice(EMBEDDING)):
             raise ConfigError(
                 f"{self.folder}: config.json has tie_word_embeddings true, but `{HEAD}` differs from `{EMBEDDING}`; set it "
                 "to false if the head is the model's, or remove the tensor if it is not"
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; expected the folder of a Hugging Face model") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a mapping, but it holds {type(data).__name__}")
-    return data
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two stored tensors hold the same numbers, in whatever precision."""
+    if a.get_shape() != b.get_shape():
+        return False
+    if not a.get_shape():
+        return torch.equal(a[:].float(), b[:].float())
+    starts = range(0, a.get_shape()[0], ROWS)
+    return all(torch.equal(a[s : s + ROWS].float(), b[s : s + ROWS].float()) for s in starts)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -43,7 +43,7 @@ class RunTokenizer:
     bos: int | None
     """Id of the token that the tokenizer calls BOS, whether it is put before texts or not; None: there is none."""
     size: int
-    """Number of tokens."""
+    """Number of ids: one more than the highest; where ids are left out, more than there are tokens."""
     stop: tuple[int, ...]
     """Ids that end a text: `<|end_of_text|>` (or the tokenizer's EOS) first, then `<|eot_id|>`."""
 
@@ -66,16 +66,30 @@ def read_config(run_dir: Path) -> TrainRun:
 
 
 def read_tokenizer(run_dir: Path) -> RunTokenizer:
-    """The tokenizer that lies in a run directory; ConfigError where there is none."""
-    path = run_dir / "tokenizer"
-    if not (path / "tokenizer.json").is_file():
-        raise ConfigError(
-            f"{path / 'tokenizer.json'} does not exist; a run holds a copy of its tokenizer there"
-        )
-    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    """The tokenizer that lies in a run directory; ConfigError where there is none, or a damaged one."""
+    return tokenizer_in(run_dir / "tokenizer", "a run holds a copy of its tokenizer there")
+
+
+def tokenizer_in(folder: Path, expected: str) -> RunTokenizer:
+    """The tokenizer of a folder.
+
+    Args:
+        expected: why one should be there, for messages.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; {expected}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    # The library raises bare Exception.
+    except Exception as error:
+        raise ConfigError(f"{path} is no tokenizer: {error}{pointer(path)}") from None
     settings = {}
-    if (path / "tokenizer_config.json").is_file():
-        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if (folder / "tokenizer_config.json").is_file():
+        settings = read_json(folder / "tokenizer_config.json")
 
     def named(key: str, default: str) -> int | None:
         return tokenizer.token_to_id(token_name(settings.get(key)) or default)
@@ -83,20 +97,47 @@ def read_tokenizer(run_dir: Path) -> RunTokenizer:
     try:
         begin, _ = read_template(tokenizer)
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{folder}: {error}") from None
 
     stop = [
         named("eos_token", "<|end_of_text|>"),
         *map(tokenizer.token_to_id, ("<|end_of_text|>", "<|eot_id|>")),
     ]
     return RunTokenizer(
-        path,
+        folder,
         tokenizer,
         begin,
         named("bos_token", "<|begin_of_text|>"),
-        tokenizer.get_vocab_size(),
+        max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1,
         tuple(dict.fromkeys(i for i in stop if i is not None)),
     )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file of a Hugging Face model, in any of Unicode's encodings.
+
+    Raises:
+        ConfigError: it does not exist, is damaged, or holds no mapping.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{path} does not exist; expected the folder of a Hugging Face model") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}{pointer(path)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping, but it holds {type(data).__name__}")
+    return data
+
+
+def pointer(path: Path) -> str:
+    """A remedy to add to a message about a damaged file, where it is only a pointer of Git LFS; else nothing."""
+    with path.open("rb") as file:
+        is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    return "; it is a pointer of Git LFS, whose content `git lfs pull` fetches" if is_pointer else ""
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def from_newest(run_dir: Path, step: int | None, use: Callable[[Checkpoint], T]) -> T:

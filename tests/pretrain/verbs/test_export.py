@@ -37,6 +37,13 @@ from pretrain.weights import from_newest, read_config, read_tokenizer, read_weig
 transformers = pytest.importorskip(
     "transformers", reason="transformers is the reference (pip install 'arriero[hf]')"
 )
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 def exported(tmp_path: Path, model=SHAPE, dtype: str = "fp32", weights=None, **options) -> Path:
@@ -147,14 +154,7 @@ def test_import_keeps_bf16_and_reads_what_transformers_writes(tmp_path: Path) ->
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 500_000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
+        rope_parameters=LLAMA3 | {"rope_theta": 500_000.0},
     )
     theirs = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
     theirs.save_pretrained(tmp_path / "hf", max_shard_size="20KB")
@@ -225,15 +225,28 @@ def test_config_is_read_by_transformers_4_and_5() -> None:
         ({"rope_theta": 10_000.0}, "rope_theta is 10000.0 and rope_parameters.rope_theta 500000.0"),
         (
             {
-                "rope_scaling": {
-                    "rope_type": "llama3",
-                    "factor": 8.0,
-                    "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 64,
-                }
+                "rope_scaling": LLAMA3,
             },
             "contradict each other",
+        ),
+        ({"num_key_value_heads": 4}, "n_kv_heads` must divide"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a number or null, but it is '1e-5'"),
+        ({"rms_norm_eps": 0}, "norm_eps` must be a number above 0"),
+        ({"max_position_embeddings": "4096"}, "max_position_embeddings must be an integer"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false"),
+        ({"is_causal": False}, "is_causal is False"),
+        ({"rope_theta": 0, "rope_parameters": None}, "rope_theta` must be a number above 1"),
+        ({"rope_parameters": ["default"]}, "rope_parameters must be a mapping"),
+        ({"rope_scaling": {"factor": 2.0}, "rope_parameters": None}, "factor 2.0, but its type is 'default'"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "type": "linear"}, "rope_parameters": None},
+            "rope_type is 'llama3' and type 'linear'",
+        ),
+        ({"rope_scaling": LLAMA3 | {"factor": None}, "rope_parameters": None}, "needs factor"),
+        ({"rope_scaling": LLAMA3 | {"factor": "8"}, "rope_parameters": None}, "factor of the rope scaling"),
+        (
+            {"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}, "rope_parameters": None},
+            "low_freq_factor must be below",
         ),
         ({"tie_word_embeddings": True}, "tie_word_embeddings true, but `lm_head.weight` differs"),
     ],
@@ -255,6 +268,95 @@ def test_a_truncated_weight_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"model\.safetensors is not a whole"):
         import_model(folder, tmp_path / "again")
+
+
+def test_null_stands_for_what_transformers_takes() -> None:
+    config = to_hf_config(SHAPE, 320, 308, [309], "bf16")
+    nulls = dict.fromkeys(
+        ("rms_norm_eps", "max_position_embeddings", "initializer_range", "tie_word_embeddings")
+    )
+    theirs = transformers.LlamaConfig()
+    ours, _ = from_hf_config(config | nulls, "tiny", "config.json")
+    assert (ours.norm_eps, ours.max_sequence_length, ours.init_std, ours.tied) == (
+        theirs.rms_norm_eps,
+        theirs.max_position_embeddings,
+        theirs.initializer_range,
+        theirs.tie_word_embeddings,
+    )
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 12\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", b'{"model":', r"tokenizer\.json is no tokenizer"),
+        ("tokenizer.json", POINTER, "git lfs pull"),
+        ("tokenizer_config.json", b"{", r"tokenizer_config\.json is not JSON"),
+        ("config.json", POINTER, "git lfs pull"),
+        ("model.safetensors", POINTER, "git lfs pull"),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_named(tmp_path: Path, file: str, content: bytes, message: str) -> None:
+    folder = exported(tmp_path)
+    (folder / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        import_model(folder, tmp_path / "again")
+
+
+def test_ids_of_a_tokenizer_count_to_the_highest(tmp_path: Path) -> None:
+    folder = exported(tmp_path)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 400  # with a gap: as many tokens as before
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"ids up to 400, but config\.json an embedding of 320 rows"):
+        import_model(folder, tmp_path / "again")
+    model = replace(SHAPE, vocab_multiple=128)
+    rows = {n: torch.zeros(s) for n, s in parameter_shapes(model, 512).items()}
+    run = write_run(tmp_path / "wide", model, weights=rows)
+    export(run, tmp_path / "wide-hf", model, read_tokenizer(run), None, "fp32")
+    (tmp_path / "wide-hf/tokenizer.json").write_text(json.dumps(content))
+    import_model(tmp_path / "wide-hf", tmp_path / "wide-again")
+    assert read_tokenizer(tmp_path / "wide-again").size == 401
+
+
+@pytest.mark.parametrize("name", [3, None, ["a"], "../hf/model.safetensors", "/tmp/model.safetensors", ""])
+def test_an_index_that_names_no_file_of_its_folder_is_refused(tmp_path: Path, name: object) -> None:
+    folder = exported(tmp_path, max_shard_bytes=40_000)
+    index = folder / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["model.norm.weight"] = name
+    index.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"`weight_map` gives .* as the file of `model\.norm\.weight`"):
+        import_model(folder, tmp_path / "again")
+
+
+def test_a_tensor_in_two_files_must_be_one(tmp_path: Path) -> None:
+    folder = exported(tmp_path, max_shard_bytes=40_000)
+    first, *_, last = sorted(folder.glob("*.safetensors"))
+    tensors = load_file(first)
+    name, tensor = next(iter(tensors.items()))
+    save_file(load_file(last) | {name: tensor.clone()}, last)
+    import_model(folder, tmp_path / "same")
+    save_file(load_file(last) | {name: tensor + 1}, last)
+    with pytest.raises(
+        ConfigError, match=f"`{name}` lies in {first.name} and, with other values, in {last.name}"
+    ):
+        import_model(folder, tmp_path / "again")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    weights = random_weights(SHAPE)
+    weights["layers.1.feed_forward.w1.weight"][3, 5] = value
+    folder = exported(tmp_path, weights=weights)
+    with pytest.raises(ConfigError, match=r"`model.layers.1.mlp.gate_proj.weight` holds NaN or infinite"):
+        import_model(folder, tmp_path / "again")
+    name = "layers.1.feed_forward.w1.weight"
+    with pytest.raises(ConfigError, match="holds NaN or infinite"):
+        HfWeights(folder).fill({name: torch.zeros_like(weights[name])})
 
 
 def test_export_refuses_a_folder_that_holds_files(tmp_path: Path) -> None:
@@ -336,7 +438,7 @@ def test_a_tokenizer_of_more_tokens_than_the_embedding_is_refused(tmp_path: Path
     run = write_run(tmp_path / "run", small, weights=weights)
     export(run, tmp_path / "hf", small, read_tokenizer(run), None, "fp32")
     with pytest.raises(
-        ConfigError, match=r"the tokenizer has 320 tokens, but config.json an embedding of 300 rows"
+        ConfigError, match=r"the tokenizer has ids up to 319, but config.json an embedding of 300 rows"
     ):
         import_model(tmp_path / "hf", tmp_path / "again")
 
