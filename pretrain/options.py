@@ -28,6 +28,7 @@ COMPUTE_DTYPES = {"bf16": "bfloat16", "bf16_pure": "bfloat16", "fp32": "float32"
 """Of hidden states and products, by torch's names."""
 _FLOAT8_UNIT = 16  # Sizes that float8 products take are multiples of it.
 _WIDEST, _WIDTH_UNIT = 256, 8  # Widths of heads that flash attention's kernels take.
+_FLEX_NARROWEST = 16  # Width of heads below which FlexAttention has no kernel.
 
 
 def device_type(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
@@ -54,7 +55,11 @@ def choose_attention(
     """
     half = device_type == "cuda" and dtype in ("bfloat16", "float16")
     if wanted == "auto":
-        return "varlen" if half and takes_width(head_dim) else "blocked"
+        if half and takes_width(head_dim):
+            return "varlen"
+        # Blocks are cut on the host, which would wait for the device in each layer.
+        flex = device_type == "cuda" and dtype != "float64" and _FLEX_NARROWEST <= head_dim <= _WIDEST
+        return "flex" if flex else "blocked"
     if wanted == "varlen" and not half:
         raise ConfigError(
             "`train.attention=varlen` is for CUDA in half precision; set train.attention=auto, or device=cuda and "

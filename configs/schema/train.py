@@ -133,7 +133,7 @@ class TrainConfig:
     """Layers for which inputs × outputs ÷ (inputs + outputs), on a rank, is less stay in bf16: scales cost what is saved."""
     attention: Literal["auto", "varlen", "flex", "blocked"] = "auto"
     """What computes attention inside documents: variable-length flash (CUDA, half precision), FlexAttention (CUDA), blocks
-    of matrix products (anywhere); auto: the first that works, flash or blocks."""
+    of matrix products (anywhere; on CUDA the host waits in each layer); auto: the first of them that works."""
     compile: bool | None = None
     """torch.compile of each block; null: on CUDA yes, on the CPU no (it needs a C++ compiler there)."""
     activation_checkpointing: Literal["none", "full", "selective", "budget"] = "none"
@@ -462,7 +462,8 @@ class EvaluateRun:
     batch_size: Sequences = 8
     """Sequences of one forward pass."""
     dtype: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
-    """Compute precision; auto: bf16 where the device multiplies in it natively, else fp32."""
+    """Compute precision; auto: bf16 where the device multiplies in it natively, else fp32. On CUDA bf16 attends by flash and
+    fp32 by FlexAttention; with fp64 the host waits for the device in each layer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device."""
 

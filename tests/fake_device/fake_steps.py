@@ -63,6 +63,8 @@ class FakeCase:
     optim: str = "adamw"
     last: bool = False
     """The last rank instead of the first."""
+    evaluates: bool = False
+    """Losses of tokens without gradients, as `arriero evaluate` has them, instead of training steps."""
 
 
 @dataclass
@@ -88,6 +90,8 @@ class Found:
     groups: int = 0
     """Modules that FSDP gathers at a time."""
     micro_batches: int = 0
+    attention: str = ""
+    """What computes attention."""
 
 
 def run(cases: Sequence[FakeCase]) -> list[Found]:
@@ -219,6 +223,7 @@ def steps(case: FakeCase, found: Found) -> None:
             mesh = build_mesh(layout, "cuda")
         device = torch.device("cuda", 0)
         made = engine.Engine(model, case.vocab_size, parallel, train, mesh, device, 0)
+        found.attention = made.attention
         modules = [m for part in made.parts for m in part.modules() if isinstance(m, FSDPModule)]
         found.groups = sum(m._get_fsdp_state()._fsdp_param_group is not None for m in modules)
         found.names = groups_of(made, modules)
@@ -228,6 +233,12 @@ def steps(case: FakeCase, found: Found) -> None:
             found.declared[operation, found.names[group]] += n
         optimizer = Optimizer(made.named_parameters(), optim, train.dtype)
         config = TrainRun(DataConfig("x"), model, train, RunConfig("x"), parallel, optim)
+        if case.evaluates:
+            watch = Watch()
+            with watch:
+                assert made.token_losses(batch(0)).device == device
+            found.waits, found.declared = watch.waits, found.collectives
+            return
         for number in range(STEPS):
             watch = Watch()
             batches = [batch(number + i) for i in range(layout.micro_batches)]
