@@ -63,6 +63,7 @@ class FakeCase:
     optim: str = "adamw"
     last: bool = False
     """The last rank instead of the first."""
+    steps: int = STEPS
     evaluates: bool = False
     """Losses of tokens without gradients, as `arriero evaluate` has them, instead of training steps."""
 
@@ -239,7 +240,7 @@ def steps(case: FakeCase, found: Found) -> None:
                 assert made.token_losses(batch(0)).device == device
             found.waits, found.declared = watch.waits, found.collectives
             return
-        for number in range(STEPS):
+        for number in range(case.steps):
             watch = Watch()
             batches = [batch(number + i) for i in range(layout.micro_batches)]
             with watch if number else contextlib.nullcontext():

@@ -10,11 +10,14 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_steps import HERE, ROOT, FakeCase, Found, guard, of_layout, run
 
-from configs.schema.train import ModelConfig, ParallelConfig, TrainConfig
+from configs.edge import ConfigError
+from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, TrainConfig
+from pretrain.options import check_precision
 
 sys.path.append(str(Path(__file__).parents[1] / "distributed"))
 from parity_cases import GLOBAL, ODD, Case
@@ -87,6 +90,39 @@ COMPILED = [
 
 def test_every_layout_runs_and_nothing_waits_for_the_device() -> None:
     check([fake(c) for c in EAGER] + [fake(c, last=True) for c in EAGER if c.parallel.pp > 1])
+
+
+RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    "selective": SELECTIVELY,
+    "full, offloaded": FULLY | {"activation_offload": True},
+}
+DTYPES: dict[str, dict[str, Any]] = {
+    "bf16": {},
+    "bf16_pure": {"dtype": "bf16_pure"},
+    "float8": {"float8": True, "float8_least": 0},
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("recompute", RECOMPUTE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_layout_runs_with_every_dtype_and_recomputation(dtype: str, recompute: str) -> None:
+    if dtype == "float8":
+        pytest.importorskip("torchao")
+    cases = [replace(fake(c, **DTYPES[dtype], **RECOMPUTE[recompute]), steps=2) for c in EAGER]
+    taken = [c for c in cases if takes_precision(c)]
+    assert len(taken) > len(cases) / 2
+    check(taken)
+
+
+def takes_precision(case: FakeCase) -> bool:
+    """Whether a user may ask for it."""
+    try:
+        check_precision(case.train, case.parallel, OptimConfig(name=case.optim), case.model)  # type: ignore[arg-type]
+    except ConfigError:
+        return False
+    return True
 
 
 def test_compiled_layouts_run_and_one_graph_serves_all_documents() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -185,3 +187,29 @@ def test_faster_kernels_are_known_by_name(impl: str) -> None:
     if not hasattr(attention, "activate_flash_attention_impl"):
         pytest.skip("this torch has no choice of kernels")
     assert impl in attention.list_flash_attention_impls()
+
+
+MANY_RANKS = """
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+from torch.testing._internal.distributed import fake_pg
+from pretrain.parallel.layout import Layout
+from pretrain.parallel.mesh import build_mesh
+
+store = dist.HashStore()
+dist.init_process_group("fake", store=store, rank=0, world_size=1024)
+build_mesh(Layout(pp=4, dp_replicate=2, dp_shard=16, cp=1, tp=8, micro_batches=4), "cpu")
+held, keys = len(distributed_c10d._world.pg_map), store.num_keys()
+for first in range(8, 1024, 8):
+    assert dist.new_group(list(range(first, first + 8)), backend="gloo") == dist.GroupMember.NON_GROUP_MEMBER
+print(held, store.num_keys() - keys)
+"""
+
+
+def test_groups_of_other_ranks_cost_a_rank_nothing_but_the_call() -> None:
+    """So a mesh of many nodes starts without `split_group`, which would need `device_id`: a rank holds the world and a group
+    of each dimension, and tells the store nothing of the others."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_RANKS], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["6", "0"], done.stderr
