@@ -8,9 +8,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 _ISO = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:[.,]\d+)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?)?", re.I
+    r"(\d{4})([-/])(\d{2})\2(\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:[.,]\d+)?\s*(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?",
+    re.I | re.ASCII,
 )
-_COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:(\d{2})(\d{2})(\d{2}))?")
+_COMPACT = re.compile(r"((?:1[89]|20|21)\d{2})(\d{2})(\d{2})(?:T?(\d{2})(\d{2})(\d{2})Z?)?", re.ASCII)
+_YEAR = re.compile(r"(?:1[89]|20|21)\d{2}", re.ASCII)
+_NOON = re.compile(r"\b[ap]\.?m\b", re.I)
+"""Times of twelve hours, whose half the library reads past."""
 _EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
 """Seconds, milliseconds, microseconds and nanoseconds since 1970: no two of them give years of the same century."""
 _EARLIEST, _LATEST = 0, 4_102_444_800  # 1970 and 2100 as seconds
@@ -33,20 +37,30 @@ def iso_date(value: Any) -> str | None:
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, (int, float)):
-        return _of_epoch(float(value))
-    if not isinstance(value, str):
-        return None
-    text = value.strip()
+        whole = str(int(value)) if -1e15 < value < 1e15 and value == int(value) else ""
+        # A year, or a day in digits: as seconds since 1970 they would be days of that year.
+        return (
+            _of_text(whole)
+            if _YEAR.fullmatch(whole) or _COMPACT.fullmatch(whole)
+            else _of_epoch(float(value))
+        )
+    return _of_text(value.strip()) if isinstance(value, str) else None
+
+
+def _of_text(text: str) -> str | None:
     try:
         if match := _ISO.fullmatch(text):
-            day, time, zone = match.groups()
+            year, _, month, day, time, zone = match.groups()
+            date = f"{year}-{month}-{day}"
             if time is None:
-                return datetime.date.fromisoformat(day).isoformat()
-            offset = "+00:00" if zone is None or zone.upper() in ("Z", "UTC") else zone
-            return _of(datetime.datetime.fromisoformat(f"{day}T{time}{offset}"))
+                return datetime.date.fromisoformat(date).isoformat()
+            offset = "+00:00" if zone is None or zone.upper() in ("Z", "UTC", "GMT") else zone
+            return _of(datetime.datetime.fromisoformat(f"{date}T{time}{offset}"))
         if match := _COMPACT.fullmatch(text):
             numbers = [int(part) for part in match.groups() if part is not None]
             return _of(datetime.datetime(*numbers))  # type: ignore[arg-type]
+        if _YEAR.fullmatch(text) or _NOON.search(text):
+            return None
         if text.replace(".", "", 1).isdigit():
             return _of_epoch(float(text))
         return _of(parsedate_to_datetime(text))

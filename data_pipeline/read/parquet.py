@@ -30,14 +30,8 @@ def read(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
         with storage.open_binary(file) as raw, open_parquet(raw) as parquet:
             schema = parquet.schema_arrow
             columns = wanted_columns(schema, recipe)
-            if recipe.text_key not in columns:
-                yield SetAside(
-                    file,
-                    0,
-                    0,
-                    f"no column `{recipe.text_key}`",
-                    f"a column of text; columns found: {', '.join(schema.names)[:200]}; set `recipe.text_key`",
-                )
+            if found := without_text(schema, recipe):
+                yield SetAside(file, 0, 0, *found)
                 return
             stop = parquet.num_row_groups if unit.end is None else unit.end
             number = sum(parquet.metadata.row_group(i).num_rows for i in range(unit.begin))
@@ -113,14 +107,63 @@ def _rows(
 
 def raw_rows(batch: pa.RecordBatch, recipe: RecipeConfig) -> Iterator[dict[str, Any]]:
     """Rows of a batch with the columns that records have; text as bytes, so that one bad row is one bad row."""
-    columns = [
-        name
-        for name in wanted_columns(batch.schema, recipe)
-        if not pa.types.is_nested(batch.schema.field(name).type)
-    ]
-    arrays = {name: _binary(batch.column(batch.schema.get_field_index(name))) for name in columns}
+    arrays, binary = {}, set()
+    for name in wanted_columns(batch.schema, recipe):
+        array = batch.column(batch.schema.get_field_index(name))
+        # Of what is nested only an id is of use, as the text of it, like `{"$oid": …}` of MongoDB.
+        if name == recipe.id_key or not pa.types.is_nested(array.type):
+            arrays[name] = _readable(array)
+            if _is_binary(array.type):
+                binary.add(name)
     for i in range(batch.num_rows):
-        yield {name: array[i].as_py() for name, array in arrays.items()}
+        row = {name: _value(array[i]) for name, array in arrays.items()}
+        if (
+            recipe.id_key in binary
+            and isinstance(given := row[recipe.id_key], bytes)
+            and not _printable(given)
+        ):
+            row[recipe.id_key] = given.hex()  # a hash or a number
+        yield row
+
+
+def without_text(schema: pa.Schema, recipe: RecipeConfig) -> tuple[str, str] | None:
+    """Why a table has no text, and what is expected; None where it has."""
+    names, key = schema.names, recipe.text_key
+    expected = f"a column of text; columns found: {', '.join(names)[:200]}; set `recipe.text_key`"
+    if names.count(key) != 1:
+        return f"{names.count(key) or 'no'} column{'s' * (key in names)} `{key}`", expected
+    kind = schema.field(key).type
+    return (
+        (f"column `{key}` is not text: it is {str(kind)[:100]}", expected)
+        if pa.types.is_nested(kind)
+        else None
+    )
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """A value as Python's; None for dates and times that Python cannot hold, such as the year 20000."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
+    return any(test(kind) for test in tests)
+
+
+def _printable(value: bytes) -> bool:
+    try:
+        return value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def wanted_columns(schema: pa.Schema, recipe: RecipeConfig) -> list[str]:
@@ -129,12 +172,15 @@ def wanted_columns(schema: pa.Schema, recipe: RecipeConfig) -> list[str]:
     return [n for n in dict.fromkeys(schema.names) if n in wanted and schema.names.count(n) == 1]
 
 
-def _binary(array: pa.Array) -> pa.Array:
-    """Strings as bytes, without a look at whether they are UTF-8."""
+def _readable(array: pa.Array) -> pa.Array:
+    """Strings as bytes, without a look at whether they are UTF-8; times to the second."""
+    if pa.types.is_timestamp(array.type):
+        # Python's times end at microseconds, and those with nanoseconds, which pandas writes, would be errors.
+        return array.cast(pa.timestamp("s", array.type.tz), safe=False)
     if pa.types.is_string_view(array.type):
         array = array.cast(pa.large_binary())
     if isinstance(array, pa.DictionaryArray):
-        return pa.DictionaryArray.from_arrays(array.indices, _binary(array.dictionary))
+        return pa.DictionaryArray.from_arrays(array.indices, _readable(array.dictionary))
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return array.view(pa.binary() if pa.types.is_string(array.type) else pa.large_binary())
     return array
@@ -159,5 +205,5 @@ def item_of(row: dict[str, Any], file: str, number: int, recipe: RecipeConfig) -
                     file, number, number, f"invalid UTF-8 at byte {error.start} of a field", "UTF-8"
                 )
             if key == recipe.id_key:
-                decoded[key] = value.hex()  # a hash or a number in binary
+                decoded[key] = value.hex()
     return from_row(decoded, file, number, number, recipe, "")

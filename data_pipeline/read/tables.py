@@ -15,7 +15,7 @@ import pyarrow as pa
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, SetAside, Unit, excerpt, storage
 from data_pipeline.read.jsonl import from_row
-from data_pipeline.read.parquet import item_of, raw_rows
+from data_pipeline.read.parquet import item_of, raw_rows, without_text
 from data_pipeline.read.streams import DAMAGE, codec_of, open_stream
 
 _STATED = re.compile(r"sep=(.)\s*")
@@ -177,10 +177,8 @@ def read_arrow(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
             return
         with open_stream(file, recipe.max_window_bytes) as stream:
             schema, batches = _batches(stream, codec_of(start) is None)
-            if recipe.text_key not in schema.names:
-                found = ", ".join(schema.names)[:200]
-                expected = f"a column of text; columns found: {found}; set `recipe.text_key`"
-                yield SetAside(file, 0, 0, f"no column `{recipe.text_key}`", expected)
+            if found := without_text(schema, recipe):
+                yield SetAside(file, 0, 0, *found)
                 return
             for batch in batches:
                 for row in raw_rows(batch, recipe):

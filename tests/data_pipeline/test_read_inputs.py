@@ -359,6 +359,67 @@ def response(head: str, body: bytes) -> http.Response:
     return http.parse(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body, 2**20)
 
 
+@pytest.mark.parametrize(
+    ("value", "date"),
+    [
+        (20240501, "2024-05-01"),
+        (20240501100000, "2024-05-01T10:00:00Z"),
+        (2024, None),
+        ("2024", None),
+        ("2024/05/01 10:00:00", "2024-05-01T10:00:00Z"),
+        ("2024-05-01T10:00:00+02", "2024-05-01T08:00:00Z"),
+        ("2024-05-01 10:00:00 GMT", "2024-05-01T10:00:00Z"),
+        ("20240501T100000Z", "2024-05-01T10:00:00Z"),
+        ("May 1, 2024 10:00 PM", None),
+        (1714557600, "2024-05-01T10:00:00Z"),
+    ],
+)
+def test_days_in_digits_years_and_other_spellings(value: object, date: str | None) -> None:
+    assert iso_date(value) == date
+
+
+def test_times_that_python_cannot_hold_cost_no_row(tmp_path: Path) -> None:
+    times = {
+        "ns": 1714557600123456789,
+        "s": 10**12,
+    }  # nanoseconds, as pandas writes them, and the year 33,658
+    for unit, value in times.items():
+        table = pa.table({"text": ["one", "two"], "date": pa.array([value, None], pa.timestamp(unit))})
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+            writer.write_table(table)
+        for name in ("a.parquet", "a.arrow"):
+            found = read(tmp_path / name)
+            assert texts(found) == ["one", "two"], name
+            assert found[0].date == ("2024-05-01T10:00:00Z" if unit == "ns" else None)
+
+
+def test_ids_in_binary_and_nested_stay_apart(tmp_path: Path) -> None:
+    ids = {
+        "fixed": pa.array([bytes(16), b"\0" * 15 + b"a"], pa.binary(16)),
+        "text": pa.array([b"one", b"two"], pa.binary()),
+        "struct": pa.array([{"$oid": "a"}, {"$oid": "b"}]),
+    }
+    given = {}
+    for name, array in ids.items():
+        pq.write_table(pa.table({"text": ["x", "y"], "id": array}), tmp_path / "a.parquet")
+        given[name] = [i.given for i in read(tmp_path / "a.parquet")]
+    assert given["fixed"] == ["00" * 16, "00" * 15 + "61"]
+    assert given["text"] == ["one", "two"]
+    assert given["struct"] == ["{'$oid': 'a'}", "{'$oid': 'b'}"]
+
+
+def test_a_text_column_that_holds_lists_or_comes_twice_is_named(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
+    for table, reason in (
+        (pa.table({"text": [["a"]]}), "column `text` is not text: it is list<element: string>"),
+        (twice, "2 columns `text`"),
+    ):
+        pq.write_table(table, tmp_path / "a.parquet")
+        (item,) = read(tmp_path / "a.parquet")
+        assert item.reason == reason
+
+
 def chunked(*parts: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in parts)
 
