@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import re
@@ -86,8 +87,10 @@ def parse(line: bytes, file: str, number: int, offset: int, recipe: RecipeConfig
     def aside(reason: str, expected: str) -> SetAside:
         return SetAside(file, number, offset, reason, expected, excerpt(line))
 
-    if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
-        line = line[3:]
+    if offset == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return aside("UTF-16", "UTF-8; convert the file, such as with `iconv -f UTF-16 -t UTF-8`")
+    # Files that were joined have marks within; RFC 7464 begins each text with a record separator.
+    line = line.lstrip(b"\x1e").removeprefix(codecs.BOM_UTF8)
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -168,10 +171,14 @@ def from_row(
 
 
 def language_of(tag: str | None) -> str | None:
-    """A stated language in the scheme of `codes`: `th` for `th`, `tha`, `tha_Thai`, `th-TH` and `TH`; None for no tag."""
+    """A stated language in the scheme of `codes`: `th` for `th`, `tha`, `tha_Thai`, `th-TH` and `TH`.
+
+    None for no tag, and for those that leave it open: undetermined, several, not coded (ISO 639-2).
+    """
     if tag is None or LANGUAGE.fullmatch(tag.strip()) is None:
         return None
-    return codes.normal(tag.strip())[0]
+    code = codes.normal(tag.strip())[0]
+    return None if code.lower() in (codes.UNKNOWN, "mul", "mis") else code
 
 
 def _given(value: Any) -> str:

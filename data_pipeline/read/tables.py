@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import collections
 import csv
 import io
 import json
@@ -18,9 +19,11 @@ from data_pipeline.read.jsonl import from_row
 from data_pipeline.read.parquet import item_of, raw_rows, without_text
 from data_pipeline.read.streams import DAMAGE, codec_of, open_stream
 
-_STATED = re.compile(r"sep=(.)\s*")
+_STATED = re.compile(r"sep=(.)\s*", re.I)
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 """What stands between the objects of an array, or of several."""
+MAX_READ_AGAIN = 256 * 2**20
+"""Characters of a CSV file that are read again behind damaged rows, all together."""
 FEATHER_1 = b"FEA1"
 ARROW_FILE = b"ARROW1"
 """How an Arrow IPC file begins; a stream begins with 0xFFFFFFFF."""
@@ -48,15 +51,23 @@ def read_csv(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
             if stated := _STATED.fullmatch(first):
                 delimiter, first = stated[1], text.readline(2**20)
             delimiter = delimiter or max(",;\t|", key=first.count)
-            rows = csv.reader(_chain(first, text), delimiter=delimiter, strict=True)
+            lines = _Lines(first, text)
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
             names = [name.strip() for name in next(rows, [])]
+            if names.count(recipe.text_key) > 1:
+                reason = f"{names.count(recipe.text_key)} columns `{recipe.text_key}`"
+                yield SetAside(file, 0, 0, reason, "column names that differ")
+                return
             while True:
+                lines.keep()
                 try:
                     values = next(rows)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield SetAside(file, number, number, f"damaged row: {error}", "CSV after RFC 4180")
+                    shown = excerpt(lines.again().encode("utf-8", "surrogateescape"))
+                    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+                    yield SetAside(file, number, number, f"damaged row: {error}", "CSV after RFC 4180", shown)
                     number += 1
                     continue
                 if values:
@@ -100,9 +111,37 @@ def _csv_item(names: list[str], values: list[str], file: str, number: int, recip
     return from_row(row, file, number, number, recipe, shown)
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+class _Lines:
+    """Lines of a table, those of the row under way kept: a quote that is not closed takes in rows that are whole."""
+
+    def __init__(self, first: str, rest: Iterator[str]) -> None:
+        self._next, self._rest = collections.deque([first]), rest
+        self._row: list[str] = []
+        self._read_again = 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._next.popleft() if self._next else next(self._rest)
+        self._row.append(line)
+        return line
+
+    def keep(self) -> None:
+        """A row begins."""
+        self._row = []
+
+    def again(self) -> str:
+        """Have all lines of the row but its first read again; returns the first.
+
+        Not beyond MAX_READ_AGAIN characters in all: each of many open quotes could reach to the end of the file.
+        """
+        first, *others = self._row or [""]
+        size = sum(map(len, others))
+        if self._read_again + size <= MAX_READ_AGAIN:
+            self._read_again += size
+            self._next.extendleft(reversed(others))
+        return first
 
 
 def read_json(file: str, unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:

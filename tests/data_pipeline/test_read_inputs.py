@@ -359,6 +359,31 @@ def response(head: str, body: bytes) -> http.Response:
     return http.parse(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body, 2**20)
 
 
+def test_a_quote_that_is_not_closed_costs_its_line_alone(tmp_path: Path) -> None:
+    rows = ['"never closed,x', "one,x", '"two\nlines",x', '5" pipes,x', '"again,x', "three,x"]
+    (tmp_path / "a.csv").write_text("text,url\n" + "\n".join(rows) + "\n")
+    items = read(tmp_path / "a.csv")
+    assert texts(items) == ["one", "two\nlines", '5" pipes', "three"]
+    assert [i.excerpt for i in items if isinstance(i, SetAside)] == ['"never closed,x', '"again,x']
+    (tmp_path / "b.csv").write_text("text,text\na,b\n")
+    assert [i.reason for i in read(tmp_path / "b.csv")] == ["2 columns `text`"]
+
+
+def test_json_lines_that_were_joined_or_begin_with_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"text":"a"}\n\xef\xbb\xbf{"text":"b"}\n\x1e{"text":"c"}\n'
+    )
+    assert texts(read(tmp_path / "a.jsonl")) == ["a", "b", "c"]
+
+
+def test_a_language_that_is_stated_as_unknown_is_not_stated() -> None:
+    assert [language_of(tag) for tag in ("und", "UND", "mul", "und-Latn", "zxx", "de")] == [
+        *[None] * 4,
+        "zxx",
+        "de",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "date"),
     [
