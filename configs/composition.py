@@ -192,6 +192,8 @@ def _explained(error: Exception, overrides: Sequence[str], schema: type | None) 
         listed = f" (options: {', '.join(names)})" if names else "; there are no options of this group"
         return f"`{group}={name}` is unknown{nearest(name, names)}{listed}"
     missing = re.search(r"Could not (?:override|delete(?: from config)?)\.? ?'?([\w.]+)'", text)
+    if missing and schema is not None and missing[1] in known_keys(schema):
+        return f"`~{missing[1]}` has nothing to delete: `{missing[1]}` is null already"
     if missing and schema is not None:
         return f"unknown key `{missing[1]}`{nearest_key(missing[1], schema, list(groups_of(schema)))}"
     interpolation = re.search(r"Interpolation key '([^']+)' not found", text)

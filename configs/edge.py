@@ -68,6 +68,7 @@ FLAGS = {
     "-sc": False,
 }
 _FOLDERS = ("--config-dir", "-cd")
+_SHOWN = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -268,6 +269,10 @@ def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
             flags.append((flag, left.pop()))
         else:
             raise ConfigError(f"`{flag}` needs a value")
+        if flags and flags[-1][0] in ("--cfg", "-c") and flags[-1][1] not in _SHOWN:
+            raise ConfigError(
+                f"`{flags[-1][0]} {flags[-1][1]}` is unknown{nearest(flags[-1][1], _SHOWN)} (job, hydra, all)"
+            )
     return flags, words
 
 

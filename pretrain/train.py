@@ -138,10 +138,9 @@ def run(config: TrainRun, supervised: bool = False) -> int:
         RunLock(run_dir / "lock", config.resilience.heartbeat_every),
         1,
     )
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    records.console.say(
-        f"train: {config.model.name} on {config.data.path} → {run_dir}, {ranks} ranks; preparing"
-    )
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    ranks = "1 rank" if world_size == "1" else f"{world_size} ranks"
+    records.console.say(f"train: {config.model.name} on {config.data.path} → {run_dir}, {ranks}; preparing")
     try:
         process = setup(config.device, config.resilience.start_timeout, config.train.deterministic)
         on_rank0(lock.acquire)

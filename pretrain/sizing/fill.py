@@ -139,7 +139,8 @@ def fill_open(
             )
     if rows:
         lines = "\n".join(rows)
-        say(f"Filled in for {world_size} ranks, with what one would set to override it:\n{lines}\n")
+        ranks = "1 rank" if world_size == 1 else f"{world_size} ranks"
+        say(f"Filled in for {ranks}, with what one would set to override it:\n{lines}\n")
     return filled
 
 

@@ -223,3 +223,20 @@ def test_what_changes_a_recipe_that_no_source_has_is_refused(word: str, given: s
         edge.load("data", pipeline.DataRun, ["output=o", given, word], with_recipes)
     edge.load("data", pipeline.DataRun, ["output=o", given], with_recipes)
     edge.load("data", pipeline.DataRun, ["output=o", "input=i", word], with_recipes)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["~model.rope_scaling"], "`~model.rope_scaling` has nothing to delete: `model.rope_scaling` is null already"),
+        (["~train.stepz"], "unknown key `train.stepz`; did you mean `train.steps`?"),
+        (["--cfg", "jbo"], "`--cfg jbo` is unknown; did you mean `job`? (job, hydra, all)"),
+        (["-c=hydro"], "`-c hydro` is unknown; did you mean `hydra`? (job, hydra, all)"),
+    ],
+)  # fmt: skip
+def test_hydras_options_and_deletions_have_errors_of_one_line(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data.path=d", "run.dir=r", *words]
+    assert edge.main("train", train.TrainRun, lambda config: 0, "", words) == 2
+    assert capsys.readouterr().err == f"error: {says}\n"
