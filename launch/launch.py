@@ -59,6 +59,8 @@ def run(config: LaunchRun) -> int:
     if config.cluster.kind == "slurm":
         from launch import slurm
 
+        if slurm.active_job(run_dir) is None and (refused := slurm.refusal(config, run_dir)[0]):
+            raise ConfigError(f"Slurm refuses the job: {refused}")  # before anything is written
         return slurm.launch(config, run_dir)
 
     from launch import local

@@ -53,12 +53,11 @@ class SlurmExecutor(Task, SlurmPipelineExecutor):
 
     def get_launch_file_contents(self, sbatch_args: dict[str, str], run_script: str) -> str:
         """The batch script of a task."""
-        # By the interpreter that submits, since PATH may be another one's on a node.
-        load = children.in_shell("datatrove.tools.launch_pickled_pipeline")
+        # By the interpreter that submits, since PATH may be another one's on a node; datatrove quotes no path.
+        step, path = run_script.split(" launch_pickled_pipeline ", 1)
+        load = children.in_shell("datatrove.tools.launch_pickled_pipeline", path.strip())
         srun = shlex.join(["srun", *asked.words(_srun_options(self._settings))])
-        command = run_script.replace("srun ", f"{srun} ", 1).replace(
-            " launch_pickled_pipeline ", f" {load} ", 1
-        )
+        command = f"{step.replace('srun ', f'{srun} ', 1)} {load}"
         return script(self._settings, sbatch_args, f"set -e\n{command}")
 
 

@@ -56,12 +56,12 @@ def test_a_slurm_array_makes_the_same_bytes_as_this_machine(
     seen = tmp_path / "seen"
     seen.mkdir()
     prolog = f"export SEEN={seen}\nscontrol show job $SLURM_JOB_ID > $SEEN/$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID"
-    data(source, tmp_path / "slurm", *steps, "executor.kind=slurm", "executor.poll_seconds=0.2", "executor.mem_gb=1",
+    data(source, tmp_path / "slurm köln, (x)", *steps, "executor.kind=slurm", "executor.poll_seconds=0.2", "executor.mem_gb=1",
          "executor.time=00:10:00", "executor.options={comment: from the test, nice: 1, exclude: [node3, node4]}",
          "executor.srun_options={input: none}", f"executor.prolog='{prolog}'")  # fmt: skip
     units = json.loads((tmp_path / "local" / "units.json").read_text())
     assert len(units) > 1  # an array of one task would show nothing
-    local, slurm = digests(tmp_path / "local"), digests(tmp_path / "slurm")
+    local, slurm = digests(tmp_path / "local"), digests(tmp_path / "slurm köln, (x)")
     assert any(name.startswith("packed/train") for name in local)
     assert slurm == local
     jobs = [path.read_text() for path in seen.iterdir()]
@@ -70,7 +70,7 @@ def test_a_slurm_array_makes_the_same_bytes_as_this_machine(
     )  # every task of every stage began with the prolog, and asked for what was passed on
     for job in jobs:
         assert "Comment=from the test" in job and "ExcNodeList=node[3-4]" in job and "Partition=main" in job
-    scripts = list((tmp_path / "slurm" / "logs").glob("*/launch_script.slurm"))
+    scripts = list((tmp_path / "slurm köln, (x)" / "logs").glob("*/launch_script.slurm"))
     assert scripts and all("srun --input=none " in path.read_text() for path in scripts)
 
 

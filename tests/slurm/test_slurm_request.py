@@ -98,13 +98,14 @@ def test_more_gpus_than_a_node_has_are_refused_before_submission(
         (["model.dim=1048576", "model.ffn_dim=1048576", "model.n_layers=4"], "the disk is too small"),
     ],
 )
-def test_a_dry_run_asks_slurm(
+def test_slurm_is_asked_before_anything_is_written(
     cluster: Cluster, toy_packed: Path, tmp_path: Path, words: list[str], says: str
 ) -> None:
-    done = arriero(
-        ["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), "dry_run=true", *words]
-    )
-    assert done.returncode == 2 and says in done.stderr, done.stderr
+    for dry in ("dry_run=true", "dry_run=false"):
+        done = arriero(["launch", "cluster=slurm", *overrides(toy_packed, tmp_path / "run"), dry, *words])
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+        assert "#SBATCH" not in done.stdout
+    assert not (tmp_path / "run").exists()
 
 
 def test_options_reach_the_job_and_the_prolog_its_ranks(
