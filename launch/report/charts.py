@@ -24,6 +24,8 @@ MAX_POINTS = 1500
 
 STEP = "step"
 """Title of an x-axis that counts steps."""
+SMALL = 1e-2
+"""Largest value of an axis below which its numbers are written with an exponent, in the place of `µ` and `m`."""
 
 
 def label(text: object, limit: int = 32) -> str:
@@ -249,7 +251,7 @@ def series(
     if shown.layout.yaxis.type == "log":
         shown.update_yaxes(dtick="D2", tickformat="~g")
     else:
-        shown.update_yaxes(rangemode="tozero", tickformat=".1e" if np.nanmax(np.abs(y)) < 1e-2 else "")
+        shown.update_yaxes(rangemode="tozero", tickformat=".1e" if np.nanmax(np.abs(y)) < SMALL else "")
     return shown
 
 
@@ -281,16 +283,19 @@ def axes(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def overlaid(
-    runs: Sequence[tuple[str, Sequence[Row]]], key: str, unit: str, height: int = 360
+    runs: Sequence[tuple[str, Sequence[Row]]], key: str, unit: str, height: int = 360, scale: float = 1.0
 ) -> go.Figure | None:
     """One metric of several runs over steps, smoothed over a twentieth of each; None where no run has it."""
-    shown = figure(height, STEP, unit)
+    shown, largest = figure(height, STEP, unit), 0.0
     for i, (name, rows) in enumerate(runs):
-        y = column(rows, key)
+        y = column(rows, key) * scale
         y[~np.isfinite(y)] = math.nan
         if np.isfinite(y).any():
             y = smooth(y, max(1, min(100, len(y) // 20)))
             shown.add_trace(_line(column(rows, "step"), y, label(name), COLOURS[i % len(COLOURS)], 2, run=i))
+            largest = max(largest, float(np.nanmax(np.abs(y))))
+    if largest < SMALL:
+        shown.update_yaxes(tickformat=".1e")
     return shown if shown.data else None
 
 

@@ -179,9 +179,9 @@ def page_of(found: Comparison) -> str:
         if "metrics" in r.missing
     ]
 
-    def card(key: str, title: str, unit: str) -> str:
+    def card(key: str, title: str, unit: str, scale: float = 1.0) -> str:
         nothing = f"No run has a finite number in `{key}`."
-        return chart(charts.overlaid(metrics, key, unit, 240), title, missing=nothing)
+        return chart(charts.overlaid(metrics, key, unit, 240, scale), title, missing=nothing)
 
     curves = "".join(missing) + controls([rows for _, rows in metrics])
     curves += chart(
@@ -201,7 +201,7 @@ def page_of(found: Comparison) -> str:
         card("tokens_per_second", "Throughput", "tokens per second"),
         card("grad_norm", "Gradient norm", "norm before clipping"),
         card("lr", "Learning rate", "learning rate"),
-        card("memory_interval_peak_bytes", "Memory of rank 0", "bytes"),
+        card("memory_interval_peak_bytes", "Memory of rank 0", "GiB", 2**-30),
     )
     nothing = absent("Nothing differs.")
     sections = [

@@ -65,7 +65,8 @@ def key_figures(record: Record) -> list[Figure]:
         loss, window = final_loss(rows)
         if loss is not None:
             last = rows[-1].get("loss")
-            note = f"mean of the last {window} steps" if is_step(last) else "the last step's is not finite"
+            mean = f"mean of the last {window} steps" if window > 1 else "of the last step"
+            note = mean if is_step(last) else "the last step's is not finite"
             figures.append(Figure(f"{loss:.3f}", "training loss", note))
     if evals := latest(record.evals):
         pooled = evals[-1]

@@ -17,6 +17,7 @@ from toyrun import ROOT
 from configs import edge
 from launch import compare
 from launch.cli import guarded
+from launch.report import charts
 from launch.report.compared import differences, flat, short_names
 
 SECTIONS = {
@@ -91,6 +92,15 @@ def test_the_command_takes_folders_as_plain_words(runs: tuple[Path, Path], tmp_p
         )
         assert done.returncode == 0, done.stderr
         assert ("- b\n" if "--cfg" in words else "train.dtype") in done.stdout, done.stdout
+
+
+def test_axes_of_curves_are_those_of_a_report(runs: tuple[Path, Path]) -> None:
+    """Small numbers with exponents and memory in GiB, and no `300µ` and `416M`."""
+    rows = [metrics_row(step) | {"memory_peak_bytes": 2**30} for step in range(1, 9)]
+    lr = charts.overlaid([("a", rows)], "lr", "learning rate")
+    memory = charts.overlaid([("a", rows)], "memory_peak_bytes", "GiB", scale=2**-30)
+    assert lr is not None and lr.layout.yaxis.tickformat == ".1e"
+    assert memory is not None and set(memory.data[0].y) == {1.0} and memory.layout.yaxis.tickformat != ".1e"
 
 
 def test_words_are_gathered_once() -> None:
