@@ -56,8 +56,9 @@ def test_a_slurm_array_makes_the_same_bytes_as_this_machine(
     seen = tmp_path / "seen"
     seen.mkdir()
     prolog = f"export SEEN={seen}\nscontrol show job $SLURM_JOB_ID > $SEEN/$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID"
-    data(source, tmp_path / "slurm köln, (x)", *steps, "executor.kind=slurm", "executor.poll_seconds=0.2", "executor.mem_gb=1",
-         "executor.time=00:10:00", "executor.options={comment: from the test, nice: 1, exclude: [node3, node4]}",
+    data(source, tmp_path / "slurm köln, (x)", *steps, "executor.kind=slurm", "executor.poll_seconds=0.2",
+         "executor.mem_gb=1", "executor.time=00:10:00",
+         "executor.options={comment: from the test, nice: 1, exclude: [node3, node4]}",
          "executor.srun_options={input: none}", f"executor.prolog='{prolog}'")  # fmt: skip
     units = json.loads((tmp_path / "local" / "units.json").read_text())
     assert len(units) > 1  # an array of one task would show nothing
