@@ -22,6 +22,8 @@ from launch.worker import train_config
 from pretrain.advice import warnings
 from pretrain.checkpoint_folders import committed
 from pretrain.checks import before, check
+from pretrain.init_check import check_init_from
+from pretrain.manifest import CheckpointError
 from pretrain.options import device_type
 from pretrain.sizing import fill
 from pretrain.sizing.collectives import Calls, collectives
@@ -49,7 +51,7 @@ def preflight(config: LaunchRun, run_dir: Path) -> Preflight:
     found, parts = Preflight(), list[str]()
     node_memory = _node_memory(config, found)
     _location(config, run_dir, found)
-    _start(config, found)
+    _start(config, run_dir, found)
     train = train_config(config)
     if on_gpus(config):  # of the job, not of the machine that submits it
         train = replace(train, device="cuda")
@@ -209,14 +211,14 @@ def _location(config: LaunchRun, run_dir: Path, found: Preflight) -> None:
             )
 
 
-def _start(config: LaunchRun, found: Preflight) -> None:
-    """Whether the weights that the run starts from are there."""
-    source = config.model.init_from
-    if source is not None and not Path(source).is_dir():
-        found.errors.append(
-            f"`model.init_from` is {source}, and there is no such folder; expected a run directory, one of its "
-            "checkpoints, or a folder with a Hugging Face config.json"
-        )
+def _start(config: LaunchRun, run_dir: Path, found: Preflight) -> None:
+    """Whether the weights that a new run starts from are there, and are those of its model."""
+    if config.model.init_from is None or committed(run_dir):
+        return
+    try:
+        check_init_from(config.model, Path(config.model.init_from))
+    except (ConfigError, CheckpointError) as error:
+        found.errors.append(str(error))
 
 
 def _disk(config: LaunchRun, run_dir: Path, total: int, found: Preflight) -> str:

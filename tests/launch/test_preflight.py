@@ -115,6 +115,29 @@ def test_a_run_whose_checkpoint_it_cannot_continue_from_is_not_submitted(
     assert not preflight(config(toy_packed, run_dir, "train.steps=3"), run_dir).errors
 
 
+def test_weights_of_another_model_are_refused_and_those_of_a_run_that_goes_on_are_not_asked_for(
+    toy_packed: Path, tmp_path: Path
+) -> None:
+    from toyrun import train
+
+    status, output = train(overrides(toy_packed, tmp_path / "old", "train.steps=1"))
+    assert status == 0, output
+    start = f"model.init_from={tmp_path / 'old'}"
+    assert not preflight(config(toy_packed, tmp_path / "new", start), tmp_path / "new").errors
+    (error,) = preflight(
+        config(toy_packed, tmp_path / "new", start, "model.n_layers=3"), tmp_path / "new"
+    ).errors
+    assert "whose model computes another function: model.n_layers is 3, there 2" in error
+    (tmp_path / "folder").mkdir()
+    words = [f"model.init_from={tmp_path / 'folder'}"]
+    (error,) = preflight(config(toy_packed, tmp_path / "new", *words), tmp_path / "new").errors
+    assert "which is neither a run directory, nor a checkpoint" in error
+    # The run has weights of its own by now, and what it began from may be gone.
+    words = [f"model.init_from={tmp_path / 'gone'}"]
+    found = preflight(config(toy_packed, tmp_path / "old", "train.steps=1", *words), tmp_path / "old")
+    assert not [error for error in found.errors if "no such folder" in error]
+
+
 def test_bf16_is_warned_of_where_this_processor_does_not_multiply_it_natively(
     toy_packed: Path, tmp_path: Path
 ) -> None:
