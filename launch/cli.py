@@ -43,6 +43,11 @@ VERBS: dict[str, Verb] = {
         "configs.schema.data_verbs.ClassifyRun",
         "train a quality, NSFW or language classifier and measure it",
     ),
+    "quality": Verb(
+        "launch.quality",
+        "configs.schema.data_verbs.QualityRun",
+        "labels of a Llama → a classifier of quality → a threshold, as one loop",
+    ),
     "whatif": Verb(
         "data_pipeline.whatif",
         "configs.schema.data_verbs.WhatifRun",

@@ -80,7 +80,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with the inputs that the README names."""
     folder = tmp_path_factory.mktemp("readme")
     texts = list(pages().items())
-    records = [record(f"http://docs.example.org/{k}", page(k, v)) for k, v in texts]
+    records = [record(f"http://docs{i % 25}.org/{k}", page(k, v)) for i, (k, v) in enumerate(texts)]
+    # Pages that a judge of quality does not like.
+    short = [page(f"Item {i}", f"Item number {i} of the list, with nothing more to say.") for i in range(16)]
+    records += [record(f"http://shop{i}.org/", body) for i, body in enumerate(short)]
     for name in ("DIR", "crawl"):
         (folder / name).mkdir()
         (folder / name / "a.warc.gz").write_bytes(b"".join(gzip.compress(r) for r in records))

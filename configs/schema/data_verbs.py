@@ -21,7 +21,14 @@ from configs.fields import (
     Text,
     section,
 )
-from configs.schema.pipeline import ClassifierConfig, FilterConfig, PackConfig, RecipeConfig, TokenizerConfig
+from configs.schema.pipeline import (
+    ClassifierConfig,
+    FilterConfig,
+    LabelConfig,
+    PackConfig,
+    RecipeConfig,
+    TokenizerConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,64 @@ class ClassifyRun:
     """Choose thresholds that reach this recall with the highest precision; both null: the highest F1."""
     seed: Seed = 0
     """Seed."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The documents that are labelled."""
+
+    documents: Positive = 1000
+    """Number of documents."""
+    strata: tuple[Literal["source", "language", "length", "score"], ...] = (
+        "source",
+        "language",
+        "length",
+        "score",
+    )
+    """What the sample is spread over: a stratum gets documents by the square root of its size."""
+
+
+@dataclass(frozen=True)
+class DataPath:
+    """Where a data run lies."""
+
+    path: DataFolder
+    """A run of `arriero data` (up to stage `signals` at least)."""
+
+
+@dataclass(frozen=True)
+class QualityRun:
+    """`arriero quality`: labels of a Llama → a classifier of quality → a threshold."""
+
+    data: DataPath
+    """The documents."""
+    output: AnyPath
+    """Folder of labels, classifiers, measures and report."""
+    step: Literal["all", "sample", "label", "train", "measure", "threshold", "score", "report"] = "all"
+    """One step alone, or all of them; what is done already is skipped."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    """The documents that are labelled."""
+    label: LabelConfig = field(default_factory=LabelConfig)
+    """The rater; `documents` of it does not count here."""
+    repeats: Count = 100
+    """Documents of the sample that are asked about again, by a prompt that names the best level first: the rater against
+    itself."""
+    good: Annotated[int, Bounds(min=1, max=5)] | None = None
+    """Labels from which a document counts as good; null: the rubric's."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """The fastText classifier."""
+    held_out: Annotated[float, Bounds(above=0, below=0.5)] = 0.2
+    """Share of hosts (groups, where there are no URLs) on which the classifiers are measured; half as many calibrate."""
+    retention: tuple[PositiveShare, ...] = (0.1, 0.25, 0.5)
+    """Shares of the documents to keep, whose thresholds are found."""
+    at: tuple[Share, ...] = ()
+    """Thresholds to look at beside them."""
+    signal: Literal["fasttext", "embedding"] = "fasttext"
+    """Score that the thresholds are of."""
+    examples: Count = 5
+    """Documents shown on either side of a threshold."""
+    seed: Seed = 0
+    """Seed of sample, split, training and intervals."""
 
 
 @dataclass(frozen=True)

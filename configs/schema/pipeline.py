@@ -230,6 +230,20 @@ class SignalsConfig:
 
 
 @dataclass(frozen=True)
+class RubricConfig:
+    """What a rater judges: files of the group `rubric`, to be copied to `./configs/rubric/NAME.yaml`."""
+
+    name: NonEmpty
+    """Name of the rubric."""
+    judge: NonEmpty
+    """What is judged, as the end of the sentence "Judge …"."""
+    levels: tuple[NonEmpty, ...]
+    """What each score means, from 0 to 5."""
+    good: Annotated[int, Bounds(min=1, max=5)] = 3
+    """Score from which a document counts as good."""
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """Labels of quality, asked of a Llama through an OpenAI-compatible server."""
 
@@ -238,6 +252,22 @@ class LabelConfig:
     rules, for machines without a Llama, runs for the time of the labelling; null: no labelling."""
     model: str = "llama"
     """Model name that the server knows."""
+    local_model: AnyPath | None = None
+    """Folder of a Hugging Face model, or a GGUF file, that a process of this machine rates with in the place of a server
+    (needs `arriero[hf]`, for GGUF also the packages `gguf` and `accelerate`); null: `base_url`."""
+    rubric: NonEmpty = "educational"
+    """What is judged: a file of the group `rubric`, ours or in `./configs/rubric/`."""
+    answer: Literal["json", "digit"] = "json"
+    """What is asked for: a JSON object with reason and score; or the digit alone, whose label is the expectation over the
+    probabilities of the digits 0 to 5 where the server returns log-probabilities."""
+    api_key_env: NonEmpty | None = None
+    """Environment variable that holds the API key, sent as a bearer token; null: no key."""
+    requests_per_minute: Annotated[float, Bounds(above=0)] | None = None
+    """Requests are spread to stay below this rate; null: as fast as the server answers."""
+    input_price: Annotated[float, Bounds(min=0)] = 0.0
+    """Price of a million prompt tokens, for the cost shown."""
+    output_price: Annotated[float, Bounds(min=0)] = 0.0
+    """Price of a million answered tokens, for the cost shown."""
     documents: Positive = 500
     """Documents that are labelled, chosen by a hash of (seed, id)."""
     max_characters: Characters = 3000

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import edge
-from configs.schema.pipeline import ClassifierConfig, DataRun
+from configs.schema.pipeline import ClassifierConfig, DataRun, QualityConfig
 from data_pipeline import fingerprint
 from data_pipeline.annotate import cld2, heuristics, outliers
 from data_pipeline.document import read_shard, shard_count, shard_path, texts, write_table
@@ -150,7 +150,7 @@ def quality(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
     from data_pipeline.annotate import quality as annotator
 
     documents = read_shard(run_dir, shard, ["id", "text"])
-    labelled = config.quality.label.base_url is not None
+    labelled = _asks(config.quality)
     model = model_path(run_dir, config.quality.classifier, "quality", labelled)
     table = annotator.annotate(documents, config.quality.classifier, model)
     write_table(table, shard_path(run_dir, "signals/quality", shard))
@@ -294,16 +294,25 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         context.not_run.append("nsfw.word_density: no lists; set nsfw.word_lists=[FILE|DIR]")
 
 
+def _asks(config: QualityConfig) -> bool:
+    """Whether a model is asked for labels."""
+    return config.label.base_url is not None or config.label.local_model is not None
+
+
 def _quality(context: Context) -> Iterator[Stage]:
+    from data_pipeline.quality import prompt
+
     config, plain = context.config.quality, edge.to_dict
     classifier = config.classifier
-    labelled = config.label.base_url is not None and classifier.model is None and classifier.train is None
+    labelled = _asks(config) and classifier.model is None and classifier.train is None
     if labelled:
         # Where the server listens, and how patiently it is asked, changes nothing about its answers.
         asked = {
             k: v
             for k, v in plain(config.label).items()
-            if k not in ("base_url", "timeout", "retries", "concurrency")
+            if k
+            not in ("base_url", "timeout", "retries", "concurrency", "api_key_env", "requests_per_minute")
+            and not k.endswith("_price")
         }
         yield Stage(
             "quality_labels",
@@ -312,7 +321,7 @@ def _quality(context: Context) -> Iterator[Stage]:
             outputs=("models/quality-labels.jsonl",),
             depends=("read",),
             code=("quality",),
-            config=[asked, context.config.seed],
+            config=[asked, plain(prompt.rubric(config.label.rubric)), context.config.seed],
         )
     if classifier.model is None and (labelled or classifier.train is not None):
         yield Stage(

@@ -58,14 +58,14 @@ def serve(
 
 
 @contextlib.contextmanager
-def child() -> Iterator[str]:
-    """Run this module as a child process with the built-in rater; yields its base URL. It ends with the caller.
+def child(module: str = "data_pipeline.quality.server", *arguments: str) -> Iterator[str]:
+    """Run a module that serves as a child process, this one by default; yields its base URL. It ends with the caller.
 
     Raises:
         ChildProcessError: the server did not start; the message holds what it wrote.
     """
     process = subprocess.Popen(
-        children.command("data_pipeline.quality.server", "--port", "0", "--until-stdin-closes"),
+        children.command(module, *arguments, "--port", "0", "--until-stdin-closes"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

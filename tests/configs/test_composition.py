@@ -21,6 +21,7 @@ VERBS: dict[str, type] = {
     "data": pipeline.DataRun,
     "tokenizer": data_verbs.TokenizerRun,
     "classify": data_verbs.ClassifyRun,
+    "quality": data_verbs.QualityRun,
     "trace": data_verbs.TraceRun,
     "remove": data_verbs.RemoveRun,
     "whatif": data_verbs.WhatifRun,

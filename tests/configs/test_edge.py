@@ -17,6 +17,7 @@ CONFIGS = {
     "data": pipeline.DataRun,
     "tokenizer": data_verbs.TokenizerRun,
     "classify": data_verbs.ClassifyRun,
+    "quality": data_verbs.QualityRun,
     "trace": data_verbs.TraceRun,
     "whatif": data_verbs.WhatifRun,
     "train": train.TrainRun,

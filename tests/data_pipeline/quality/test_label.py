@@ -160,7 +160,10 @@ def test_one_sided_labels_are_an_error(tmp_path: Path) -> None:
 def test_the_server_speaks_the_protocol() -> None:
     with server.serve() as address, httpx.Client(base_url=address) as client:
         assert client.get("/models").json()["data"][0]["id"] == "heuristic-rater"
-        body = {"model": "heuristic-rater", "messages": prompt.messages(PROSE * 3, 5000)}
+        body = {
+            "model": "heuristic-rater",
+            "messages": prompt.messages(PROSE * 3, 5000, prompt.rubric("educational")),
+        }
         answer = client.post("/chat/completions", json=body).json()
         choice = answer["choices"][0]
         assert (choice["message"]["role"], choice["finish_reason"]) == ("assistant", "stop")

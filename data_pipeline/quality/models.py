@@ -1,0 +1,216 @@
+"""Classifiers trained on labels: fastText on words, and a linear head on embeddings of hashed words.
+
+Documents of one host (or of one group of a source without URLs) are on one side of every split, so that a classifier is not
+measured on pages of a site that it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from configs.schema.pipeline import ClassifierConfig
+from data_pipeline.annotate.quality import GOOD, POOR
+from data_pipeline.classify import calibrate, fasttext
+from data_pipeline.dedup import embed
+from data_pipeline.packed.files import atomic_file
+
+FASTTEXT, EMBEDDING = "fasttext", "embedding"
+WIDTH = 128
+"""Width of the embeddings."""
+_RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
+_FOLDS = 5
+
+
+def split(groups: Sequence[str], seed: int, held_out: float, calibration: float) -> np.ndarray:
+    """object [n]: `train`, `calibration` or `test`, by a hash of (seed, group)."""
+    hashes = [xxhash.xxh3_64_intdigest(f"quality split\0{seed}\0{g}".encode()) / 2**64 for g in groups]
+    return np.array(
+        [
+            "test" if h < held_out else "calibration" if h < held_out + calibration else "train"
+            for h in hashes
+        ],
+        object,
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear function of embeddings, and the calibration of its score as a probability of being good."""
+
+    projection: embed.Projection
+    weights: np.ndarray
+    """float64 [d]."""
+    offset: float
+    slope: np.ndarray
+    """float64 [2]: P(good) is the sigmoid of slope[0] · score + slope[1]."""
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """Expected labels, float64 [n]."""
+        if not len(texts):
+            return np.zeros(0)
+        vectors = np.stack([self.projection.embed(text) for text in texts]).astype(np.float64)
+        return vectors @ self.weights + self.offset
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """P(good), float64 [n]."""
+        return 1 / (1 + np.exp(-(self.slope[0] * self.scores(texts) + self.slope[1])))
+
+    def save(self, path: Path) -> None:
+        """Write by atomic rename."""
+        p = self.projection
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                inverse=p.inverse,
+                row=p.row,
+                directions=p.directions,
+                weights=self.weights,
+                offset=self.offset,
+                slope=self.slope,
+            )
+
+    @staticmethod
+    def load(path: Path) -> Head:
+        """Read what `save` wrote."""
+        with np.load(path) as found:
+            projection = embed.Projection(found["inverse"], found["row"], found["directions"])
+            return Head(projection, found["weights"], float(found["offset"]), found["slope"])
+
+
+def fit_head(
+    texts: Sequence[str], labels: np.ndarray, held: tuple[Sequence[str], np.ndarray], good: float
+) -> Head:
+    """Ridge regression of labels on embeddings; its penalty is the best of five folds.
+
+    Args:
+        labels: float64 [n].
+        held: texts and labels that the calibration is fitted on.
+        good: label from which a document counts as good.
+    """
+    projection = embed.fit(texts, WIDTH)
+    vectors = np.stack([projection.embed(text) for text in texts]).astype(np.float64)
+    fold = np.arange(len(labels)) % _FOLDS
+    errors = []
+    for ridge in _RIDGES:
+        error = 0.0
+        for f in range(_FOLDS):
+            weights, offset = _ridge(vectors[fold != f], labels[fold != f], ridge)
+            error += float(((vectors[fold == f] @ weights + offset - labels[fold == f]) ** 2).sum())
+        errors.append(error)
+    weights, offset = _ridge(vectors, labels, _RIDGES[int(np.argmin(errors))])
+    head = Head(projection, weights, offset, np.array([1.0, -good]))
+    on = held if len(held[1]) else (texts, labels)
+    return Head(projection, weights, offset, _platt(head.scores(on[0]), on[1] >= good))
+
+
+def _ridge(vectors: np.ndarray, labels: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+    mean, center = vectors.mean(axis=0), labels.mean()
+    x = vectors - mean
+    weights = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (labels - center))
+    return weights, float(center - mean @ weights)
+
+
+def _platt(scores: np.ndarray, is_good: np.ndarray) -> np.ndarray:
+    """Slope and offset of the sigmoid, by Newton's method with a weak prior on the slope (Platt, 1999)."""
+    design = np.stack([scores, np.ones_like(scores)], axis=1)
+    n_good = int(is_good.sum())
+    target = np.where(is_good, (n_good + 1) / (n_good + 2), 1 / (len(scores) - n_good + 2))
+    prior, weights = np.diag([1e-2, 1e-6]), np.array([1.0, -float(scores.mean())])
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        gradient = design.T @ (p - target) + prior @ (weights - np.array([1.0, 0.0]))
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + prior
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
+
+
+def train(
+    rows: Sequence[dict[str, Any]],
+    parts: np.ndarray,
+    config: ClassifierConfig,
+    good: int,
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Train both classifiers on rows {text, label} and write `quality.bin` and `embedding.npz` to a folder.
+
+    Args:
+        parts: object [n], see `split`.
+
+    Returns:
+        {"rows": {part: rows}, "good": {part: rows}, "fasttext": …}.
+
+    Raises:
+        ValueError: the training rows have documents on one side of `good` only.
+    """
+    labels = np.array([row["label"] for row in rows], np.float64)
+    is_good = rounded(labels) >= good
+    chosen, held = parts == "train", parts == "calibration"
+    counts = {p: int((parts == p).sum()) for p in ("train", "calibration", "test")}
+    goods = {p: int((is_good & (parts == p)).sum()) for p in counts}
+    if not 0 < goods["train"] < counts["train"]:
+        raise ValueError(
+            f"{goods['train']} of {counts['train']} labels to train on reach {good}, so there is nothing to tell apart; "
+            "label more documents, or choose another `good`"
+        )
+    texts = [row["text"] for row in rows]
+    names = [GOOD if g else POOR for g in is_good]
+    path = folder / "quality.bin"
+    trained = fasttext.train(((texts[i], names[i]) for i in np.flatnonzero(chosen)), config, path, seed)
+    classifier = fasttext.Classifier(path, config.max_characters)
+    on = np.flatnonzero(held)
+    found = calibrate.fit(
+        classifier.scores([texts[i] for i in on]), [names[i] for i in on], classifier.labels
+    )
+    calibrate.write(found, path, trained["sha256"])
+    head = fit_head(
+        [texts[i] for i in np.flatnonzero(chosen)], labels[chosen], ([texts[i] for i in on], labels[on]), good
+    )
+    head.save(folder / "embedding.npz")
+    summary = {k: v for k, v in trained.items() if isinstance(v, (int, float, str))}
+    return {
+        "rows": counts,
+        "good": goods,
+        FASTTEXT: summary | {"calibration": found.method if found else "none"},
+    }
+
+
+def rounded(labels: np.ndarray) -> np.ndarray:
+    """Whole labels, half up."""
+    return np.floor(labels + 0.5)
+
+
+class Scorer:
+    """Both classifiers of a folder."""
+
+    def __init__(self, folder: Path, config: ClassifierConfig) -> None:
+        self.fasttext = fasttext.Classifier(folder / "quality.bin", config.max_characters)
+        self.column = self.fasttext.column(GOOD)
+        self.head = Head.load(folder / "embedding.npz")
+
+    def scores(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """P(good) by classifier, float64 [n]; 0 where fastText knows no word."""
+        words = self.fasttext.scores(list(texts))[:, self.column].astype(np.float64)
+        return {FASTTEXT: np.nan_to_num(words, nan=0.0), EMBEDDING: self.head.probabilities(texts)}
+
+    def words(self, texts: Sequence[str], least: int = 5, shown: int = 30) -> dict[str, list[str]]:
+        """The words, of those in at least `least` texts, that alone make a text good or poor for fastText."""
+        counts: dict[str, int] = {}
+        for text in texts:
+            for word in set(text[:20_000].split()):
+                counts[word] = counts.get(word, 0) + 1
+        words = sorted(w for w, n in counts.items() if n >= least and len(w) > 2)
+        if not words:
+            return {GOOD: [], POOR: []}
+        scores = np.nan_to_num(self.fasttext.scores(words)[:, self.column], nan=0.5)
+        order = np.argsort(-scores, kind="stable")
+        return {GOOD: [words[i] for i in order[:shown]], POOR: [words[i] for i in order[::-1][:shown]]}
