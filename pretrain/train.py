@@ -167,6 +167,9 @@ def run(config: TrainRun, supervised: bool = False) -> int:
         if code == 0 and not supervised and rank == 0:
             print(ending(run_dir), flush=True)
         teardown()
+    except BrokenPipeError:  # `| head`: as every verb, without a word
+        records.failed("the reader of the output has gone", 1)
+        raise
     except (ConfigError, PackedError, PlanError, TrainingStopped, OSError) as error:
         code = 2 if isinstance(error, ConfigError) else 1
         records.failed(str(error), code)

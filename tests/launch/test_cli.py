@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toyrun import documents
+from toyrun import documents, overrides
 
 from configs.edge import ConfigError
 from launch import cli
@@ -126,6 +126,23 @@ def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
         os.close(write)
     assert done.returncode == cli.EXIT_PIPE
     assert not done.stderr
+
+
+def test_a_training_whose_reader_leaves_ends_without_a_word(toy_packed: Path, tmp_path: Path) -> None:
+    words = ["train", *overrides(toy_packed, tmp_path / "run"), "train.steps=5000", "run.log_every=1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert any(line.startswith("step ") for line in process.stdout)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == cli.EXIT_PIPE
+    assert "the reader of the output has gone" in (tmp_path / "run/ledger.jsonl").read_text().splitlines()[-1]
 
 
 def test_a_broken_pipe_of_a_verb_itself_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
