@@ -60,7 +60,7 @@ def main() -> None:
         verbs |= {
             "--help": ["--help"],
             "report": ["report", f"data.path={run}", f"output={page}"],
-            "whatif": ["whatif", f"output={run}"],
+            "whatif": ["whatif", f"data.path={run}"],
             "trace text=": ["trace", f"data.path={run}", "text=the", "limit=1"],
             "launch dry_run=true": [
                 *(

@@ -31,7 +31,11 @@ def build(cls: type[T], data: Any, where: str = "", default: Any = None, complet
         ConfigError: unknown and missing keys, wrong types, values out of bounds.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"`{where}` must be a mapping of {cls.__name__}, but it is {data!r}")
+        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        raise ConfigError(
+            f"`{where}` must be a mapping of {listed}, but it is {data!r}; one value is {where}.{names[0]}=…"
+        )
     kinds = hints(typing.cast(type, cls))
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {}

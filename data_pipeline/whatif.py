@@ -5,9 +5,9 @@ With `rule`, what the whole policy would keep at other thresholds, with document
 later and is not repeated: figures are of policy A.
 
 Examples:
-  arriero whatif output=data/web
-  arriero whatif output=data/web rule=gopher.short at=[20,50,100,200]
-  arriero whatif output=data/web filter=fineweb
+  arriero whatif data.path=data/web
+  arriero whatif data.path=data/web rule=gopher.short at=[20,50,100,200]
+  arriero whatif data.path=data/web filter=fineweb
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def run(config: WhatifRun) -> int:
     """Print the tables; exit status 0."""
-    run_dir = Path(config.output).expanduser().absolute()
+    run_dir = Path(config.data.path).expanduser().absolute()
     print(f"whatif: reading the signals of {run_dir}", flush=True)
     # What takes a large part of a second to import, after the first line.
     from data_pipeline import policy, recipes

@@ -136,8 +136,9 @@ def _in_steps(config: TrainRun, process: Process, checked: Checked) -> list[str]
         dist.all_reduce(whole)
     except Exception as error:
         raise _Failed(doing, error) from error
+    ranks = "1 rank" if process.world_size == 1 else f"{process.world_size} ranks"
     return [
-        f"Dry run of {config.model.name} on {process.world_size} ranks ({process.device.type}); worst batches, nothing kept",
+        f"Dry run of {config.model.name} on {ranks} ({process.device.type}); worst batches, nothing kept",
         *lines,
         f"estimated run: {_duration(total)} for {config.train.steps:,} steps, without evaluations, checkpoints, restarts",
         f"checkpoint: {_gib(whole.item())}, of which rank 0 stages {_gib(stored)} in the host's memory",

@@ -205,11 +205,19 @@ class ConvertRun:
 
 
 @dataclass(frozen=True)
+class DataRunPath:
+    """A data run by its folder."""
+
+    path: DataFolder
+    """Output of a data run, whose signals are there: its folder, the packed dataset in it, or that one's manifest."""
+
+
+@dataclass(frozen=True)
 class WhatifRun:
     """`arriero whatif`: what other thresholds, or another policy, would keep."""
 
-    output: DataFolder
-    """Directory of a data run whose signals are there."""
+    data: DataRunPath
+    """The data run."""
     filter: FilterConfig | None = field(default=None, metadata={"option": None})
     """A policy to put beside the run's own, from the group `filter`; null: only the run's own."""
     rule: str | None = None

@@ -1,9 +1,10 @@
 """`arriero convert`: packed dataset ↔ token files of datatrove, nanotron, Megatron-LM, OLMo-core and Hugging Face datasets.
 
-A folder with a manifest.json is exported: one file for each stream (`train/web.ds`), its documents whole and in order, the
-ids that stand around them included. Anything else is imported: every file becomes a stream and is packed; files below
-`train/` and `heldout/` keep their split and name, others are `train` and `source_name`. The direction back gives the same
-documents, id for id. Tokens are streamed; what is kept in memory is some 100 bytes a document.
+A packed dataset (its folder, the one above, or its manifest.json) is exported: one file for each stream (`train/web.ds`),
+its documents whole and in order, the ids that stand around them included. Anything else is imported: every file becomes a
+stream and is packed; files below `train/` and `heldout/` keep their split and name, others are `train` and `source_name`.
+The direction back gives the same documents, id for id. Tokens are streamed; what is kept in memory is some 100 bytes a
+document.
 
 Examples:
   arriero convert input=out/packed output=out/datatrove format=datatrove      # nanotron's Nanosets read it too
@@ -23,6 +24,7 @@ import xxhash
 
 from configs import edge
 from configs.edge import ConfigError
+from configs.fields import packed_folder
 from configs.schema.data_verbs import ConvertRun
 from configs.schema.pipeline import MixtureConfig
 from data_pipeline.convert.formats import SUFFIXES, Tokens, Writer, files, open_tokens
@@ -47,8 +49,9 @@ def run(config: ConvertRun) -> int:
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"`output={output}` exists and is not an empty folder; choose another")
-    if (source / "manifest.json").is_file():
-        rows = export(PackedDataset(source), output, config.format)
+    packed = Path(packed_folder(config.input))
+    if (packed / "manifest.json").is_file():
+        rows = export(PackedDataset(packed), output, config.format)
     else:
         rows = import_tokens(source, output, config)
     for name, documents, tokens in rows:

@@ -118,6 +118,13 @@ def test_a_dataset_is_named_by_its_folder_its_packed_dataset_or_its_manifest(tmp
         assert edge.build(train.DataConfig, data).path == str(packed)
         assert edge.build(data_verbs.PackedPath, data).path == str(packed)
         assert edge.build(train.OtherData, data).path == str(packed)
-        assert edge.build(data_verbs.WhatifRun, {"output": str(spelling)}).output == str(tmp_path)
+        assert edge.build(data_verbs.WhatifRun, {"data": data}).data.path == str(tmp_path)
         assert edge.load("data", pipeline.DataRun, [f"output={spelling}"]).output == str(tmp_path)
     assert edge.load("data", pipeline.DataRun, [f"output={tmp_path}/new/packed"]).output.endswith("packed")
+    for word, says in (
+        ("output=x", "unknown key `output`; did you mean `data.path`?"),
+        ("data=x", "`data` must be a mapping of path, but it is 'x'; one value is data.path=…"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            edge.load("whatif", data_verbs.WhatifRun, [word])
+        assert str(error.value) == says

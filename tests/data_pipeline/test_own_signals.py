@@ -86,10 +86,10 @@ def test_a_function_is_a_signal_like_any_other(folder: Path, capsys: pytest.Capt
     assert [k for k, t in zip(decided["keep"], texts, strict=True)] == [len(t.split()) >= 100 for t in texts]
     assert "own" in decided["rule"]
     capsys.readouterr()
-    assert whatif.main(["output=out", "rule=own", "at=[50]"]) == 0
+    assert whatif.main(["data.path=out", "rule=own", "at=[50]"]) == 0
     assert "score.words min" in capsys.readouterr().out
     assert (
-        whatif.main(["output=out", "+filter={name: other, rules: {k: {signal: score.kind, allow: [long]}}}"])
+        whatif.main(["data.path=out", "+filter={name: other, rules: {k: {signal: score.kind, allow: [long]}}}"])
         == 0
     )
 

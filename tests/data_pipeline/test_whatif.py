@@ -89,18 +89,18 @@ def test_two_policies_side_by_side(run_dir: Path) -> None:
 
 
 def test_the_verb(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert whatif.main([f"output={run_dir}"]) == 0
+    assert whatif.main([f"data.path={run_dir}"]) == 0
     assert "keeps 3 of 6 documents (50.0%" in capsys.readouterr().out
-    assert whatif.main([f"output={run_dir}", "rule=short", "at=[100]"]) == 0
+    assert whatif.main([f"data.path={run_dir}", "rule=short", "at=[100]"]) == 0
     printed = capsys.readouterr().out
     assert "← now" in printed and "at 100 dropped: 60 · http://a/2" in printed
     with pytest.raises(ValueError, match=r"signals/.* run `arriero data` again"):
-        whatif.main([f"output={run_dir}", "filter=web"])
+        whatif.main([f"data.path={run_dir}", "filter=web"])
 
 
 def test_a_rule_that_is_not_there_names_the_nearest(run_dir: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean `short`"):
-        whatif.main([f"output={run_dir}", "rule=shor"])
+        whatif.main([f"data.path={run_dir}", "rule=shor"])
 
 
 @pytest.mark.parametrize(

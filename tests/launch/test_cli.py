@@ -239,7 +239,7 @@ for words in json.loads(sys.argv[1]):
         ["report", f"data.path={toy_packed}", f"output={tmp_path}/report.html"],
         ["plan", "model=debug", "probe=false", "cluster.nproc=2"],
         ["size", "model.size=160m"],
-        ["whatif", f"output={tmp_path}"],  # no data run: an error, by the modules that would look at one
+        ["whatif", f"data.path={tmp_path}"],  # no data run: an error, by the modules that would look at one
     ]
     shown = [line.split() for line in loaded_by(code, json.dumps(verbs)) if line.startswith("did ")]
     assert [line[1:3] for line in shown] == [[v[0], "2" if v[0] == "whatif" else "0"] for v in verbs]

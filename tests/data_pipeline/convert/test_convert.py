@@ -69,6 +69,14 @@ def exported(packed: PackedDataset, folder: Path, kind: str) -> Path:
     return folder
 
 
+def test_every_spelling_of_a_dataset_is_exported(packed: PackedDataset, tmp_path: Path) -> None:
+    spellings = (packed.path.parent, packed.path, packed.path / "manifest.json")
+    for n, spelling in enumerate(spellings):
+        assert convert.main([f"input={spelling}", f"output={tmp_path / str(n)}", "format=olmo"]) == 0
+    first, *others = (sorted(p.name for p in (tmp_path / str(n)).rglob("*")) for n in range(len(spellings)))
+    assert first and others == [first] * 2
+
+
 def imported(folder: Path, output: Path, packed: PackedDataset, kind: str, *more: str) -> PackedDataset:
     words = [
         f"input={folder}",

@@ -112,7 +112,7 @@ print(json.dumps(sorted(sys.modules)))
     "words",
     [
         ("report", "data.path={run}", "output={run}/../page.html"),
-        ("whatif", "output={run}"),
+        ("whatif", "data.path={run}"),
     ],
     ids=lambda words: words[0],
 )
