@@ -207,7 +207,7 @@ def main() -> int:
                 f"train.global_batch_size={2 * ranks}",
                 "train.micro_batch_size=2",
                 f"train.steps={args.steps}",
-                "checkpoint.every=200",
+                "checkpoint.every=50",
                 "checkpoint.keep=2",
             ]
             began, run_dir = time.monotonic(), folder / f"run-{ranks}-{dtype}-{heap}"
