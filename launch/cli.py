@@ -29,6 +29,8 @@ class Verb(NamedTuple):
     """One line for `arriero --help`."""
     words: str = ""
     """Key of a list that takes the words without `=`."""
+    loads: str = ""
+    """What takes a large part of a second before the verb can print a line of its own, for a first line."""
 
 
 VERBS: dict[str, Verb] = {
@@ -57,6 +59,7 @@ VERBS: dict[str, Verb] = {
         "data_pipeline.lineage",
         "configs.schema.data_verbs.TraceRun",
         "where a document went, by id, URL or text; what is near a text",
+        loads="reading the dataset",
     ),
     "remove": Verb(
         "launch.remove",
@@ -72,6 +75,7 @@ VERBS: dict[str, Verb] = {
         "pretrain.train",
         "configs.schema.train.TrainRun",
         "one training run in this process group (start it with torchrun)",
+        loads="loading torch",
     ),
     "launch": Verb(
         "launch.launch",
@@ -182,8 +186,8 @@ def _run(words: Sequence[str]) -> int:
         return edge.main(verb, _schema(verb), lambda config: 0, "", rest)
     # A mistake is told before the verb's packages are imported.
     edge.check(verb, _schema(verb), rest)
-    if verb == "train" and not any(word.startswith("-") for word in rest):
-        print("train: loading torch", flush=True)  # seconds, on a busy machine
+    if VERBS[verb].loads and not any(word.startswith("-") for word in rest):
+        print(f"{verb}: {VERBS[verb].loads}", flush=True)
     return importlib.import_module(VERBS[verb].module).main(rest) or 0
 
 
@@ -211,7 +215,7 @@ def _complete(rest: Sequence[str]) -> int:
 
 def usage() -> str:
     """The text of `arriero --help`."""
-    verbs = "\n".join(f"  {name:<11}{does}" for name, (_, _, does, _) in VERBS.items())
+    verbs = "\n".join(f"  {name:<11}{verb.does}" for name, verb in VERBS.items())
     return (
         "usage: arriero VERB [key=value …]\n\n"
         "From raw crawl to an evaluated Llama-class base model.\n\n"

@@ -37,6 +37,8 @@ def run(config: CompareRun) -> int:
             raise ConfigError(f"{folder} is no run directory: it has neither config.yaml nor metrics.jsonl")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"one run is named twice: {', '.join(map(str, folders))}")
+    print(f"compare: reading {len(folders)} runs", flush=True)
+    # What takes a large part of a second to import, after the first line.
     from launch.report.compared import compare, page_of, text_of
 
     found = compare(folders)

@@ -247,6 +247,38 @@ for words in json.loads(sys.argv[1]):
     assert [line for line in shown if slow.intersection(line)] == []
 
 
+@pytest.mark.parametrize("verb", ["trace", "compare", "whatif", "report", "train"])
+def test_the_first_line_waits_for_no_large_package(verb: str, toy_packed: Path, tmp_path: Path) -> None:
+    """Importing them takes a large part of a second, or seconds."""
+    code = """
+import json
+from launch import cli
+class Output:
+    def __init__(self, stream): self.stream, self.then = stream, None
+    def write(self, text):
+        self.then = loaded() if self.then is None else self.then
+        return self.stream.write(text)
+    def flush(self): self.stream.flush()
+sys.stdout = output = Output(sys.stdout)
+try: cli.main(json.loads(sys.argv[1]))
+finally:
+    sys.stdout = output.stream
+    print("\\nthen", *output.then)
+"""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").touch()
+    words = {
+        "trace": [f"data.path={toy_packed}", "text=nowhere"],
+        "compare": [str(tmp_path / "a"), str(tmp_path / "b")],
+        "whatif": [f"data.path={tmp_path}"],
+        "report": [f"run.dir={tmp_path / 'a'}", f"output={tmp_path}/report.html"],
+        "train": [f"data.path={toy_packed}", "run.dir=/proc/run", "device=cpu"],
+    }[verb]
+    *_, last = loaded_by(code, json.dumps([verb, *words]))
+    assert last.split()[0] == "then" and not {"pyarrow", "plotly", "torch", "tokenizers"} & set(last.split())
+
+
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
 def test_a_launch_is_checked_without_torch(toy_packed: Path, tmp_path: Path, cluster: str) -> None:
     """With all checks of the trainer, against a checkpoint too."""
