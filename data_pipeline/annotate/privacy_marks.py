@@ -31,6 +31,10 @@ MAX_VALUE = 200
 """Longest assigned value that is looked at."""
 MAX_PEM = 16384
 """Bytes of a private key that are looked at."""
+MAX_PEM_HEADERS = 200
+"""Bytes of lines such as `Proc-Type: 4,ENCRYPTED` or `Version: …` before the key itself."""
+PEM_LINE = 40
+"""Bytes of base64 in a row that are a line of a key and no word."""
 
 
 def _padded(words):
@@ -40,8 +44,8 @@ def _padded(words):
     return found
 
 
-_BEGIN, _END, _MIDDLE = (
-    np.frombuffer(t, np.uint8) for t in (b"-----BEGIN ", b"-----END ", b"PRIVATE KEY-----")
+_BEGIN, _END, _MIDDLE, _BLOCK, _DASHES = (
+    np.frombuffer(t, np.uint8) for t in (b"-----BEGIN ", b"-----END ", b"PRIVATE KEY", b" BLOCK", b"-----")
 )
 _NAMES = _padded(("secret", "token", "password", "passwd", "pwd", "apikey", "key"))
 _HINTS = _padded(("api", "access", "secret", "private", "auth", "account", "encryption", "signing", "master"))
@@ -205,22 +209,26 @@ MIN_OF_EACH_CASE = 4
 @subroutine
 def _prefixed(data, low, high, i, cls, text, sizes):
     """(begin, end) of a key with a known prefix of which the byte at `i` is part; begin -1: none."""
-    for p in range(len(text)):
-        size = sizes[p, 0]
-        # The mark of a prefix is its last byte; that of `AIza` is rarer than its last.
-        position = 2 if text[p, size - 1] == 97 else size - 1
-        begin = i - position
-        if text[p, position] != data[i] or begin < low or begin + size > high:
-            continue
-        if (begin > low and cls[data[begin - 1]] & TOKEN) or data[begin] != text[p, 0]:
+    pair = np.int64(data[i - 1]) << 8 | np.int64(data[i])
+    p, after = 0, len(text)
+    while p < after:  # the first of those with these two bytes
+        middle = (p + after) // 2
+        if sizes[middle, 4] < pair:
+            p = middle + 1
+        else:
+            after = middle
+    while p < len(text) and sizes[p, 4] == pair:
+        size, begin = sizes[p, 0], i - sizes[p, 3]
+        p += 1
+        if begin < low or begin + size > high or (begin > low and cls[data[begin - 1]] & TOKEN):
             continue
         same = True
         for k in range(size):
-            same = same and data[begin + k] == text[p, k]
+            same = same and data[begin + k] == text[p - 1, k]
         if not same:
             continue
-        end = _run(data, begin + size, high, cls, sizes[p, 2])
-        if end < 0 or end - begin - size < sizes[p, 1]:
+        end = _run(data, begin + size, high, cls, sizes[p - 1, 2])
+        if end < 0 or end - begin - size < sizes[p - 1, 1]:
             continue
         # An identifier is a row of words in one case; a key has digits, or, as of some alphabets, letters of both cases.
         digits, upper, lower = 0, 0, 0
@@ -279,8 +287,32 @@ def _web_token(data, low, high, i, cls):
 
 
 @subroutine
-def _private_key(data, high, i):
-    """End of a PEM private key that begins at `i`; 0: none. A block that is cut counts as far as it goes."""
+def _is_break(c):
+    """Whether a byte stands between the lines of a key: white space, quotes and commas of source code, marks of quoting."""
+    return c <= 32 or c == 34 or c == 39 or c == 44 or c == 62 or c == 96 or c == 124
+
+
+@subroutine
+def _base64_end(data, at, high, cls):
+    """End of the run of base64 from `at` on; slashes may be escaped."""
+    k = at
+    while k < high:
+        c = data[k]
+        if cls[c] & (DIGIT | UPPER | LOWER) or c == 43 or c == 47 or c == 61:
+            k += 1
+        elif c == 92 and k + 1 < high and data[k + 1] == 47:
+            k += 2
+        else:
+            break
+    return k
+
+
+@subroutine
+def _private_key(data, high, i, cls):
+    """End of a private key in armour (PEM, OpenPGP) that begins at `i`; 0: none.
+
+    A block that is cut counts as far as its base64 goes, and text that only names the first line is none.
+    """
     if not same(data, i, high, _BEGIN):
         return 0
     k = i + len(_BEGIN)
@@ -292,8 +324,13 @@ def _private_key(data, high, i):
     if k >= line:
         return 0
     k += len(_MIDDLE)
-    limit = min(high, k + MAX_PEM)
-    last = k
+    if same(data, k, high, _BLOCK):
+        k += len(_BLOCK)
+    if not same(data, k, high, _DASHES):
+        return 0
+    k += len(_DASHES)
+    headers, limit = k + MAX_PEM_HEADERS, min(high, k + MAX_PEM)
+    last = 0
     while k < limit:
         if data[k] == 45 and same(data, k, high, _END):
             k += len(_END)
@@ -304,9 +341,23 @@ def _private_key(data, high, i):
             return k
         if data[k] == 45 and same(data, k, high, _BEGIN):
             return last
-        k += 1
-        if data[k - 1] > 32:
-            last = k
+        end = _base64_end(data, k, limit, cls)
+        is_word = end > k and (end >= limit or _is_break(data[end]) or data[end] == 92)
+        if is_word and (
+            end - k >= PEM_LINE or (last and (end >= limit or data[end] <= 13 or data[end] == 92))
+        ):
+            last = end  # a line of the key, or its last one, which may be short
+            k = end
+        elif data[k] == 92:
+            k += 2  # the end of a line in source code
+        elif is_word or _is_break(data[k]):
+            k = max(end, k + 1)
+        elif last or k > headers:
+            return last
+        else:
+            k += 1
+        if last == 0 and k > headers:
+            return 0
     return last
 
 
@@ -465,7 +516,7 @@ def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
             elif c == 45 and i + 3 < high and data[i + 1] == 117:
                 begin, end = mailchimp(data, low, high, i, cls)
             elif c == 45 and i + 10 < high and data[i + 1] == 45 and data[i + 5] == 66:
-                end = _private_key(data, high, i)
+                end = _private_key(data, high, i, cls)
                 begin = i if end else -1
             if begin < 0 and c in (45, 46, 95, 122) and i > low and cls[data[i - 1]] & TOKEN:
                 kind = SECRET

@@ -75,6 +75,13 @@ _PREFIXES = (
     ("sk_test_", 16, 120), ("whsec_", 24, 80),
     ("sk-", 32, 200), ("npm_", 36, 36), ("pypi-", 85, 300), ("hf_", 30, 40), ("dop_v1_", 64, 64),
     ("shpat_", 32, 32), ("AIza", 35, 35), ("dckr_pat_", 24, 40), ("lin_api_", 40, 48), ("ya29.", 30, 300),
+    ("shpss_", 32, 32), ("shpca_", 32, 32), ("shppa_", 32, 32), ("doo_v1_", 64, 64), ("dor_v1_", 64, 64),
+    ("gldt-", 20, 40), ("glrt-", 20, 60), ("glptt-", 40, 40), ("api_org_", 30, 40), ("gsk_", 48, 60), ("xai-", 70, 90),
+    ("pplx-", 40, 60), ("ntn_", 40, 50), ("secret_", 43, 43), ("figd_", 36, 60), ("GOCSPX-", 28, 28), ("hvs.", 24, 200),
+    ("hvb.", 24, 300), ("sq0csp-", 43, 43), ("sq0atp-", 22, 22), ("sntrys_", 60, 300), ("sntryu_", 64, 64),
+    ("glsa_", 41, 41), ("NRAK-", 27, 27), ("PMAK-", 59, 59), ("rubygems_", 48, 48), ("pul-", 40, 40), ("sbp_", 40, 40),
+    ("r8_", 37, 37), ("tskey-auth-", 20, 80), ("tskey-api-", 20, 80), ("pat-na1-", 36, 36), ("pat-eu1-", 36, 36),
+    ("nfp_", 36, 40),
 )  # fmt: skip
 
 
@@ -154,12 +161,23 @@ def iban_lengths() -> np.ndarray:
 
 @cache
 def prefixes() -> tuple[np.ndarray, np.ndarray]:
-    """Prefixes of keys: uint8 [n, 16] padded with 0, int64 [n, 3] of length, least and most characters behind it."""
-    ordered = sorted(_PREFIXES, key=lambda p: (-len(p[0]), p))
-    text, sizes = np.zeros((len(ordered), 16), np.uint8), np.zeros((len(ordered), 3), np.int64)
+    """Prefixes of keys, and what is to be known of them.
+
+    Returns:
+        uint8 [n, 16] padded with 0; int64 [n, 5]: length, least and most characters behind it, position of the byte at which
+        the scan looks, and this byte with the one before it, by which the rows are sorted.
+    """
+
+    def pair(prefix: str) -> tuple[int, int]:
+        # The mark of a prefix is its last byte; that of `AIza` is rarer than its last.
+        position = 2 if prefix.endswith("a") else len(prefix) - 1
+        return position, ord(prefix[position - 1]) << 8 | ord(prefix[position])
+
+    ordered = sorted(_PREFIXES, key=lambda p: (pair(p[0])[1], -len(p[0]), p))
+    text, sizes = np.zeros((len(ordered), 16), np.uint8), np.zeros((len(ordered), 5), np.int64)
     for i, (prefix, least, most) in enumerate(ordered):
         text[i, : len(prefix)] = np.frombuffer(prefix.encode(), np.uint8)
-        sizes[i] = len(prefix), least, most
+        sizes[i] = len(prefix), least, most, *pair(prefix)
     return text, sizes
 
 

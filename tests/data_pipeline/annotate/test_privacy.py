@@ -55,6 +55,11 @@ FOUND = {
         "AIza" + TOKEN[:35],
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nabc\n-----END RSA PRIVATE KEY-----",
+        f"-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: GnuPG v2\n\n{TOKEN}\n{TOKEN}\n=aB3d\n"
+        "-----END PGP PRIVATE KEY BLOCK-----",
+        "gsk_" + (TOKEN + TOKEN)[:52],
+        "GOCSPX-" + TOKEN[:28],
+        "hvs." + TOKEN,
         f"https://hooks.slack.com/services/T0{TOKEN[:8].upper()}/B0{TOKEN[8:16].upper()}/{TOKEN[16:40]}",
         f"https://ptb.discord.com/api/v10/webhooks/1098765432109876543/{TOKEN}_{TOKEN[:27]}",
         f"MTA5ODc2NTQzMjEwOTg3NjU0Mw.GhIjKl.{TOKEN[:38]}",
@@ -65,6 +70,17 @@ FOUND = {
         f"1098765432:AA{TOKEN[:33]}",
     ],
 }
+
+
+def test_a_private_key_goes_as_far_as_its_base64() -> None:
+    begin, prose = "-----BEGIN RSA PRIVATE KEY-----", "The river rises in the hills above the town. " * 30
+    named = f"It starts with {begin} and must never be published. {prose}"
+    assert kinds(named) == []
+    assert kinds(f"{named} It ends with -----END RSA PRIVATE KEY-----.") == []
+    cut = f"{begin}\nProc-Type: 4,ENCRYPTED\n\n{TOKEN}\n{TOKEN}\n"
+    assert kinds(f"{cut}\n{prose}") == [("secret", cut.rstrip())]
+    escaped = f"{begin}\\n{TOKEN}\\/{TOKEN}\\nab3=\\n-----END RSA PRIVATE KEY-----"
+    assert kinds(f'"key": "{escaped}\\n", "text": "{prose}"') == [("secret", escaped)]
 
 
 def kinds(text: str) -> list[tuple[str, str]]:
