@@ -13,12 +13,15 @@ _COSMETIC = re.compile(r"#[@?$%]*#")  # hides parts of a page
 _ADBLOCK_HOST = re.compile(r"\|\|([^/^$*|]+)(?:\^|/?$)(\$.*)?$")
 _ADBLOCK_ADDRESS = re.compile(r"\|\|?(?:[a-z]+://)?([^^$|*]+)[\^|]?(\$.*)?$", re.I)
 _HOSTS_FILE = re.compile(
-    r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:%\w+)?)\s+([^\s#;].*)$", re.I
+    r"(?:0|\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:%\w+)?)\s+([^\s#;].*)$", re.I
 )
 _UNBOUND = re.compile(r"local-(?:zone|data):\s*[\"']?([^\s\"']+)", re.I)
 _MATCH_PATTERN = re.compile(r"^\*://")
 _DNSMASQ = re.compile(r"(?:address|server|local|ipset|nftset)=/(.+)/[^/]*$")
 _PORT = re.compile(r"^((?:[a-z]+://)?[^/:\s\[\]]+):\d{1,5}(?=/|$)", re.I)
+_ADBLOCK_BELOW = re.compile(r"\|\|\*\.([\w-]+(?:\.[\w-]+)+)\^?(?:\$.*)?$")
+_ADBLOCK_BARE = re.compile(r"([\w-]+(?:\.[\w-]+)+)(?:\^(?:\$[a-z~].*)?|\$[a-z~].*)$", re.I)
+_WITH_SUBDOMAINS = re.compile(r"^(?:\+?\.|domain:|full:)(?=\w)", re.I)
 _LOCAL = frozenset(
     {
         "localhost",
@@ -42,8 +45,8 @@ def plain_entries(line: str) -> list[str]:
 
     Adblock: hosts (`||ads.example^`) and addresses (`||ads.example/path`) are taken, with or without options; comments,
     exceptions (`@@`), cosmetic rules (`##`) and patterns for resources inside of pages say nothing about pages. Hosts
-    files, dnsmasq and Unbound: the hosts; what stands for all hosts is `*`, which no list may hold. Ports are left out,
-    because one host is one site.
+    files, dnsmasq, Unbound, Squid (`.ads.example`), Clash (`+.ads.example`) and V2Ray (`domain:ads.example`): the
+    hosts; what stands for all hosts is `*`, which no list may hold. Ports are left out, because one host is one site.
     """
     if _ADBLOCK_COMMENT.match(line) or line.startswith(("@@", ";")) or _COSMETIC.search(line):
         return []
@@ -51,12 +54,18 @@ def plain_entries(line: str) -> list[str]:
         names = _TRAILING_COMMENT.sub("", " " + match[1]).split()
         return [n for n in names if not n.startswith("#") and n.lower() not in _LOCAL]
     if match := _DNSMASQ.match(line):
-        return ["*" if name == "#" else name for name in match[1].split("/") if name]
+        return ["*" if name == "#" else name.lstrip(".") for name in match[1].split("/") if name.strip(".")]
     if match := _UNBOUND.match(line):
         return [match[1].rstrip(".")]
+    if match := _ADBLOCK_BELOW.match(line):
+        return [f"*.{match[1]}"]
+    if match := _ADBLOCK_BARE.match(line):
+        return [match[1]]
     if line.startswith("|"):
         match = _ADBLOCK_HOST.match(line) or _ADBLOCK_ADDRESS.match(line)
         if match is not None and match.re is _ADBLOCK_HOST and "." not in match[1]:
             return [f"*.{match[1]}"] if match[1].isalnum() else []
         return [_PORT.sub(r"\1", match[1])] if match and "." in match[1] else []
-    return [_PORT.sub(r"\1", _MATCH_PATTERN.sub("", _TRAILING_COMMENT.sub("", line)))]
+    return [
+        _PORT.sub(r"\1", _WITH_SUBDOMAINS.sub("", _MATCH_PATTERN.sub("", _TRAILING_COMMENT.sub("", line))))
+    ]

@@ -183,6 +183,8 @@ def _subwords(index: Index, urls: list[str | None]) -> dict[int, tuple[str, str]
 def _expression(index: Index, host: str, rest: str) -> tuple[str, str] | None:
     address = host.removeprefix("www.") + rest.lower()
     for expression, code in index.expressions:
-        if expression.search(address):
+        # Pi-hole's expressions, such as `(^|\.)ads\.example$`, end with the host.
+        of_host = expression.pattern.endswith("$") and "/" not in expression.pattern
+        if expression.search(address) or (of_host and expression.search(host)):
             return f"{index.categories[code]}.expression", expression.pattern
     return None

@@ -35,10 +35,18 @@ HOST, SUBDOMAINS, ADDRESS, BELOW, ADDRESS_HOST = range(5)
 
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+\.?")
 _EXPRESSION = re.compile(r"[()\[\]|^$\\]")
-_FOREIGN = re.compile(r"[\s\"'<>]|^[^/]*,")
+_FOREIGN = re.compile(r"[\s\"'<>]|^[^/]*,|^[^/?]*=|^[^/]*:$")
 """What stands in no host, address or word."""
-HARMLESS = ("en.example.org/wiki/river", "a-b.example/", "123.example.net/x?y=1")
-"""Addresses that have nothing in common: an expression that matches all of them matches everything."""
+_KEYED = re.compile(r"(?:regexp?|keyword|include|geosite|geoip|ext|attr):|[a-z-]+=/")
+"""Entries of other tools that are neither a host nor an address."""
+HARMLESS = (
+    "en.example.org/wiki/river",
+    "2024.example.com/05/story.html",
+    "123.example.net/x?y=1",
+    "a-b.example/",
+)
+"""Addresses that have nothing in common: an expression that matches all of them, or all but the bare host, matches
+everything."""
 _GENERIC = ("domains", "urls", "hosts", "expressions")
 _NOT_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
 _CHUNK = 1 << 23
@@ -184,15 +192,14 @@ def _hashed(builder: _Builder, path: Path, code: int) -> Iterator[tuple[int, byt
     for number, line, entry in _entries(path):
         if _HOST.fullmatch(entry):
             yield HOST, entry.rstrip(".").removeprefix("www.").encode()
+        elif _KEYED.match(entry):
+            raise _unknown(path, number, line)
         elif len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
             _add_expression(builder, entry[1:-1], code, path, number)
         elif _EXPRESSION.search(entry):
             _add_expression(builder, entry, code, path, number)
         elif _FOREIGN.search(entry):
-            raise ValueError(
-                f"{path}, line {number}: {line!r} is in no notation that is known; expected a host, an address, a word or "
-                "an /expression/ a line, or the lines of Adblock, hosts files, dnsmasq or Unbound"
-            )
+            raise _unknown(path, number, line)
         elif entry.startswith("*.") and "*" not in entry[2:] and "/" not in entry:
             yield SUBDOMAINS, domains.ascii_host(entry[2:]).encode()
         elif "/" in entry or "." in entry:
@@ -207,6 +214,13 @@ def _hashed(builder: _Builder, path: Path, code: int) -> Iterator[tuple[int, byt
             builder.words.setdefault(entry, code)
 
 
+def _unknown(path: Path, number: int, line: str) -> ValueError:
+    return ValueError(
+        f"{path}, line {number}: {line!r} is in no notation that is known; expected a host, an address, a word or an "
+        "/expression/ a line, or the lines of Adblock, hosts files, dnsmasq, Unbound, Squid, Clash or V2Ray"
+    )
+
+
 def _entries(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line number, line, entry) of a list, in lower case, whatever tool's notation it is in."""
     for number, line in lists.entries(path):
@@ -219,7 +233,7 @@ def _add_expression(builder: _Builder, pattern: str, code: int, path: Path, numb
         expression = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{path}, line {number}: {pattern!r} is no regular expression: {error}") from None
-    if all(map(expression.search, HARMLESS)):
+    if all(map(expression.search, HARMLESS[:-1])):
         raise ValueError(
             f"{path}, line {number}: {pattern!r} matches every address, such as {HARMLESS[0]}; it would drop all pages"
         )

@@ -260,6 +260,10 @@ FOREIGN = {
     "0.0.0.0 ads.example track.example # both\n2001:db8::1\tstart.example\n",
     "unbound": 'local-zone: "ads.example" always_nxdomain\nlocal-data: "track.example. A 0.0.0.0"\n*://start.example/*\n',
     "dnsmasq": "address=/ads.example/0.0.0.0\nserver=/track.example/start.example/\n",
+    "bare adblock": "ads.example^\ntrack.example^$all\n||*.below.example^\nstart.example$document\n",
+    "squid, clash, v2ray": ".ads.example\n+.track.example\ndomain:start.example\n",
+    "pi-hole": "(^|\\.)ads\\.example$\n(\\.|^)track\\.example$\n0 start.example\n",
+    "dnsmasq with dots": "address=/.ads.example/.track.example/\nlocal=/start.example/\n",
     "comments": "; head\nads.example   # why\ntrack.example:8080\nhttp://start.example:81/x\n",
 }
 
@@ -283,7 +287,7 @@ def test_lists_of_other_tools_are_understood(tmp_path: Path, notation: str) -> N
     assert {p: found != "none" for p, found in zip(pages, listed, strict=True)} == pages
 
 
-@pytest.mark.parametrize("line", ["(ads|)", "/.*/", "^", "a*|$", "*.*", "/./"])
+@pytest.mark.parametrize("line", ["(ads|)", "/.*/", "^", "a*|$", "*.*", "/./", "*://*/*", "/[?/]./"])
 def test_an_entry_that_would_match_every_page_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(f"fine.example\n{line}\n")
     with pytest.raises(ValueError, match=r"line 2: .* matches every address"):
@@ -291,7 +295,18 @@ def test_an_entry_that_would_match_every_page_is_refused(tmp_path: Path, line: s
 
 
 @pytest.mark.parametrize(
-    "line", ["DOMAIN-SUFFIX,ads.example", 'zone "ads.example" { type master; };', "address=/#/0.0.0.0"]
+    "line",
+    [
+        "DOMAIN-SUFFIX,ads.example",
+        'zone "ads.example" { type master; };',
+        "address=/#/0.0.0.0",
+        "conf-dir=/etc/dnsmasq.d",
+        "bogus-nxdomain=192.0.2.1",
+        "payload:",
+        "regexp:^ads",
+        "keyword:ads",
+        "ads.example CNAME .",
+    ],
 )
 def test_a_notation_that_is_not_known_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(f"fine.example\n{line}\n")
