@@ -122,7 +122,8 @@ def from_row(
             number,
             offset,
             f"field `{recipe.text_key}` is not text: {found}",
-            f"a string; fields found: {', '.join(map(str, row))[:200]}; set `recipe.text_key`, or `text_key` of the source in `sources`",
+            f"a string; fields found: {', '.join(map(str, row))[:200]}; set `recipe.text_key`, or `text_key` of the source "
+            "in `sources`",
             shown,
         )
     text, repaired = repair(value)

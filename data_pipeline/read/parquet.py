@@ -129,7 +129,10 @@ def raw_rows(batch: pa.RecordBatch, recipe: RecipeConfig) -> Iterator[dict[str, 
 def without_text(schema: pa.Schema, recipe: RecipeConfig) -> tuple[str, str] | None:
     """Why a table has no text, and what is expected; None where it has."""
     names, key = schema.names, recipe.text_key
-    expected = f"a column of text; columns found: {', '.join(names)[:200]}; set `recipe.text_key`, or `text_key` of the source in `sources`"
+    expected = (
+        f"a column of text; columns found: {', '.join(names)[:200]}; set `recipe.text_key`, or `text_key` of the source in "
+        "`sources`"
+    )
     if names.count(key) != 1:
         return f"{names.count(key) or 'no'} column{'s' * (key in names)} `{key}`", expected
     kind = schema.field(key).type
