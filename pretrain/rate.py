@@ -57,6 +57,9 @@ class Rater:
         ids = {d: self.tokenizer(d, add_special_tokens=False).input_ids for d in "012345"}
         self.digits = {digit: tokens[0] for digit, tokens in ids.items() if len(tokens) == 1}
         self.lock = threading.Lock()
+        self.cache: Any = None
+        self.cached: list[int] = []
+        """Tokens whose keys and values `cache` holds."""
 
     def answer(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
         """{text, top, prompt_tokens, completion_tokens} of the greedy answer; `top`: (token, log-probability) of its first
@@ -66,7 +69,7 @@ class Rater:
         prompt = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids.to(self.device)
         with self.lock, torch.inference_mode():
-            logits = self.model(ids, logits_to_keep=1).logits[0, -1].float()
+            logits = self._next(ids)
             if max_tokens == 1:
                 made = logits.argmax(keepdim=True)
             else:
@@ -80,6 +83,31 @@ class Rater:
         ]
         text = self.tokenizer.decode(made, skip_special_tokens=True)
         return {"text": text, "top": top, "prompt_tokens": ids.shape[1], "completion_tokens": len(made)}
+
+    def _next(self, ids: Any) -> Any:
+        """Logits after a prompt [1, n]. Keys and values of what it has in common with the one before, which is the rubric,
+        are kept: a third to a half of the work."""
+        from transformers import DynamicCache
+
+        prompt = ids[0].tolist()
+        same = 0
+        for a, b in zip(prompt[:-1], self.cached, strict=False):
+            if a != b:
+                break
+            same += 1
+        rest, self.cached = same - len(self.cached), []  # known again once the cache is whole
+        try:
+            if same and rest:
+                self.cache.crop(rest)  # negative: so many tokens are removed
+        except RuntimeError:  # attention over a sliding window has forgotten what would be kept
+            same = 0
+        if same == 0:
+            self.cache = DynamicCache(config=self.model.config)
+        logits = self.model(
+            ids[:, same:], past_key_values=self.cache, use_cache=True, logits_to_keep=1
+        ).logits
+        self.cached = prompt
+        return logits[0, -1].float()
 
 
 def completion(rater: Rater, body: Any) -> dict[str, Any]:

@@ -91,18 +91,10 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
-class DataPath:
-    """Where a data run lies."""
-
-    path: DataFolder
-    """A run of `arriero data` (up to stage `signals` at least)."""
-
-
-@dataclass(frozen=True)
 class QualityRun:
     """`arriero quality`: labels of a Llama → a classifier of quality → a threshold."""
 
-    data: DataPath
+    data: DataRunPath
     """The documents."""
     output: AnyPath
     """Folder of labels, classifiers, measures and report."""

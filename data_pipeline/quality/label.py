@@ -7,6 +7,7 @@ Llama 3 (Dubey et al., 2024, section 3.1.1).
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import os
 import random
@@ -35,6 +36,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 # So many documents in a row set aside means the server is gone or wrong, not the documents.
 _GIVE_UP_AFTER = 20
 _SAY_SECONDS = 10
+_HEAD_BYTES = 2**20
 
 
 Answer = dict[str, Any]
@@ -100,6 +102,10 @@ def ask(
         raise ValueError(
             "`quality.label.base_url` is null; give the address of an OpenAI-compatible server or `local`, or a model of "
             "this machine, `quality.label.local_model`"
+        )
+    if config.local_model is not None and not Path(config.local_model).expanduser().exists():
+        raise ValueError(
+            f"`label.local_model`: {config.local_model} does not exist; expected a folder or a GGUF file"
         )
     question = _Question(config, prompt.rubric(config.rubric), seed, reverse)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +196,8 @@ class _Question:
 
     def key(self, text: str) -> str:
         """What a label depends on: the prompt with the shown part of the text, and the model."""
-        return xxhash.xxh3_128_hexdigest(orjson.dumps([self.messages(text), self.model]))
+        model = self.model if self.config.local_model is None else _identity(self.config.local_model)
+        return xxhash.xxh3_128_hexdigest(orjson.dumps([self.messages(text), model]))
 
     def body(self, text: str, attempt: int) -> dict[str, Any]:
         """A request."""
@@ -221,6 +228,19 @@ class _Question:
             return answer | {"score": expected[0], "reason": "", "probabilities": expected[1]}
         score, reason = prompt.parse(content)
         return answer | {"score": score, "reason": reason}
+
+
+@functools.cache
+def _identity(path: str) -> list[Any]:
+    """What tells one local model from another of the same name: its files, their sizes and their heads."""
+    root = Path(path).expanduser()
+    files = sorted(f for f in root.rglob("*") if f.is_file()) if root.is_dir() else [root]
+    found: list[Any] = []
+    for file in files:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+        found.append([file.name, file.stat().st_size, xxhash.xxh3_128_hexdigest(head)])
+    return found
 
 
 class _Progress:

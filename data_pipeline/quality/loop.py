@@ -13,7 +13,6 @@ A step is skipped when `NAME.done` names the same settings and the same inputs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,23 +239,20 @@ def score(config: QualityRun) -> str:
     marker.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, mark)
     documents = size = 0
-    spent = 0.0
     for shard in range(shard_count(data)):
         path = shard_path(output, "scores", shard)
         if path.is_file():
             continue
         table = read_shard(data, shard, ["id", "text"])
         texts = [text or "" for text in table["text"].to_pylist()]
-        began = time.process_time()
         found = scorer.scores(texts)
-        spent += time.process_time() - began
         empty = np.array([not text for text in texts], bool)
         write_table(
             pa.table({"id": table["id"], **{n: pa.array(s, mask=empty) for n, s in found.items()}}), path
         )
-        documents, size = documents + len(table), size + sum(map(len, texts))
-    rate = f", {size / 1e6 / spent:.1f} MB/s" if spent else ""
-    return f"{documents:,} documents scored{rate}: {output / 'scores'}"
+        documents, size = documents + len(table), size + sum(len(t.encode("utf-8", "replace")) for t in texts)
+    rates = [f", {name} {size / 1e6 / s:.1f} MB/s" for name, s in scorer.seconds.items() if s]
+    return f"{documents:,} documents scored{''.join(rates)}: {output / 'scores'}"
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ measured on pages of a site that it knows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,11 +197,18 @@ class Scorer:
         self.fasttext = fasttext.Classifier(folder / "quality.bin", config.max_characters)
         self.column = self.fasttext.column(GOOD)
         self.head = Head.load(folder / "embedding.npz")
+        self.seconds = {FASTTEXT: 0.0, EMBEDDING: 0.0}
+        """CPU seconds that each has taken."""
 
     def scores(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """P(good) by classifier, float64 [n]; 0 where fastText knows no word."""
+        began = time.process_time()
         words = self.fasttext.scores(list(texts))[:, self.column].astype(np.float64)
-        return {FASTTEXT: np.nan_to_num(words, nan=0.0), EMBEDDING: self.head.probabilities(texts)}
+        between = time.process_time()
+        found = {FASTTEXT: np.nan_to_num(words, nan=0.0), EMBEDDING: self.head.probabilities(texts)}
+        self.seconds[FASTTEXT] += between - began
+        self.seconds[EMBEDDING] += time.process_time() - between
+        return found
 
     def words(self, texts: Sequence[str], least: int = 5, shown: int = 30) -> dict[str, list[str]]:
         """The words, of those in at least `least` texts, that alone make a text good or poor for fastText."""
