@@ -59,11 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run(config: PlanRun) -> int:
         sized = held[-1]
         f = sized.placed.footprint
+        world_size = sized.placed.layout.world_size
+        ranks = "1 rank" if world_size == 1 else f"{world_size:,} ranks"
         print(sized.table())
         print(
             f"\n  {format_size(sized.parameters)} parameters, {sized.tokens:.3g} tokens, {sized.compute:.3g} FLOPs: "
             f"{f.seconds * sized.steps / 3600:.3g} hours on "
-            f"{sized.placed.layout.world_size} ranks, {f.seconds:.3g} s a step at {f.mfu:.0%} of the peak (estimated)"
+            f"{ranks}, {f.seconds:.3g} s a step at {f.mfu:.0%} of the peak (estimated)"
         )
         if config.output is not None:
             write_atomically(Path(config.output), experiment(sized, "arriero size " + " ".join(arguments)))

@@ -17,8 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import edge
+from configs.edge import ConfigError
 from configs.schema.train import ReportRun
 from data_pipeline.packed.files import write_atomically
+
+OF_A_RUN = ("config.yaml", "environment.jsonl", "ledger.jsonl", "metrics.jsonl")
+"""Files of a run directory, one of which is there as soon as a run has begun."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,10 +34,16 @@ def run(config: ReportRun) -> int:
     """Write the page; returns the exit status."""
     run_dir = Path(config.run.dir) if config.run.dir else None
     data = Path(config.data.path) if config.data.path else None
-    print(
-        f"report: reading {' and '.join(str(path) for path in (run_dir, data) if path) or 'nothing'}",
-        flush=True,
-    )
+    if run_dir is None and data is None:
+        raise ConfigError("give run.dir=DIR of a run, or data.path=DIR of a data run")
+    print(f"report: reading {' and '.join(str(path) for path in (run_dir, data) if path)}", flush=True)
+    if run_dir is not None and run_dir.is_dir() and not any((run_dir / name).exists() for name in OF_A_RUN):
+        raise ConfigError(
+            f"`run.dir={run_dir}` is no run directory: it holds none of {', '.join(OF_A_RUN)}; a data run is "
+            "reported on with data.path=DIR"
+        )
+    if run_dir is not None and (run_dir / "units.json").exists() and not (run_dir / "metrics.jsonl").exists():
+        raise ConfigError(f"`run.dir={run_dir}` is a data run; write data.path={run_dir}")
     page = render(run_dir, data)
     home = run_dir or (
         data if data is not None and (data / "funnel.json").exists() else (data or Path()).parent

@@ -156,7 +156,16 @@ def test_the_page_about_data_in_a_browser(data_dir: Path, tmp_path: Path) -> Non
 
 def test_nothing_to_report_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(partial(report.main, [])) == 2
-    assert "give run.dir=DIR of a run" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "give run.dir=DIR of a run" in shown.err and shown.out == ""
+    (tmp_path / "notes").mkdir()
+    assert guarded(partial(report.main, [f"run.dir={tmp_path / 'notes'}"])) == 2
+    assert "notes` is no run directory" in capsys.readouterr().err
+    assert not list((tmp_path / "notes").iterdir())
+    for name in ("config.yaml", "units.json"):
+        (tmp_path / "notes" / name).touch()
+    assert guarded(partial(report.main, [f"run.dir={tmp_path / 'notes'}"])) == 2
+    assert f"is a data run; write data.path={tmp_path / 'notes'}" in capsys.readouterr().err
     run = write_run(tmp_path, steps=2)
     for given in ([], [f"run.dir={run}"]):
         words = [*given, f"data.path={tmp_path / 'nowhere/packed'}"]
@@ -223,6 +232,7 @@ def test_an_evaluation_of_the_whole_split_is_no_step_of_the_curve_over_a_part_of
 
 def test_every_missing_part_says_why(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/environment.jsonl").touch()  # of a run that has begun
     assert report.main([f"run.dir={tmp_path / 'empty'}", f"output={tmp_path / 'out/page.html'}"]) == 0
     text = Page((tmp_path / "out/page.html").read_text()).text
     for reason in (
