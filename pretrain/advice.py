@@ -51,6 +51,7 @@ def warnings(config: TrainRun, facts: Facts) -> list[str]:
         *_checkpoints(config, facts),
         *_tokenizer(config, facts),
         *_precision(config, facts),
+        *_profile(config),
     ]
 
 
@@ -106,6 +107,16 @@ def _schedule(config: TrainRun, facts: Facts) -> list[str]:
                 "continued from a checkpoint before the decay; or another run with model.init_from and a lower optim.lr"
             )
     return found
+
+
+def _profile(config: TrainRun) -> list[str]:
+    late = [step for step in config.profile.steps if step > config.train.steps]
+    if not late:
+        return []
+    return [
+        f"`profile.steps` names {', '.join(map(str, late))}, and the run ends at step {config.train.steps:,}: no trace of these "
+        "will be written; name earlier steps"
+    ]
 
 
 def _data(config: TrainRun, facts: Facts) -> list[str]:

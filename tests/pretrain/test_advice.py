@@ -32,6 +32,7 @@ def test_a_run_without_anything_odd_has_no_warning() -> None:
     ("words", "says"),
     [
         (("schedule.warmup_steps=235",), "rises to 0.0003 and never falls"),
+        (("profile.steps=[3,236,300]",), "`profile.steps` names 236, 300, and the run ends at step 235"),
         (("schedule.warmup_steps=470",), "rises to 0.00015 and never falls"),
         (("checkpoint.every=235",), "no checkpoint is written before the end"),
         (("data.phases=[{sequences: 500},{sequences: 440},{}]",), r"data.phases\[2\] never starts"),
