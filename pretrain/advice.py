@@ -114,8 +114,8 @@ def _profile(config: TrainRun) -> list[str]:
     if not late:
         return []
     return [
-        f"`profile.steps` names {', '.join(map(str, late))}, and the run ends at step {config.train.steps:,}: no trace of these "
-        "will be written; name earlier steps"
+        f"`profile.steps` names {', '.join(map(str, late))}, and the run ends at step {config.train.steps:,}: no trace of "
+        "these will be written; name earlier steps"
     ]
 
 
