@@ -277,3 +277,24 @@ def hides(data, p, end):
             return True
         p = q
     return False
+
+
+@subroutine
+def shifts(data, p, end):
+    """1 where a style says `vertical-align: super`, 2 where it says `sub`, else 0."""
+    end = min(end, p + MAX_ATTRIBUTE)
+    while p + 17 < end:
+        # v…t…-…n
+        if (
+            (data[p] | 32) == 118
+            and (data[p + 3] | 32) == 116
+            and data[p + 8] == 45
+            and (data[p + 13] | 32) == 110
+        ):
+            p += 14
+            while p < end and (data[p] <= 32 or data[p] == 58):
+                p += 1
+            if p + 2 < end and (data[p] | 32) == 115 and (data[p + 1] | 32) == 117:
+                return 1 if (data[p + 2] | 32) == 112 else 2 if (data[p + 2] | 32) == 98 else 0
+        p += 1
+    return 0

@@ -195,9 +195,7 @@ def _tex(element: _Element, depth: int) -> str:
     if name in ("msup", "msub", "msubsup", "munder", "mover", "munderover") and len(parts) >= 2:
         return _scripts(name, parts)
     if name == "mmultiscripts" and parts:
-        return _base(parts[0]) + "".join(
-            f"{'_^'[i % 2]}{_group(part)}" for i, part in enumerate(parts[1:3]) if part
-        )
+        return _around(element, depth)
     if name == "mfenced":
         before, after = element.attributes.get("open", "("), element.attributes.get("close", ")")
         between = element.attributes.get("separators", ",").strip()[:1]
@@ -214,6 +212,29 @@ def _tex(element: _Element, depth: int) -> str:
     if name == "semantics" and parts:
         return parts[0]
     return _row(element, depth)
+
+
+def _around(element: _Element, depth: int) -> str:
+    """`mmultiscripts`: pairs of sub- and superscripts behind the base and, after `mprescripts`, before it."""
+    base, *rest = [c for c in element.children if isinstance(c, _Element)]
+    behind: list[str] = []
+    before: list[str] = []
+    scripts = behind
+    for child in rest:
+        if child.name == "mprescripts":
+            scripts = before
+        else:  # an absent script, `none`, holds its place
+            scripts.append("" if child.name in _NOT_SHOWN else _tex(child, depth + 1))
+
+    def written(parts: list[str]) -> str:
+        return "".join(f"{'_^'[i % 2]}{_group(part)}" for i, part in enumerate(parts) if part)
+
+    first = _tex(base, depth + 1)
+    return (
+        (f"{{}}{written(before)}" if any(before) else "")
+        + (_base(first) if any(behind) else first)
+        + written(behind)
+    )
 
 
 def _token(element: _Element) -> str:

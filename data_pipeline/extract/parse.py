@@ -59,6 +59,7 @@ from data_pipeline.extract.markup import (
     name_at,
     names_one,
     number_at,
+    shifts,
 )
 from data_pipeline.extract.scripts import APART, BRACKETED, JOINED, NOTE, subscript, superscript
 from data_pipeline.extract.stack import (
@@ -123,15 +124,15 @@ MAX_TOKENS = 24
 
 N_UNSHOWN = len(tags.UNSHOWN_CLASSES)
 _I = tags.ID
-BR, HR, TITLE, META, SCRIPT, MATH, IMG, TIME, ANNOTATION, FRAMESET, SUP, SUB, OL = (
-    _I[n] for n in "br hr title meta script math img time annotation frameset sup sub ol".split()
+BR, HR, TITLE, META, SCRIPT, MATH, IMG, TIME, ANNOTATION, FRAMESET, SUP, SUB, OL, DIALOG = (
+    _I[n] for n in "br hr title meta script math img time annotation frameset sup sub ol dialog".split()
 )
 # Attributes by number, as in tags.ATTRIBUTES.
 (
     CLASS_, ID_, ROLE_, PROP_, TYPE_OF, HREF_, STYLE_, HIDDEN_, ARIA_HIDDEN, ALT, ALTTEXT, TYPE_, DISPLAY_, LABEL_, START_,
-    VALUE_, COLSPAN_, ROWSPAN_, REVERSED_,
-) = range(1, 20)  # fmt: skip
-N_ATTRIBUTES = 20
+    VALUE_, COLSPAN_, ROWSPAN_, REVERSED_, OPEN_,
+) = range(1, 21)  # fmt: skip
+N_ATTRIBUTES = 21
 
 
 @subroutine
@@ -444,8 +445,10 @@ def scan(
             flags |= ARIA
             t, _, _ = add_words(data, seen[LABEL_, 0], seen[LABEL_, 1], 404, node, tokens, t, limit, unshown)
         s[S_TOKENS] = t
-        if (seen[HIDDEN_, 1] and (data[seen[HIDDEN_, 0]] | 32) != 117) or (  # not until-found
-            seen[STYLE_, 1] and hides(data, seen[STYLE_, 0], seen[STYLE_, 1])
+        if (
+            (seen[HIDDEN_, 1] and (data[seen[HIDDEN_, 0]] | 32) != 117)  # not until-found
+            or (seen[STYLE_, 1] and hides(data, seen[STYLE_, 0], seen[STYLE_, 1]))
+            or (tag == DIALOG and not seen[OPEN_, 1])
         ):
             flags |= HIDDEN
         if seen[ARIA_HIDDEN, 1] > seen[ARIA_HIDDEN, 0] and (data[seen[ARIA_HIDDEN, 0]] | 32) == 116:
@@ -491,20 +494,27 @@ def scan(
             (tag == RT or tag == RTC) and open_depth(s, stack, RUBY, RUBY, RUBY, TABLE, TABLE, TABLE) > 0
         ):
             unshow = True
-        elif (tag == SUP or tag == SUB) and s[S_OPEN] and not s[S_DUE] and not unshow:
-            if tag == SUP:
+        elif (
+            (tag == SUP or tag == SUB or (seen[STYLE_, 1] and bits & INLINE != 0))
+            and s[S_OPEN]
+            and not s[S_DUE]
+            and not unshow
+        ):
+            shift = 1 if tag == SUP else 2 if tag == SUB else shifts(data, seen[STYLE_, 0], seen[STYLE_, 1])
+            form, stop = JOINED, p
+            if shift == 1:
                 in_link = data[start - 1] == 62 and stack[top - 1, K_TAG] == A
                 form, stop = superscript(
                     data, start, p, n, s[S_BEGIN], out, s[S_OUT], in_link, names, points, cp1252
                 )
-            else:
-                form, stop = subscript(data, p, n, s[S_BEGIN], out, s[S_OUT], names, points, cp1252)
+            elif shift == 2:
+                form, stop = subscript(data, start, p, n, s[S_BEGIN], out, s[S_OUT], names, points, cp1252)
             if form == NOTE:
                 unshow = True
             elif form == APART:
                 s[S_DUE] = 1
             elif form != JOINED:
-                out[s[S_OUT]] = 94 if tag == SUP else 95
+                out[s[S_OUT]] = 94 if shift == 1 else 95
                 s[S_OUT] += 1
                 if form == BRACKETED:
                     out[s[S_OUT]] = 40

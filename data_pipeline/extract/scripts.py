@@ -20,7 +20,7 @@ MAX_NOTE = 4
 JOINED, RAISED, BRACKETED, NOTE, APART = range(5)
 """How a script is written: as it stands, behind `^` or `_`, the same in brackets, not at all, behind a space."""
 # What a script holds, see `_content`.
-_DIGITS, _LETTERS, _SIGNS, _OTHERS, _TAGS, _FRAGMENT, _FIRST, _STOP = range(8)
+_DIGITS, _LETTERS, _SIGNS, _OTHERS, _TAGS, _FRAGMENT, _FIRST, _STOP, _GREEK = range(9)
 _FUNCTIONS = "sin cos tan cot sec csc log exp det sinh cosh tanh"
 _UNITS = "inch feet foot yard mile meter metre unit"
 _NOT_WORDS = np.array(sorted(tags.fnv(word) for word in f"{_FUNCTIONS} {_UNITS}".split()), np.int64)
@@ -28,16 +28,25 @@ _NOT_WORDS = np.array(sorted(tags.fnv(word) for word in f"{_FUNCTIONS} {_UNITS}"
 
 
 @subroutine
-def _content(data, p, n, names, points, cp1252, found):
-    """Fill `found` int64 [8] with what stands between p and the next `</su`; its last is -1 where that is too far."""
+def _content(data, start, p, n, names, points, cp1252, found):
+    """Fill `found` int64 [9] with what stands between p and the next end tag of the element that starts at `start`.
+
+    Two letters tell end tags apart; the position of the end is -1 where that is too far.
+    """
     found[:] = 0
     found[_STOP] = -1
+    second = data[start + 2] | 32
     q = p
     limit = min(n, p + MAX_SCRIPT_BYTES)
     while q < limit:
         c = np.int64(data[q])
         if c == 60:
-            if q + 3 < n and data[q + 1] == 47 and (data[q + 2] | 32) == 115 and (data[q + 3] | 32) == 117:
+            if (
+                q + 3 < n
+                and data[q + 1] == 47
+                and (data[q + 2] | 32) == (data[start + 1] | 32)
+                and ((data[q + 3] | 32) == second or (not 97 <= second <= 122 and data[q + 3] <= 62))
+            ):
                 found[_STOP] = q
                 return
             found[_TAGS] += 1
@@ -52,10 +61,12 @@ def _content(data, p, n, names, points, cp1252, found):
             point, _, behind = reference(data, q, n, names, points, cp1252)
             if point >= 0:
                 c, q = np.int64(point), behind
+                found[_GREEK] += 0x370 <= c < 0x400
         elif c >= 0xC0:  # one code point
             if c == 0xE2 and q + 1 < n and data[q] == 0x88 and data[q + 1] == 0x92:
                 c = np.int64(0x2212)
             else:
+                found[_GREEK] += c == 0xCE or c == 0xCF
                 c = np.int64(0xC0)
             while q < n and (data[q] & 0xC0) == 0x80:
                 q += 1
@@ -136,8 +147,8 @@ def _is_referring(data, start, p):
 @subroutine
 def superscript(data, start, p, n, begin, out, end, in_link, names, points, cp1252):
     """(form, end of the content) of a `sup` whose tag starts at `start` and ends before p, joined to out[begin:end]."""
-    found = np.zeros(8, np.int64)
-    _content(data, p, n, names, points, cp1252, found)
+    found = np.zeros(9, np.int64)
+    _content(data, start, p, n, names, points, cp1252, found)
     stop = found[_STOP]
     length = found[_DIGITS] + found[_LETTERS] + found[_SIGNS] + found[_OTHERS]
     if stop < 0 or not length or end <= begin:
@@ -171,6 +182,10 @@ def superscript(data, start, p, n, begin, out, end, in_link, names, points, cp12
         return RAISED, stop
     if found[_OTHERS] and not found[_DIGITS] and not found[_SIGNS]:
         return JOINED, stop
+    if (
+        found[_GREEK] and found[_LETTERS] == length and letters == 1 and last < 128
+    ):  # a formula, no ordinal of Greek
+        return (RAISED if length == 1 else BRACKETED if found[_TAGS] == 0 else JOINED), stop
     if found[_LETTERS] == length:
         variable = length == 1 and (
             first == 84 or 105 <= first <= 107 or first == 109 or first == 110 or 112 <= first <= 113
@@ -187,10 +202,10 @@ def superscript(data, start, p, n, begin, out, end, in_link, names, points, cp12
 
 
 @subroutine
-def subscript(data, p, n, begin, out, end, names, points, cp1252):
-    """(form, end of the content) of a `sub` whose tag ends before p, joined to out[begin:end]."""
-    found = np.zeros(8, np.int64)
-    _content(data, p, n, names, points, cp1252, found)
+def subscript(data, start, p, n, begin, out, end, names, points, cp1252):
+    """(form, end of the content) of a `sub` whose tag starts at `start` and ends before p, joined to out[begin:end]."""
+    found = np.zeros(9, np.int64)
+    _content(data, start, p, n, names, points, cp1252, found)
     stop = found[_STOP]
     length = found[_DIGITS] + found[_LETTERS] + found[_SIGNS] + found[_OTHERS]
     if stop < 0 or not length or end <= begin or found[_OTHERS]:

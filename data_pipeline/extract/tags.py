@@ -44,12 +44,13 @@ NAMES: tuple[str, ...] = (
 ID = {name: number for number, name in enumerate(NAMES)}
 ATTRIBUTES = (
     "class id role itemprop itemtype href style hidden aria-hidden alt alttext type display aria-label start value "
-    "colspan rowspan reversed"
+    "colspan rowspan reversed open"
 ).split()
 """Attributes that the parser looks at, numbered from 1."""
 UNSHOWN_CLASSES = (
     "katex-html mathjax mathjaxpreview mathjaxdisplay mathjax_preview mathjax_display mjx-chtml gutter linenos lineno "
-    "line-numbers-rows mwe-math-fallback-image-inline mwe-math-fallback-image-display headerlink mw-editsection"
+    "line-numbers-rows mwe-math-fallback-image-inline mwe-math-fallback-image-display headerlink mw-editsection "
+    "line-number linenumber react-syntax-highlighter-line-number lnt hljs-ln-numbers rouge-gutter"
 ).split()
 """Classes whose elements repeat what stands beside them (rendered maths, line numbers, anchors of headings)."""
 COMMENT_SECTIONS = (

@@ -141,6 +141,26 @@ def test_a_table_of_links_is_no_data() -> None:
     assert "Section" not in html.main_text(page.encode()).text
 
 
+@pytest.mark.parametrize(
+    "listing",
+    [
+        f'<pre><span class="{name}">1</span>a = 1\n<span class="{name}">2</span>  b = 2</pre>'
+        for name in ("linenos", "lineno", "line-number", "linenumber", "lnt")
+    ]
+    + [
+        "<table class=rouge-table><tr><td class='rouge-gutter gl'><pre class=lineno>1\n2\n</pre></td><td class=rouge-code>"
+        "<pre>a = 1\n  b = 2\n</pre></td></tr></table>",
+        "<table class=lntable><tr><td class=lntd><pre><code><span class=lnt>1\n</span>"
+        "<span class=lnt>2\n</span></code></pre></td>"
+        "<td class=lntd><pre><code>a = 1\n  b = 2</code></pre></td></tr></table>",
+    ],
+)
+def test_numbers_of_lines_are_no_code(listing: str) -> None:
+    found = main_text(paragraphs(2) + listing + paragraphs(2)).split("\n")
+    at = found.index("a = 1")
+    assert found[at + 1] == "  b = 2" and not {"1", "2"} & set(found)
+
+
 _CODE = "def ferry(miles):\n    if miles &gt; 40:\n        return None\n    return miles * 3"
 
 
