@@ -13,8 +13,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -178,6 +180,31 @@ def _readable(overrides: Sequence[str], schema: type | None) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error, overrides, schema)) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_invalid(error)) from error
+    except RecursionError as error:
+        named = [
+            f"{key_of(o)}={o.partition('=')[2]}"
+            for o in overrides
+            if schema and key_of(o) in groups_of(schema)
+        ]
+        raise ConfigError(
+            f"the `defaults` of an option lead back to it; look at the files of {', '.join(named) or 'the options'}"
+        ) from error
+
+
+def _invalid(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong with a YAML file, and where."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return f"a file of an option is not valid YAML: {error.problem}"
+    line = (
+        Path(mark.name).read_text(encoding="utf-8").splitlines()[error.context_mark.line : mark.line + 1]
+        if (error.context_mark and Path(mark.name).is_file())
+        else []
+    )
+    hint = "; between braces or brackets, `${…}` needs quotes" if any("${" in text for text in line) else ""
+    return f"{mark.name}, line {mark.line + 1}, is not valid YAML: {error.problem}{hint}"
 
 
 def _explained(error: Exception, overrides: Sequence[str], schema: type | None) -> str:
@@ -185,6 +212,13 @@ def _explained(error: Exception, overrides: Sequence[str], schema: type | None) 
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or text.rsplit(" ", 1)[-1]
         return f"`{key}` is required: write {key}=…"
+    replaced = re.search(r"In '([^']+)': Could not override '([^']+)'", text)
+    if replaced:
+        groups = list(groups_of(schema)) if schema is not None else []
+        return (
+            f"the `defaults` of `{replaced[1]}` override the group `{replaced[2]}`, which is not there"
+            f"{nearest(replaced[2], groups)}"
+        )
     option = re.search(r"(?:In|Could not find) '?(?:[^']*': Could not find )?'?([a-z_]+)/([^'\s]+)'", text)
     if option:
         group, name = option.groups()

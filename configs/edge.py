@@ -68,6 +68,7 @@ FLAGS = {
     "-sc": False,
 }
 _FOLDERS = ("--config-dir", "-cd")
+FIRST_LINE = "` must be the first line)"
 _SHOWN = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -113,9 +114,16 @@ def _built(schema: type[T], data: Any, overrides: Sequence[str], derive: Derive 
     try:
         checked = build(schema, data)
     except ConfigError as error:
-        raise ConfigError(f"{error}{_origin(str(error), schema, overrides)}") from None
+        raise ConfigError(_with_origin(str(error), schema, overrides)) from None
     # Every value is checked before anything is derived from it.
     return checked if derive is None else build(schema, derive(to_dict(checked), set_by(overrides, schema)))
+
+
+def _with_origin(message: str, schema: type, overrides: Sequence[str]) -> str:
+    """An error with the file that is to be changed."""
+    origin = _origin(message, schema, overrides)
+    # No other key was meant where a file lacks its header.
+    return (message.partition(";")[0] if origin.endswith(FIRST_LINE) else message) + origin
 
 
 def _origin(message: str, schema: type, overrides: Sequence[str]) -> str:
@@ -132,8 +140,10 @@ def _origin(message: str, schema: type, overrides: Sequence[str]) -> str:
             chosen[name.split("@")[0]] = value
     for group, option in chosen.items():
         path = options.find(group, option)
-        if path is not None and key[1] == group and (late := options.late_header(path)):
-            return f" ({path}: `{late.strip()}` must be the first line)"
+        if path is not None and key[1] == group and message.startswith("unknown key"):
+            # Without the line, the keys of the file stand under the name of its group.
+            late = (options.late_header(path) or "# @package _global_").strip()
+            return f" ({path}: `{late}{FIRST_LINE}"
         if (
             path is not None
             and key[1] not in single
@@ -330,4 +340,4 @@ def _check(config: str, schema: type, words: Sequence[str]) -> None:
     try:
         build(schema, data, complete=False)
     except ConfigError as error:
-        raise ConfigError(f"{error}{_origin(str(error), schema, words)}") from None
+        raise ConfigError(_with_origin(str(error), schema, words)) from None

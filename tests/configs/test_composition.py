@@ -241,3 +241,50 @@ def test_hydras_options_and_deletions_have_errors_of_one_line(
     words = ["data.path=d", "run.dir=r", *words]
     assert edge.main("train", train.TrainRun, lambda config: 0, "", words) == 2
     assert capsys.readouterr().err == f"error: {says}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("train: {steps: 3}\n", "unknown key `experiment` ({path}: `# @package _global_` must be the first line)"),
+        ("", "unknown key `experiment` ({path}: `# @package _global_` must be the first line)"),
+        (
+            "# @package _global_\ntrain: {steps: [3\n",
+            "{path}, line 3, is not valid YAML: expected ',' or ']', but got '<stream end>'",
+        ),
+        (
+            "# @package _global_\nrun: {dir: ${seed}}\n",
+            "{path}, line 2, is not valid YAML: expected ',' or '}', but got '{'; between braces or brackets, `${…}` needs "
+            "quotes",
+        ),
+        (
+            "# @package _global_\ndefaults: [override /modl: 8b]\n",
+            "the `defaults` of `experiment/mine` override the group `modl`, which is not there; did you mean `model`?",
+        ),
+        (
+            "# @package _global_\ndefaults: [mine]\n",
+            "the `defaults` of an option lead back to it; look at the files of experiment=mine",
+        ),
+        (
+            "# @package _global_\ntrain: 3\n",
+            "`train` must be a mapping of steps, global_batch_size, micro_batch_size, sequence_length, …, but it is 3; one "
+            "value is train.steps=… (from {path})",
+        ),
+    ],
+    ids=["no header", "empty", "brackets", "interpolation", "group", "itself", "no mapping"],
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_one_line_that_names_it(
+    content: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "configs/experiment/mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["--cfg", "job"]):
+        words = ["data.path=d", "run.dir=r", "experiment=mine", *more]
+        assert edge.main("train", train.TrainRun, lambda config: 0, "", words) == 2
+        assert capsys.readouterr().err == f"error: {says.replace('{path}', str(path))}\n"
