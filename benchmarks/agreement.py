@@ -28,7 +28,7 @@ from configs.schema.pipeline import FilterConfig, RuleConfig
 from data_pipeline import edits
 from data_pipeline.analysis import analyse
 from data_pipeline.analysis.characters import UNSPACED, table
-from data_pipeline.annotate import heuristics
+from data_pipeline.heuristics import annotate as heuristics
 
 ERROR = "datatrove divides by the number of words, and there is none"
 

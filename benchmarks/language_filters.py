@@ -36,8 +36,10 @@ import yaml
 from configs import edge
 from configs.schema.pipeline import BoundsConfig, DataRun, FilterConfig, RuleConfig
 from data_pipeline import policy
-from data_pipeline.annotate import codes, heuristics, language
+from data_pipeline.annotate import codes, language
 from data_pipeline.classify import offline, train
+from data_pipeline.heuristics import annotate as heuristics
+from data_pipeline.heuristics.schema import SIDECARS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import language_data
@@ -85,7 +87,7 @@ WORD_RULES = (
     "gopher.top_4_gram",
 )
 SETTINGS = Path(__file__).resolve().parent.parent / "configs" / "bounds"
-SIGNALS = {*heuristics.SIDECARS, "language"}
+SIGNALS = {*SIDECARS, "language"}
 Documents = dict[str, list[tuple[str, str, str]]]
 """(text, language, kind) by half."""
 

@@ -54,7 +54,8 @@ def write_shards(run: Path, texts: list[str], size: int) -> tuple[int, int]:
 
 def work(folder: str, shards: int) -> None:
     """What workers do; prints CPU seconds without start-up, and the peak of their memory in MB."""
-    from data_pipeline.annotate import heuristics, outliers
+    from data_pipeline.annotate import outliers
+    from data_pipeline.heuristics import annotate as heuristics
 
     run = Path(folder)
     heuristics.annotate_texts(pa.chunked_array([["A first text, so that all is loaded."]]))

@@ -41,10 +41,10 @@ TEXT_SIGNALS = (
 def columns() -> dict[str, tuple[str, ...]]:
     """Signals that policies may look at, by sidecar."""
     from data_pipeline.annotate import outliers, privacy, privacy_domains, schemas, url
-    from data_pipeline.annotate.heuristics import SIDECARS
+    from data_pipeline.heuristics.schema import SIDECARS
 
     return {
-        **{name: columns for name, (_, columns) in SIDECARS.items()},
+        **SIDECARS,
         "language": tuple(schemas.LANGUAGE.names[1:]),
         "url": url.COLUMNS,
         "nsfw": tuple(schemas.NSFW.names[1:]),

@@ -19,7 +19,7 @@ PRELOAD = [
     "data_pipeline.stage",
     "data_pipeline.collect",
     "data_pipeline.read.warc",
-    "data_pipeline.annotate.heuristics",
+    "data_pipeline.heuristics.annotate",
     "data_pipeline.policy",
     "data_pipeline.pretokenize",
     "data_pipeline.flow",

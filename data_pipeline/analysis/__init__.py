@@ -1,4 +1,4 @@
-"""Words, lines, repetition, normalised text and hashes of documents, found once for a batch and shared by all signals.
+"""Text kernels: words, lines, repetition, normalised text and hashes, computed once a batch and shared by all signals.
 
 `analyse` gives arrays over the code points of a batch; nothing in Python is made for a single word. Kernels are compiled
 by numba once and cached. Values of a document do not depend on its batch.
@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import xxhash
+
+if TYPE_CHECKING:
+    from data_pipeline.analysis.word_tables import StopWords
+    from data_pipeline.analysis.words import Words
 
 BATCH_BYTES = 2**19
 """UTF-8 bytes of a batch: its arrays then stay in the cache of one core."""
@@ -52,52 +57,53 @@ class Batch:
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """Counts of characters and lines by name (`text.COUNTS`): int64 [d] each."""
+        """Counts of characters, words between white space and lines by name (`text.COUNTS`): int64 [d] each."""
         from data_pipeline.analysis import text
         from data_pipeline.analysis.characters import table
 
-        out = np.zeros((len(self), len(text.COUNTS)), np.int64)
-        text.count(self.cps, self.bounds, table(), out)
-        return dict(zip(text.COUNTS, out.T, strict=True))
+        out = np.zeros(len(self), text.COUNTS)
+        text.count(self.cps, self.bounds, table(), self.lines, self.lines_of, out)
+        return by_name(out)
 
     @cached_property
-    def _words(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        from data_pipeline.analysis import word_rules
+    def _words(self) -> tuple[Words, np.ndarray]:
+        from data_pipeline.analysis import words
         from data_pipeline.analysis.characters import table
 
-        flags, rules = table(), word_rules.rules()
-        words = np.zeros(len(self) + 1, np.int64)
+        flags, rules = table(), words.rules()
+        words_of = np.zeros(len(self) + 1, np.int64)
         room = len(self.cps) // 3 + 256
         while True:
-            start, length, hashes = (
-                np.empty(room, np.int32),
-                np.empty(room, np.int32),
-                np.empty(room, np.uint64),
-            )
-            if word_rules.find_all(self.cps, self.bounds, flags, rules, start, length, hashes, words) >= 0:
-                n = int(words[-1])
-                return start[:n], length[:n], hashes[:n], words
+            found = words.Words(np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.uint64))
+            if words.find_all(self.cps, self.bounds, flags, rules, found, words_of) >= 0:
+                n = int(words_of[-1])
+                return words.Words(*(column[:n] for column in found)), words_of
             room = min(2 * room, len(self.cps) + 64)  # a word has a character
 
     @property
     def start(self) -> np.ndarray:
         """Where each word begins in `cps`: int32 [w]."""
-        return self._words[0]
+        return self._words[0].start
 
     @property
     def length(self) -> np.ndarray:
         """Characters of each word: int32 [w]."""
-        return self._words[1]
+        return self._words[0].length
 
     @property
     def hashes(self) -> np.ndarray:
-        """Hash of each word as it stands (`word_rules.hash_word`), equal on every machine: uint64 [w]."""
-        return self._words[2]
+        """Hash of each word as it stands (`word_tables.hash_word`), equal on every machine: uint64 [w]."""
+        return self._words[0].hashes
 
     @property
     def words(self) -> np.ndarray:
         """Where the words of documents begin in the arrays of words: int64 [d + 1]."""
-        return self._words[3]
+        return self._words[1]
+
+    @property
+    def n_words(self) -> np.ndarray:
+        """Words of each document, lexical or not: int64 [d]."""
+        return np.diff(self.words)
 
     @cached_property
     def content_hashes(self) -> list[str]:
@@ -109,31 +115,41 @@ class Batch:
             for i, form in enumerate(normalised(self.cps, self.bounds))
         ]
 
-    def word_counts(
-        self, stops: np.ndarray | None = None, languages: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """Counts of words by name (`word_rules.COUNTS`): int64 [d] each; stop words by table and language of each."""
-        from data_pipeline.analysis import word_rules
+    @cached_property
+    def word_counts(self) -> dict[str, np.ndarray]:
+        """Counts of words by name (`words.COUNTS`): int64 [d] each."""
+        from data_pipeline.analysis import words
         from data_pipeline.analysis.characters import table
 
-        out = np.zeros((len(self), len(word_rules.COUNTS)), np.int64)
-        if stops is None or languages is None:
-            stops, languages = np.zeros((2, 16), np.uint64), np.full(len(self), -1, np.int32)
-        start, length, hashes, words = self._words
-        word_rules.count(self.cps, table(), start, length, hashes, words, stops, languages, out)
-        return dict(zip(word_rules.COUNTS, out.T, strict=True))
+        out = np.zeros(len(self), words.COUNTS)
+        words.count(self.cps, table(), *self._words, out)
+        return by_name(out)
+
+    def n_stop_words(self, stops: StopWords, languages: np.ndarray) -> np.ndarray:
+        """Different stop words of each document: int64 [d].
+
+        Args:
+            languages: number of each document's language in `stops`, -1 for none: int32 [d].
+        """
+        from data_pipeline.analysis import words
+
+        out = np.zeros(len(self), np.int64)
+        words.count_stop_words(*self._words, stops, languages, out)
+        return out
 
     @cached_property
-    def _lines(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        from data_pipeline.analysis import lines
+    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
+        from data_pipeline.analysis import text
         from data_pipeline.analysis.characters import table
 
-        found = np.empty((int(self.counts["lines"].sum()), 3), np.int32)
-        of = np.zeros(len(self) + 1, np.int64)
-        lines.split(self.cps, self.bounds, table(), found, of)
-        line_of = np.empty(len(self.start), np.int32)
-        lines.number(found, len(found), self.start, len(self.start), line_of)
-        return found, of, line_of
+        lines_of = np.zeros(len(self) + 1, np.int64)
+        room = len(self.cps) // 16 + len(self) + 64
+        while True:
+            lines = np.empty((room, 3), np.int32)
+            n = text.split(self.cps, self.bounds, table(), lines, lines_of)
+            if n <= room:
+                return lines[:n], lines_of
+            room = n
 
     @property
     def lines(self) -> np.ndarray:
@@ -145,77 +161,44 @@ class Batch:
         """Where the lines of documents begin in `lines`: int64 [d + 1]."""
         return self._lines[1]
 
-    @property
-    def line_of(self) -> np.ndarray:
-        """Line of each word: int32 [w]."""
-        return self._lines[2]
-
     @cached_property
     def duplicates(self) -> dict[str, np.ndarray]:
         """Repeated lines and paragraphs by name (`repetition.DUPLICATES`): int64 [d] each."""
         from data_pipeline.analysis import repetition
         from data_pipeline.analysis.characters import table
 
-        out = np.zeros((len(self), len(repetition.DUPLICATES)), np.int64)
-        repetition.duplicates(self.cps, self.bounds, table(), out)
-        return dict(zip(repetition.DUPLICATES, out.T, strict=True))
+        out = np.zeros(len(self), repetition.DUPLICATES)
+        repetition.count_duplicates(self.cps, self.bounds, table(), out)
+        return by_name(out)
 
     @cached_property
     def _n_grams(self) -> tuple[np.ndarray, np.ndarray]:
-        from data_pipeline.analysis import repetition
+        from data_pipeline.analysis import repetition, text
 
-        out = np.zeros((len(self), repetition.LONGEST - 1), np.int64)
+        line_of = np.empty(len(self.start), np.int32)
+        text.number_lines(self.lines, len(self.lines), self.start, len(self.start), line_of)
+        out = np.zeros((len(self), repetition.LONGEST - repetition.SHORTEST + 1), np.int64)
         covered = np.zeros(len(self.start), np.uint8)
-        repetition.n_grams(self.hashes, self.length, self.words, self.line_of, out, covered)
+        repetition.count_n_grams(self.hashes, self.length, self.words, line_of, out, covered)
         return out, covered
 
-    @property
-    def n_grams(self) -> np.ndarray:
-        """Characters of repeated n-grams (`repetition.n_grams`), n from 2 to 10: int64 [d, 9]."""
-        return self._n_grams[0]
+    def n_grams(self, n: int) -> np.ndarray:
+        """Characters of repeated n-grams (`repetition.count_n_grams`), n from 2 to 10: int64 [d]."""
+        from data_pipeline.analysis import repetition
+
+        column: np.ndarray = self._n_grams[0][:, n - repetition.SHORTEST]
+        return column
 
     @property
     def covered(self) -> np.ndarray:
         """Words in 3-grams that their line holds more than once: uint8 [w]."""
         return self._n_grams[1]
 
-    @cached_property
-    def _judged(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        from data_pipeline.analysis import lines, phrases, word_rules
-        from data_pipeline.analysis.characters import table
 
-        out = np.zeros((len(self), len(lines.COLUMNS)), np.int64)
-        spans = np.empty((2 * len(self.lines) + 4 * len(self) + 64, 5), np.int32)
-        while True:
-            n = lines.judge(
-                self.cps,
-                self.bounds,
-                table(),
-                word_rules.rules(),
-                self.lines,
-                self.lines_of,
-                self.start,
-                self.length,
-                self.words,
-                self.covered,
-                *phrases.notices(),
-                phrases.leftovers(),
-                out,
-                spans,
-            )
-            if n <= len(spans):
-                return dict(zip(lines.COLUMNS, out.T, strict=True)), spans[:n]
-            spans = np.empty((n, 5), np.int32)
-
-    @property
-    def judged(self) -> dict[str, np.ndarray]:
-        """What the line rules say, by name (`lines.COLUMNS`): int64 [d] each."""
-        return self._judged[0]
-
-    @property
-    def spans(self) -> np.ndarray:
-        """Edits that the line rules propose (`lines.judge`): int32 [n, 5]."""
-        return self._judged[1]
+def by_name(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of a structured array."""
+    assert counts.dtype.names is not None
+    return {name: counts[name] for name in counts.dtype.names}
 
 
 def _decoded(data: np.ndarray, offsets: np.ndarray) -> Batch:

@@ -6,226 +6,269 @@ looked at again. Everything is compared by 64-bit hashes.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import int64, uint64
+from numba import from_dtype, int32, int64, types, uint8, uint32, uint64
 
 from data_pipeline.analysis.characters import SPACE
-from data_pipeline.analysis.word_rules import mix
-from data_pipeline.compiled import kernel, small
+from data_pipeline.compiled import kernel, small_subroutine
+from data_pipeline.kernels.ascii import LF
+from data_pipeline.kernels.hash_table import insert, n_slots
+from data_pipeline.kernels.hashing import OFFSET, add_character, extend, mix
 
-DUPLICATES = [
-    "lines",
-    "dup_lines",
-    "dup_line_chars",
-    "paragraphs",
-    "dup_paragraphs",
-    "dup_paragraph_chars",
-    "dup_filled_chars",
-]
-"""Columns of `duplicates`: pieces between runs of line feeds, between two or more; `filled`: lines that hold more than
-white space."""
-TOP = (2, 3, 4)
-DUPLICATE = (5, 6, 7, 8, 9, 10)
-LONGEST = 10
+DUPLICATES = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "lines",
+            "dup_lines",
+            "dup_line_chars",
+            "dup_filled_line_chars",
+            "paragraphs",
+            "dup_paragraphs",
+            "dup_paragraph_chars",
+        )
+    ],
+    align=True,
+)
+"""Counts of `count_duplicates`: pieces between runs of line feeds, and between two or more; `dup_` counts those that an
+earlier one of the document equals, *filled* lines hold more than white space."""
+MOST_FREQUENT = (2, 3, 4)
+"""Words of n-grams of which the most frequent one counts."""
+REPEATED = (5, 6, 7, 8, 9, 10)
+"""Words of n-grams of which every repeated one counts."""
+SHORTEST, LONGEST = MOST_FREQUENT[0], REPEATED[-1]
 MAX_WORDS = 2**22
 """Words of a document whose n-grams are looked at, which bounds memory; those behind them count as not repeated."""
 COVERAGE = 3
 """Words of the n-grams whose repetition within a line is measured."""
-_OFFSET = np.uint64(0x9E3779B97F4A7C15)
-_PRIME = np.uint64(0xD6E8FEB86659FD93)
 
 
-@small("int64(int64)")
-def _slots(n):
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    return size
+@small_subroutine
+def _count_duplicate_lines(cps, flags, begin, end, keys, size, counts):
+    """Lines are separated by runs of line feeds; a run at either end of the text leaves an empty line there."""
+    empty = 0
+    line, is_filled, h = begin, False, OFFSET
+    for i in range(begin, end + 1):
+        if i < end and cps[i] != LF:
+            h = add_character(h, cps[i])
+            is_filled = is_filled or flags[cps[i]] & SPACE == 0
+            continue
+        if i > line:
+            counts.lines += 1
+            # The hash table marks empty slots by 0.
+            if insert(keys, size, mix(h) | uint64(1)):
+                counts.dup_lines += 1
+                counts.dup_line_chars += i - line
+                counts.dup_filled_line_chars += i - line if is_filled else 0
+        elif i in (begin, end):
+            empty += 1
+        line, is_filled, h = i + 1, False, OFFSET
+    counts.lines += empty
+    counts.dup_lines += max(empty - 1, 0)
 
 
-@small("int64(uint64[::1], int64, int64, uint64)")
-def _add(keys, base, size, key):
-    """Add a key to the set at `base`; 1 where it was there."""
-    key = key | uint64(1)
-    slot = int64(key >> uint64(32)) & (size - 1)
-    while True:
-        held = keys[base + slot]
-        if held == key:
-            return 1
-        if held == uint64(0):
-            keys[base + slot] = key
-            return 0
-        slot = (slot + 1) & (size - 1)
+@small_subroutine
+def _count_duplicate_paragraphs(cps, flags, begin, end, keys, size, counts):
+    """Paragraphs of the stripped text are separated by two or more line feeds; a single one is part of its paragraph."""
+    while begin < end and flags[cps[begin]] & SPACE:
+        begin += 1
+    while end > begin and flags[cps[end - 1]] & SPACE:
+        end -= 1
+    paragraph, h, line_feeds = begin, OFFSET, 0
+    for i in range(begin, end + 1):
+        if i < end and cps[i] == LF:
+            line_feeds += 1
+            continue
+        if i == end or line_feeds > 1:
+            counts.paragraphs += 1
+            if insert(keys, size, mix(h) | uint64(1)):
+                counts.dup_paragraphs += 1
+                counts.dup_paragraph_chars += i - line_feeds - paragraph
+            paragraph, h = i, OFFSET
+        elif line_feeds == 1:
+            h = add_character(h, uint32(LF))
+        line_feeds = 0
+        if i < end:
+            h = add_character(h, cps[i])
 
 
-@kernel("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])")
-def duplicates(cps, bounds, flags, out):
-    """Count into `out` [d, len(DUPLICATES)]."""
+@kernel(types.void(uint32[::1], int64[::1], uint32[::1], from_dtype(DUPLICATES)[::1]))
+def count_duplicates(cps, bounds, flags, out):
+    """Count repeated lines and paragraphs into `out` (DUPLICATES [d], zeros)."""
     keys = np.zeros(1024, np.uint64)
     for d in range(len(bounds) - 1):
-        a, b = bounds[d], bounds[d + 1]
-        feeds = 0
-        for i in range(a, b):
-            feeds += cps[i] == 10
-        size = _slots(feeds + 4)
-        if 2 * size > len(keys):
-            keys = np.zeros(2 * size, np.uint64)
+        begin, end = bounds[d], bounds[d + 1]
+        line_feeds = 0
+        for i in range(begin, end):
+            line_feeds += cps[i] == LF
+        size = n_slots(line_feeds + 4)
+        if size > len(keys):
+            keys = np.zeros(size, np.uint64)
         else:
-            keys[: 2 * size] = 0
-        first, end = a, b
-        while first < b and flags[cps[first]] & SPACE:
-            first += 1
-        while end > first and flags[cps[end - 1]] & SPACE:
-            end -= 1
-        lines = dup_lines = dup_line_chars = paragraphs = dup_paragraphs = dup_paragraph_chars = 0
-        dup_filled_chars = 0
-        line, filled, h = a, False, _OFFSET
-        paragraph, p, run, empty = first, _OFFSET, 0, 0
-        for i in range(a, b + 1):
-            c = cps[i] if i < b else uint64(10)
-            if c == 10:
-                # Runs of line feeds separate; at both ends of a text they leave an empty piece.
-                if i > line or (i == line and i in (a, b)):
-                    if i > line:
-                        lines += 1
-                        if _add(keys, 0, size, mix(h)):
-                            dup_lines += 1
-                            dup_line_chars += i - line
-                            if filled:
-                                dup_filled_chars += i - line
-                    else:
-                        empty += 1
-                line, filled, h = i + 1, False, _OFFSET
-            else:
-                h = (h ^ uint64(c)) * _PRIME
-                filled = filled or flags[c] & SPACE == 0
-            if i < first or i > end:
-                continue
-            if i == end:
-                paragraphs += 1
-                if _add(keys, size, size, mix(p)):
-                    dup_paragraphs += 1
-                    dup_paragraph_chars += end - paragraph
-                continue
-            if c == 10:
-                run += 1
-                continue
-            if run > 1:
-                paragraphs += 1
-                if _add(keys, size, size, mix(p)):
-                    dup_paragraphs += 1
-                    dup_paragraph_chars += i - run - paragraph
-                paragraph, p = i, _OFFSET
-            elif run == 1:
-                p = (p ^ uint64(10)) * _PRIME
-            run = 0
-            p = (p ^ uint64(c)) * _PRIME
-        row = out[d]
-        row[0], row[1], row[2] = lines + empty, dup_lines + max(empty - 1, 0), dup_line_chars
-        row[3], row[4], row[5] = paragraphs, dup_paragraphs, dup_paragraph_chars
-        row[6] = dup_filled_chars
+            keys[:size] = 0
+        _count_duplicate_lines(cps, flags, begin, end, keys, size, out[d])
+        keys[:size] = 0
+        _count_duplicate_paragraphs(cps, flags, begin, end, keys, size, out[d])
 
 
-@small("int64(uint64[::1], int32[::1], int64, uint64[::1], int32[::1], int32[::1], int64)")
-def _group(grams, places, n, keys, counts, groups, size):
-    """Count equal n-grams at `n` places; group of each place into `groups`, sizes of groups into `counts`."""
-    counts[:size] = 0
-    for k in range(n):
-        key = grams[places[k]]
-        slot = int64(key) & (size - 1)
-        while counts[slot] and keys[slot] != key:
-            slot = (slot + 1) & (size - 1)
-        keys[slot] = key
-        counts[slot] += 1
-        groups[k] = slot
-    return 0
+class _Grams(NamedTuple):
+    """n-grams of a document at the places that are still of interest, and the hash table that groups equal ones."""
+
+    hashes: np.ndarray
+    """Hash of the n-gram that begins at each word: uint64."""
+    places: np.ndarray
+    """Words at which n-grams of interest begin, in order: int32."""
+    groups: np.ndarray
+    """Slot of each place's n-gram in the hash table: int32."""
+    keys: np.ndarray
+    """n-gram of a slot: uint64."""
+    counts: np.ndarray
+    """How often it occurs: int32, 0 for an empty slot."""
+    marks: np.ndarray
+    """Free for use by slot: int32."""
 
 
-@kernel("void(uint64[::1], int32[::1], int64[::1], int32[::1], int64[:, ::1], uint8[::1])")
-def n_grams(hashes, length, words, line_of, out, covered):
+@small_subroutine
+def _grow(grams, n_places, n, n_words, hashes, first):
+    """Extend the (n - 1)-grams to n-grams where those may repeat; how many places are left.
+
+    Where n words repeat, the first and the last n - 1 of them do.
+    """
+    left = 0
+    for k in range(n_places):
+        i = grams.places[k]
+        if i + n > n_words:
+            break
+        if n > 2 and (k + 1 == n_places or grams.places[k + 1] != i + 1):
+            continue
+        grams.hashes[i] = extend(grams.hashes[i], hashes[first + i + n - 1])
+        grams.places[left] = i
+        left += 1
+    return left
+
+
+@small_subroutine
+def _group(grams, n_places, slots):
+    """Count equal n-grams: `counts` of the slots, and the slot of each place in `groups`."""
+    grams.counts[:slots] = 0
+    for k in range(n_places):
+        key = grams.hashes[grams.places[k]]
+        slot = int64(key) & (slots - 1)
+        while grams.counts[slot] and grams.keys[slot] != key:
+            slot = (slot + 1) & (slots - 1)
+        grams.keys[slot] = key
+        grams.counts[slot] += 1
+        grams.groups[k] = slot
+
+
+@small_subroutine
+def _chars(length, first, n):
+    """Characters of `n` words."""
+    chars = 0
+    for w in range(first, first + n):
+        chars += length[w]
+    return chars
+
+
+@small_subroutine
+def _most_frequent_chars(grams, n_places, n, length, first):
+    """Characters of the most frequent n-gram, of several the first, times its count."""
+    most, place = int64(1), int64(0)
+    for k in range(n_places):
+        if grams.counts[grams.groups[k]] > most:
+            most, place = int64(grams.counts[grams.groups[k]]), int64(grams.places[k])
+    return (_chars(length, first + place, n) + n - 1) * most
+
+
+@small_subroutine
+def _repeated_chars(grams, n_places, n, slots, length, first):
+    """Characters of n-grams that occurred before; a counted one and the next do not overlap."""
+    occurred, free, chars = grams.marks, 0, 0
+    occurred[:slots] = 0
+    for k in range(n_places):
+        i, group = grams.places[k], grams.groups[k]
+        if grams.counts[group] < 2 or i < free:
+            continue
+        if occurred[group]:
+            chars += _chars(length, first + i, n)
+            free = i + n
+        else:
+            occurred[group] = 1
+    return chars
+
+
+@small_subroutine
+def _mark_covered(grams, n_places, n, slots, line_of, first, covered):
+    """Mark the words of n-grams that lie within one line and that this line holds more than once."""
+    previous = grams.marks
+    previous[:slots] = -1
+    for k in range(n_places):
+        i, group = grams.places[k], grams.groups[k]
+        line = line_of[first + i]
+        if grams.counts[group] < 2 or line != line_of[first + i + n - 1]:
+            continue
+        earlier = previous[group]
+        if earlier >= 0 and line_of[first + earlier] == line:
+            for w in range(n):
+                covered[first + earlier + w] = 1
+                covered[first + i + w] = 1
+        previous[group] = i
+
+
+@small_subroutine
+def _keep_repeated(grams, n_places):
+    """Keep the places whose n-gram occurs more than once; how many they are."""
+    left = 0
+    for k in range(n_places):
+        if grams.counts[grams.groups[k]] > 1:
+            grams.places[left] = grams.places[k]
+            left += 1
+    return left
+
+
+@kernel(types.void(uint64[::1], int32[::1], int64[::1], int32[::1], int64[:, ::1], uint8[::1]))
+def count_n_grams(hashes, length, words, line_of, out, covered):
     """Characters of repeated n-grams.
 
     Args:
         hashes, length: of all words of the batch; `words`: int64 [d + 1], where the words of documents begin.
         line_of: int32, line of each word.
-        out: int64 [d, 9], written: characters of the most frequent 2-, 3-, 4-gram times its count, spaces between words
-            counted; characters of 5- to 10-grams that occurred before, from left to right without overlap.
+        out: int64 [d, n - SHORTEST], written: for MOST_FREQUENT n, characters of the most frequent n-gram, spaces between
+            its words included, times its count; for REPEATED n, characters of n-grams that occurred before, from left to
+            right without overlap.
         covered: uint8, per word, written: 1 where it is part of a 3-gram that its line holds more than once.
     """
-    most = 0
+    room = 0
     for d in range(len(words) - 1):
-        most = min(max(most, words[d + 1] - words[d]), MAX_WORDS)
-    room = _slots(most)
-    keys = np.empty(room, np.uint64)
-    counts = np.empty(room, np.int32)
-    marks = np.empty(room, np.int32)
-    grams = np.empty(most, np.uint64)
-    places = np.empty(most, np.int32)
-    groups = np.empty(most, np.int32)
+        room = min(max(room, words[d + 1] - words[d]), MAX_WORDS)
+    slots = n_slots(room)
+    grams = _Grams(
+        np.empty(room, np.uint64),
+        np.empty(room, np.int32),
+        np.empty(room, np.int32),
+        np.empty(slots, np.uint64),
+        np.empty(slots, np.int32),
+        np.empty(slots, np.int32),
+    )
     for d in range(len(words) - 1):
-        w, m = words[d], min(words[d + 1] - words[d], MAX_WORDS)
-        row = out[d]
-        row[:] = 0
-        for i in range(m):
-            grams[i] = hashes[w + i]
-            places[i] = i
-        n_places = m
-        for n in range(2, min(LONGEST, m) + 1):
-            # Where n words repeat, the first and the last n - 1 of them do.
-            kept = 0
-            for k in range(n_places):
-                i = places[k]
-                if i + n > m:
-                    break
-                if n > 2 and (k + 1 == n_places or places[k + 1] != i + 1):
-                    continue
-                grams[i] = mix(grams[i] * _PRIME + hashes[w + i + n - 1])
-                places[kept] = i
-                kept += 1
-            size = _slots(kept)
-            _group(grams, places, kept, keys, counts, groups, size)
-            if n <= 4:
-                best, at = 1, 0
-                for k in range(kept):
-                    if counts[groups[k]] > best:
-                        best, at = int64(counts[groups[k]]), int64(places[k])
-                chars = n - 1
-                for i in range(at, at + n):
-                    chars += length[w + i]
-                row[n - 2] = chars * best
+        first, n_words = words[d], min(words[d + 1] - words[d], MAX_WORDS)
+        out[d, :] = 0
+        for i in range(n_words):
+            grams.hashes[i] = hashes[first + i]
+            grams.places[i] = i
+        n_places = n_words
+        for n in range(SHORTEST, min(LONGEST, n_words) + 1):
+            n_places = _grow(grams, n_places, n, n_words, hashes, first)
+            slots = n_slots(n_places)
+            _group(grams, n_places, slots)
+            if n <= MOST_FREQUENT[-1]:
+                out[d, n - SHORTEST] = _most_frequent_chars(grams, n_places, n, length, first)
             else:
-                marks[:size] = 0
-                free, chars = 0, 0
-                for k in range(kept):
-                    i, group = places[k], groups[k]
-                    if counts[group] < 2 or i < free:
-                        continue
-                    if marks[group]:
-                        for j in range(i, i + n):
-                            chars += length[w + j]
-                        free = i + n
-                    else:
-                        marks[group] = 1
-                row[n - 2] = chars
+                out[d, n - SHORTEST] = _repeated_chars(grams, n_places, n, slots, length, first)
             if n == COVERAGE:
-                marks[:size] = -1
-                for k in range(kept):
-                    i, group = places[k], groups[k]
-                    if counts[group] < 2:
-                        continue
-                    earlier = marks[group]
-                    line = line_of[w + i]
-                    if line != line_of[w + i + n - 1]:
-                        continue
-                    if earlier >= 0 and line_of[w + earlier] == line:
-                        for j in range(n):
-                            covered[w + earlier + j] = 1
-                            covered[w + i + j] = 1
-                    marks[group] = i
-            n_places = 0
-            for k in range(kept):
-                if counts[groups[k]] > 1:
-                    places[n_places] = places[k]
-                    n_places += 1
-            if n_places == 0 and n >= 4:
+                _mark_covered(grams, n_places, n, slots, line_of, first, covered)
+            n_places = _keep_repeated(grams, n_places)
+            if n_places == 0 and n >= MOST_FREQUENT[-1]:
                 break

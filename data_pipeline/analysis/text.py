@@ -1,9 +1,10 @@
 # mypy: disable-error-code="assignment"
-"""UTF-8 to code points, and what is counted character by character: classes, lines, pieces between white space."""
+"""UTF-8 to code points, and counts of characters, of words between white space, and of lines."""
 
 from __future__ import annotations
 
-from numba import int64, uint32
+import numpy as np
+from numba import from_dtype, int64, types, uint32
 
 from data_pipeline.analysis.characters import (
     ALNUM,
@@ -15,38 +16,50 @@ from data_pipeline.analysis.characters import (
     TERMINAL,
     UNSPACED,
 )
-from data_pipeline.compiled import small
+from data_pipeline.compiled import small, small_subroutine
+from data_pipeline.kernels.ascii import BAR, CR, DOT, HASH, HYPHEN, LF
 
-COUNTS = (
-    "alnum",
-    "decimal",
-    "space",
-    "non_ascii",
-    "encoded",
-    "replaced",
-    "hashes",
-    "ellipses",
-    "newlines",
-    "spaced",
-    "alpha_spaced",
-    "lines",
-    "filled",
-    "filled_chars",
-    "longest",
-    "bullets",
-    "ellipsis_lines",
-    "third_longest",
-    "fw_lines",
-    "fw_punct",
-    "fw_short",
+COUNTS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # Characters.
+            "alnum",
+            "decimal",
+            "space",
+            "non_ascii",
+            "replaced",
+            "hashes",
+            "newlines",
+            "encoded",
+            "ellipses",
+            # Words between white space.
+            "spaced_words",
+            "alpha_spaced_words",
+            # Lines as `str.splitlines` finds them.
+            "lines",
+            "filled_lines",
+            "filled_line_chars",
+            "longest_line",
+            "bullet_lines",
+            "ellipsis_lines",
+            # Lines between line feeds.
+            "third_longest_feed_line",
+            "filled_feed_lines",
+            "terminated_feed_lines",
+            "short_feed_lines",
+        )
+    ],
+    align=True,
 )
-"""Columns of `count`; `spaced`: words that white space separates (below), `filled`: lines that hold more than white space,
-`fw_`: those between line feeds alone, with sentence punctuation at the end, of at most 30 characters.
-
-Of scripts without spaces each letter is a word of `spaced`, and so is what lies between them and holds a letter or a digit.
-Marks that text extractors write are none: `-` or a number with a full stop at the beginning of a line, `|` alone."""
+"""Counts of a document. *Filled* lines hold more than white space; *terminated* ones end with sentence punctuation."""
 SHORT_LINE = 30
+"""Characters of a short line (Penedo et al., 2024, section 3.6)."""
 ENCODED_RUN = 120
+"""Characters from which on a run looks like encoded data."""
+REPLACEMENT = 0xFFFD
+ELLIPSIS = ord("…")
+BULLET = ord("•")
 
 
 @small("int64(uint8[::1], int64[::1], uint32[::1], int64[::1])")
@@ -80,135 +93,193 @@ def decode(data, offsets, cps, bounds):
                 cps[n] = value
                 i += size
             else:
-                cps[n] = 0xFFFD
+                cps[n] = REPLACEMENT
                 i += 1
             n += 1
         bounds[d + 1] = n
     return n
 
 
-@small("boolean(uint32[::1], uint32[::1], int64, int64, int64)", inline=True)
-def _is_markup(cps, flags, a, b, first):
-    """Whether the piece from `a` to `b` is a mark of an extractor, in a line whose first character stands at `first`."""
-    if b - a == 1:
-        return cps[a] == 0x7C or (cps[a] == 0x2D and a == first)
-    if a != first or b - a > 5 or cps[b - 1] != 0x2E:
+@small_subroutine
+def _count_characters(cps, flags, begin, end, counts):
+    """Count characters by class, those in long runs that look encoded, and ellipses: `…`, each three full stops in a row."""
+    alnum = decimal = space = non_ascii = replaced = hashes = newlines = encoded = ellipses = 0
+    encoded_begin, last_dot, dots = begin, begin - 2, 0
+    for i in range(begin, end):
+        c = cps[i]
+        f = flags[c]
+        non_ascii += c >= 128
+        if not f & ENCODED:
+            encoded += i - encoded_begin if i - encoded_begin >= ENCODED_RUN else 0
+            encoded_begin = i + 1
+        if f & ALNUM:  # most characters: nothing else holds for them
+            alnum += 1
+            decimal += f & DECIMAL != 0
+            continue
+        space += f & SPACE != 0
+        replaced += c == REPLACEMENT
+        hashes += c == HASH
+        newlines += c == LF
+        ellipses += c == ELLIPSIS
+        if c == DOT:
+            dots = dots + 1 if last_dot == i - 1 else 1
+            ellipses += dots % 3 == 0
+            last_dot = i
+    encoded += end - encoded_begin if end - encoded_begin >= ENCODED_RUN else 0
+    counts.alnum, counts.decimal, counts.space, counts.non_ascii = alnum, decimal, space, non_ascii
+    counts.replaced, counts.hashes, counts.newlines = replaced, hashes, newlines
+    counts.encoded, counts.ellipses = encoded, ellipses
+
+
+@small_subroutine
+def _is_markup(cps, flags, begin, end, is_first):
+    """Whether a piece is a mark that text extractors write: `-` or `12.` at the beginning of a line, `|` anywhere."""
+    if end - begin == 1:
+        return cps[begin] == BAR or (is_first and cps[begin] == HYPHEN)
+    # A number of at most four digits and a full stop.
+    if not is_first or end - begin > 5 or cps[end - 1] != DOT:
         return False
-    k = a
-    while k < b - 1 and flags[cps[k]] & DECIMAL:
-        k += 1
-    return k == b - 1
+    digits = 0
+    while digits < end - begin - 1 and flags[cps[begin + digits]] & DECIMAL:
+        digits += 1
+    return digits == end - begin - 1
 
 
-@small("void(uint32[::1], int64[::1], uint32[::1], int64[:, ::1])")
-def count(cps, bounds, flags, out):
-    """Count into `out` [d, len(COUNTS)]."""
+@small_subroutine
+def _count_spaced_words(cps, flags, begin, end, counts):
+    """Count words as white space separates them, and those that hold a letter; marks of extractors are none.
+
+    Of scripts without spaces each letter is a word, and so is what lies between them and holds a letter or a digit.
+    """
+    words = alpha_words = 0
+    # The piece since the last white space or unspaced letter, and whether an unspaced letter precedes it directly.
+    piece, piece_flags, is_first = int64(-1), uint32(0), False
+    follows_letter, line_is_empty = False, True
+    for i in range(begin, end + 1):
+        f = flags[cps[i]] if i < end else uint32(SPACE | BREAK)
+        is_letter_word = f & UNSPACED != 0 and f & ALPHA != 0
+        if not f & SPACE and not is_letter_word:
+            if piece < 0:
+                piece, is_first = i, line_is_empty
+            piece_flags |= f
+            line_is_empty = False
+            continue
+        if is_letter_word:
+            words += 1 + (piece_flags & ALNUM != 0)
+            alpha_words += 1 + (piece_flags & ALPHA != 0)
+        elif piece >= 0:
+            if follows_letter:
+                is_word = piece_flags & ALNUM != 0
+            else:
+                is_word = not _is_markup(cps, flags, piece, i, is_first)
+            words += is_word
+            alpha_words += is_word and piece_flags & ALPHA != 0
+        piece, piece_flags, follows_letter = int64(-1), uint32(0), is_letter_word
+        line_is_empty = (line_is_empty or f & BREAK != 0) and not is_letter_word
+    counts.spaced_words, counts.alpha_spaced_words = words, alpha_words
+
+
+@small_subroutine
+def _count_lines(cps, flags, lines, first_line, end_line, counts):
+    """Count lines by what they begin and end with; `lines`: of `split`."""
+    counts.lines = end_line - first_line
+    for line in range(first_line, end_line):
+        begin, end = int64(lines[line, 0]), int64(lines[line, 1])
+        first, last = begin, end - 1
+        while first < end and flags[cps[first]] & SPACE:
+            first += 1
+        if first == end:
+            continue
+        while flags[cps[last]] & SPACE:
+            last -= 1
+        counts.filled_lines += 1
+        counts.filled_line_chars += end - begin
+        counts.longest_line = max(counts.longest_line, end - begin)
+        counts.bullet_lines += cps[first] == BULLET or cps[first] == HYPHEN
+        dots = last - 2 >= begin and cps[last] == DOT and cps[last - 1] == DOT and cps[last - 2] == DOT
+        counts.ellipsis_lines += cps[last] == ELLIPSIS or dots
+
+
+@small_subroutine
+def _count_feed_lines(cps, flags, lines, first_line, end_line, begin, end, counts):
+    """Count what lies between line feeds: the third longest, and FineWeb's counts of what is more than white space."""
+    longest = second = third = int64(-1)
+    for line in range(first_line, end_line + 1):
+        # Other characters end `lines` too; after the last line feed comes the rest of the text.
+        after = int64(lines[line, 2]) if line < end_line else end + 1
+        if line < end_line and cps[after - 1] != LF:
+            continue
+        size = after - 1 - begin
+        if size > longest:
+            longest, second, third = size, longest, second
+        elif size > second:
+            second, third = size, second
+        elif size > third:
+            third = size
+        first = begin
+        while first < begin + size and flags[cps[first]] & SPACE:
+            first += 1
+        if first < begin + size:
+            counts.filled_feed_lines += 1
+            counts.terminated_feed_lines += flags[cps[begin + size - 1]] & TERMINAL != 0
+            counts.short_feed_lines += size <= SHORT_LINE
+        begin = after
+    counts.third_longest_feed_line = max(third, int64(0))
+
+
+@small(
+    types.void(uint32[::1], int64[::1], uint32[::1], types.int32[:, ::1], int64[::1], from_dtype(COUNTS)[::1])
+)
+def count(cps, bounds, flags, lines, lines_of, out):
+    """Count into `out` (COUNTS [d], zeros).
+
+    Args:
+        cps, bounds: uint32 [n] code points, int64 [d + 1] where documents begin in them; flags: `characters.table()`.
+        lines, lines_of: of `split`.
+    """
     for d in range(len(bounds) - 1):
-        a, b = bounds[d], bounds[d + 1]
-        alnum = decimal = space = non_ascii = encoded = replaced = hashes = ellipses = newlines = 0
-        run = dots = 0
-        spaced = alpha_spaced = 0
-        # The piece since the last space or unspaced letter: whether and where it began, and whether that was a letter.
-        inside = holds_letter = holds_alnum = glued = False
-        piece = a
-        lines = filled = filled_chars = longest = bullets = ellipsis_lines = 0
-        # Of lines by any line break: where the line began, its first and last characters that are no space.
-        line, first, last = a, int64(-1), int64(-1)
-        # Of lines by line feeds: the three longest, and FineWeb's.
-        feed, feed_filled = a, False
-        top_1 = top_2 = top_3 = int64(-1)
-        fw_lines = fw_punct = fw_short = 0
-        for i in range(a, b + 1):
-            c = cps[i] if i < b else uint32(10)
-            f = flags[c]
-            if f & ALNUM:  # most characters: nothing else holds for them
-                alnum += 1
-                decimal += f & DECIMAL != 0
-                non_ascii += c >= 128
-                if f & ENCODED:
-                    run += 1
-                elif run:
-                    encoded += run if run >= ENCODED_RUN else 0
-                    run = 0
-                if dots:
-                    ellipses += dots // 3
-                    dots = 0
-                last = i
-                if first < 0:
-                    first = i
-                feed_filled = True
-                if f & UNSPACED and f & ALPHA:
-                    spaced += 1 + holds_alnum
-                    alpha_spaced += 1 + holds_letter
-                    inside = holds_letter = holds_alnum = False
-                    glued = True
+        begin, end, counts = bounds[d], bounds[d + 1], out[d]
+        _count_characters(cps, flags, begin, end, counts)
+        _count_spaced_words(cps, flags, begin, end, counts)
+        _count_lines(cps, flags, lines, lines_of[d], lines_of[d + 1], counts)
+        _count_feed_lines(cps, flags, lines, lines_of[d], lines_of[d + 1], begin, end, counts)
+
+
+@small("int64(uint32[::1], int64[::1], uint32[::1], int32[:, ::1], int64[::1])")
+def split(cps, bounds, flags, lines, lines_of):
+    """Lines as `str.splitlines` finds them; their number, also where `lines` has room for fewer.
+
+    Args:
+        lines: int32 [room, 3], written: beginning, end, beginning of what follows.
+        lines_of: int64 [d + 1], written: where the lines of documents begin in `lines`.
+    """
+    n, room = 0, len(lines)
+    lines_of[0] = 0
+    for d in range(len(bounds) - 1):
+        begin, end = bounds[d], bounds[d + 1]
+        i = begin
+        while i < end:
+            if not flags[cps[i]] & BREAK:
+                i += 1
+                if i < end:
                     continue
-                if not inside:
-                    piece = i
-                inside = holds_alnum = True
-                holds_letter = holds_letter or f & ALPHA != 0
-                continue
-            if i < b:
-                space += f & SPACE != 0
-                non_ascii += c >= 128
-                replaced += c == 0xFFFD
-                hashes += c == 0x23
-                newlines += c == 10
-            if f & ENCODED and i < b:
-                run += 1
+                after = i
             else:
-                if run >= ENCODED_RUN:
-                    encoded += run
-                run = 0
-            if c == 0x2E:
-                dots += 1
-            else:
-                ellipses += dots // 3 + (c == 0x2026)
-                dots = 0
-            if f & SPACE:
-                if inside and (holds_alnum if glued else not _is_markup(cps, flags, piece, i, first)):
-                    spaced += 1
-                    alpha_spaced += holds_letter
-                inside = holds_letter = holds_alnum = glued = False
-            else:
-                if not inside:
-                    piece = i
-                inside = True
-                feed_filled = True
-                last = i
-                if first < 0:
-                    first = i
-            if f & BREAK or i == b:
-                # CR LF is one break, and the end of a text ends a line only where one was begun.
-                if not (c == 10 and i > a and i < b and cps[i - 1] == 13) and not (i == b and line >= b):
-                    lines += 1
-                    if first >= 0:
-                        filled += 1
-                        filled_chars += i - line
-                        longest = max(longest, i - line)
-                        bullets += cps[first] == 0x2022 or cps[first] == 0x2D
-                        if cps[last] == 0x2026:
-                            ellipsis_lines += 1
-                        elif cps[last] == 0x2E and last - 2 >= line:
-                            ellipsis_lines += cps[last - 1] == 0x2E and cps[last - 2] == 0x2E
-                line, first = i + 1, int64(-1)
-            if c == 10:
-                size = i - feed
-                if size > top_1:
-                    top_1, top_2, top_3 = size, top_1, top_2
-                elif size > top_2:
-                    top_2, top_3 = size, top_2
-                elif size > top_3:
-                    top_3 = size
-                if feed_filled:
-                    fw_lines += 1
-                    fw_punct += flags[cps[i - 1]] & TERMINAL != 0
-                    fw_short += size <= SHORT_LINE
-                feed, feed_filled = i + 1, False
-        row = out[d]
-        # In the order of COUNTS.
-        row[0], row[1], row[2], row[3], row[4], row[5] = alnum, decimal, space, non_ascii, encoded, replaced
-        row[6], row[7], row[8], row[9], row[10] = hashes, ellipses, newlines, spaced, alpha_spaced
-        row[11], row[12], row[13], row[14], row[15] = lines, filled, filled_chars, longest, bullets
-        row[16], row[17] = ellipsis_lines, max(top_3, int64(0))
-        row[18], row[19], row[20] = fw_lines, fw_punct, fw_short
+                is_crlf = cps[i] == CR and i + 1 < end and cps[i + 1] == LF
+                after = i + 2 if is_crlf else i + 1
+            if n < room:
+                lines[n, 0], lines[n, 1], lines[n, 2] = begin, i, after
+            n += 1
+            begin = i = after
+        lines_of[d + 1] = n
+    return n
+
+
+@small("void(int32[:, ::1], int64, int32[::1], int64, int32[::1])")
+def number_lines(lines, n_lines, start, n_words, line_of):
+    """Number of the line of each word, into `line_of`."""
+    line = 0
+    for w in range(n_words):
+        while line + 1 < n_lines and lines[line, 2] <= start[w]:
+            line += 1
+        line_of[w] = line

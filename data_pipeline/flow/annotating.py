@@ -9,7 +9,7 @@ from typing import Any
 from configs import edge
 from configs.schema.pipeline import ClassifierConfig, DataRun, QualityConfig
 from data_pipeline import fingerprint
-from data_pipeline.annotate import cld2, heuristics, outliers
+from data_pipeline.annotate import cld2, outliers
 from data_pipeline.document import read_shard, shard_count, shard_path, texts, write_table
 from data_pipeline.flow.context import (
     Context,
@@ -20,6 +20,8 @@ from data_pipeline.flow.context import (
     recipe_of,
     with_languages,
 )
+from data_pipeline.heuristics import annotate as heuristics
+from data_pipeline.heuristics.schema import EDITS, SIDECARS
 from data_pipeline.stage import Stage
 
 _SCORING = ("classify/fasttext.py", "classify/inference.py", "classify/calibrate.py")
@@ -34,6 +36,8 @@ _NSFW = tuple(
     f"annotate/{name}.py"
     for name in ("listed_words", "lists", "nsfw", "nsfw_page", "nsfw_vocabulary", "schemas", "stopwords")
 )
+
+_WORDS = ("annotate/outliers.py", "analysis", "kernels")
 
 
 def signals(run_dir: Path, shard: int, config: DataRun) -> dict[str, int]:
@@ -165,12 +169,12 @@ def stages(context: Context) -> Iterator[Stage]:
         signals,
         context.shards,
         outputs=(
-            *(f"signals/{name}" for name in heuristics.SIDECARS),
-            *(f"edits/{name}" for name in heuristics.EDITS),
+            *(f"signals/{name}" for name in SIDECARS),
+            *(f"edits/{name}" for name in EDITS),
             outliers.COUNTS,
         ),
         depends=("read", "language"),
-        code=("policy.py", "edits.py", "analysis", *(f"annotate/{name}.py" for name in heuristics.MODULES)),
+        code=("policy.py", "edits.py", "heuristics", "annotate/stopwords.py", *_WORDS),
     )
     yield Stage(
         "word_distribution",
@@ -178,7 +182,7 @@ def stages(context: Context) -> Iterator[Stage]:
         1,
         outputs=(str(outliers.DISTRIBUTION),),
         depends=("signals",),
-        code=("annotate/outliers.py", "analysis"),
+        code=_WORDS,
     )
     yield Stage(
         "outliers",
@@ -186,7 +190,7 @@ def stages(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/outliers",),
         depends=("word_distribution", "language"),
-        code=("policy.py", "annotate/outliers.py", "analysis"),
+        code=("policy.py", *_WORDS),
     )
     yield from _urls(context)
     yield from _nsfw(context)

@@ -127,7 +127,7 @@ def stages(context: Context) -> Iterator[Stage]:
             1,
             outputs=("decisions/exact",),
             depends=("decide", "url"),
-            code=("dedup/exact.py", "dedup/corpus.py", "analysis"),
+            code=("dedup/exact.py", "dedup/corpus.py", "analysis", "kernels"),
             config=[dedup.keep],
         )
     if dedup.minhash:

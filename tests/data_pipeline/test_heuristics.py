@@ -17,7 +17,10 @@ import xxhash
 from data_pipeline import edits
 from data_pipeline.analysis import analyse, batches, content_hash
 from data_pipeline.analysis.normal import normalise
-from data_pipeline.annotate import c4, fineweb, gopher, heuristics, llama3, refinedweb, stats
+from data_pipeline.analysis.repetition import MOST_FREQUENT, REPEATED
+from data_pipeline.heuristics import annotate as heuristics
+from data_pipeline.heuristics import gopher
+from data_pipeline.heuristics.schema import SIDECARS
 
 ODD = [
     "",
@@ -43,8 +46,10 @@ UNSPACED_LETTER = regex.compile(
 LIST_MARK = re.compile(r"-|\d{0,4}\.")
 
 
-def values(text: str, module: Any, **kwargs: Any) -> dict[str, float]:
-    return {name: float(v[0]) for name, v in module.signals(analyse([text]), **kwargs).items()}
+def values(text: str, sidecar: str) -> dict[str, float]:
+    """The signals of one text and one rule set."""
+    signals, _ = heuristics.signals(analyse([text]))
+    return {name: float(column[0]) for name, column in signals[sidecar].items()}
 
 
 def words(text: str) -> list[str]:
@@ -175,10 +180,10 @@ def test_gopher_repetition_is_as_defined(noises: list[str]) -> None:
         for v in (2, 6, 60)
     ]
     for text in [*texts, *noises, "\na\n\na\n", "\n", "a\n\n \n\na"]:
-        found, got, n_chars = words(text), values(text, gopher), max(len(text), 1)
-        for n in gopher.TOP_N_GRAMS:
+        found, got, n_chars = words(text), values(text, "gopher"), max(len(text), 1)
+        for n in MOST_FREQUENT:
             assert got[f"top_{n}_gram"] == pytest.approx(top(found, n) / n_chars)
-        for n in gopher.DUPLICATE_N_GRAMS:
+        for n in REPEATED:
             assert got[f"dup_{n}_gram"] == pytest.approx(repeated(found, n) / n_chars)
         for name, pieces in (("line", re.split("\n+", text)), ("para", re.split("\n{2,}", text.strip()))):
             count, chars = duplicates(pieces)
@@ -188,7 +193,7 @@ def test_gopher_repetition_is_as_defined(noises: list[str]) -> None:
 
 def test_gopher_quality_is_as_defined(noises: list[str]) -> None:
     for text in noises:
-        found, lines, got = words(text), text.splitlines(), values(text, gopher)
+        found, lines, got = words(text), text.splitlines(), values(text, "gopher")
         spaced = spaced_words(text)
         assert got["hash_ratio"] == pytest.approx(text.count("#") / max(len(found), 1))
         assert got["ellipsis_ratio"] == pytest.approx(
@@ -214,15 +219,15 @@ def test_marks_of_lists_and_tables_are_no_words() -> None:
     plain, listed = "\n".join(rows), "\n".join(f"- {row}" for row in rows)
     table = "\n".join(" | ".join([row, "", row]) for row in rows)
     numbered = "\n".join(f"{k}. {row}" for k, row in enumerate(rows, 9))
-    shares = [values(text, gopher)["alpha_spaced"] for text in (plain, listed, numbered, table)]
+    shares = [values(text, "gopher")["alpha_spaced"] for text in (plain, listed, numbered, table)]
     assert shares == [pytest.approx(18 / 19)] * 4
-    assert values("- the river\n- a bridge | a - b\n12. a mill", gopher)["alpha_spaced"] == pytest.approx(
+    assert values("- the river\n- a bridge | a - b\n12. a mill", "gopher")["alpha_spaced"] == pytest.approx(
         8 / 9
     )
 
 
 def test_gopher_words_by_hand() -> None:
-    got = values("The cat, the # … dog -- sat.", gopher)
+    got = values("The cat, the # … dog -- sat.", "gopher")
     assert got["n_words"] == 5
     assert got["mean_word_length"] == pytest.approx(15 / 5)
 
@@ -254,7 +259,7 @@ def test_stop_words_of_a_text_in_capitals() -> None:
 def test_stats_are_as_defined(noises: list[str]) -> None:
     encoded = "QUJD" * 40
     for text in [*noises, f"text {encoded} text", "x" * 119, "x" * 120]:
-        got, n = values(text, stats), max(len(text), 1)
+        got, n = values(text, "stats"), max(len(text), 1)
         lengths = [len(x) for x in text.splitlines() if x.strip()]
         assert got["bytes"] == len(text.encode()) and got["chars"] == len(text)
         assert got["lines"] == len(text.splitlines())
@@ -281,7 +286,7 @@ def test_c4_rules_by_hand() -> None:
         f"This word is long: {'x' * 1001}.",
     )
     text = "\n".join(lines)
-    got = values(text, c4)
+    got = values(text, "c4")
     for name in (
         "no_terminal_punctuation",
         "short_lines",
@@ -340,13 +345,13 @@ def test_sentences_end_with_marks_that_are_words() -> None:
         "“Said he.” He left.",
         "At 3.14 p.m. he left... and came.",
     ]
-    assert [values(t, fineweb)["n_sentences"] for t in texts] == [3, 1, 2, 1]
+    assert [values(t, "fineweb")["n_sentences"] for t in texts] == [3, 1, 2, 1]
 
 
 def test_fineweb_is_as_defined(noises: list[str]) -> None:
     for text in noises:
         lines = [x for x in text.split("\n") if x.strip()]
-        got, n = values(text, fineweb), max(len(lines), 1)
+        got, n = values(text, "fineweb"), max(len(lines), 1)
         assert got["line_punct_ratio"] == pytest.approx(
             sum(x.endswith((".", "!", "?", "。")) for x in lines) / n
         )
@@ -359,7 +364,7 @@ def test_fineweb_is_as_defined(noises: list[str]) -> None:
 def test_mc4_third_longest_line(noises: list[str]) -> None:
     for text in [*noises, "a\nbb", "a\nbb\nccc", "a\n\n"]:
         lengths = sorted((len(x) for x in text.split("\n")), reverse=True)
-        assert values(text, c4)["third_longest_line"] == (lengths[2] if len(lengths) > 2 else 0)
+        assert values(text, "c4")["third_longest_line"] == (lengths[2] if len(lengths) > 2 else 0)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +388,7 @@ def test_mc4_third_longest_line(noises: list[str]) -> None:
 def test_refinedweb_lines(line: str, column: str | None, left: str | None) -> None:
     good = "This is a plain sentence of an article that nobody would want to remove from it."
     text = f"{good}\n{line}\n{good}"
-    got = values(text, refinedweb)
+    got = values(text, "refinedweb")
     flagged = {name: value for name, value in got.items() if value and name != "flagged_words"}
     assert flagged == ({column: pytest.approx(1 / 3)} if column else {})
     if column:
@@ -398,13 +403,13 @@ def test_lines_that_repeat_themselves_are_found() -> None:
     )
     log = " ".join("ERROR cannot open the file again" for _ in range(8))
     text = f"{prose}\n{log}\nThe end of the story."
-    got = values(text, llama3)
+    got = values(text, "llama3")
     assert got["repetitive_lines"] == pytest.approx(1 / 3)
     assert got["repetitive_chars"] == pytest.approx(len(log) / len(text))
     assert edited(text, "llama3_lines") == f"{prose}\nThe end of the story."
     # What comes back in other lines only is a matter for deduplication.
     assert (
-        values("\n".join(["a line that stands here more than once"] * 9), llama3)["dup_ngram_coverage"] == 0
+        values("\n".join(["a line that stands here more than once"] * 9), "llama3")["dup_ngram_coverage"] == 0
     )
 
 
@@ -415,8 +420,8 @@ def test_signals_do_not_depend_on_the_batch(noises: list[str]) -> None:
     for size in (1, 300, 10_000):
         alone: dict[str, list[Any]] = {}
         for batch in batches(column, size):
-            for name, (signals, _) in heuristics.SIDECARS.items():
-                for key, value in signals(batch).items():
+            for name, columns in heuristics.signals(batch)[0].items():
+                for key, value in columns.items():
                     alone.setdefault(f"{name}.{key}", []).extend(np.asarray(value).tolist())
         for name, columns in together[0].items():
             for key, value in columns.items():
@@ -430,11 +435,11 @@ def test_signals_do_not_depend_on_the_batch(noises: list[str]) -> None:
 
 @pytest.mark.parametrize("text", [*ODD, "\ud800 lone \udfff surrogate", "\ud83d\ude00"])
 def test_signals_of_odd_texts_are_complete_and_finite(text: str) -> None:
-    for name, (signals, columns) in heuristics.SIDECARS.items():
-        found = signals(analyse([text]))
-        assert set(found) == set(columns)
+    signals, _ = heuristics.signals(analyse([text]))
+    assert {name: tuple(columns) for name, columns in signals.items()} == SIDECARS
+    for name, columns in signals.items():
         if name != "hashes":
-            assert np.isfinite([v[0] for v in found.values()]).all()
+            assert np.isfinite([column[0] for column in columns.values()]).all()
 
 
 @pytest.mark.parametrize(

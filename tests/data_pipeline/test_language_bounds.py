@@ -11,8 +11,9 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import FilterConfig
 from data_pipeline import policy
-from data_pipeline.annotate import codes, heuristics, language
+from data_pipeline.annotate import codes, language
 from data_pipeline.document import shard_path, write_table
+from data_pipeline.heuristics import annotate as heuristics
 
 SPOKEN = ["en", "de", "zh", "fr", None, "und"]
 

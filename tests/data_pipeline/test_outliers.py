@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 from data_pipeline.analysis import analyse, distribution
-from data_pipeline.annotate import heuristics, outliers
+from data_pipeline.annotate import outliers
 from data_pipeline.document import Document, ShardWriter, document_id, read_shard, read_table, shard_path
+from data_pipeline.heuristics import annotate as heuristics
 
 COMMON = [f"w{i}" for i in range(400)]
 

@@ -11,9 +11,9 @@ from configs import edge
 from configs.edge import ConfigError
 from configs.schema.pipeline import FilterConfig, RecipeConfig, RuleConfig
 from data_pipeline import collect, policy
-from data_pipeline.annotate import heuristics
 from data_pipeline.document import Document, ShardWriter, document_id, read_table, shard_path, write_table
 from data_pipeline.extract import wikitext
+from data_pipeline.heuristics import annotate as heuristics
 from data_pipeline.read import Unit
 from data_pipeline.read.charset import decode
 
