@@ -9,28 +9,23 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, int32, int64, types, uint8, uint32, uint64
+from numba import int32, int64, types, uint8, uint32, uint64
 
 from data_pipeline.analysis.characters import SPACE
 from data_pipeline.compiled import kernel, small_subroutine
 from data_pipeline.kernels.ascii import LF
 from data_pipeline.kernels.hash_table import insert, n_slots
 from data_pipeline.kernels.hashing import OFFSET, add_character, extend, mix
+from data_pipeline.kernels.records import count_fields, rows
 
-DUPLICATES = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "lines",
-            "dup_lines",
-            "dup_line_chars",
-            "dup_filled_line_chars",
-            "paragraphs",
-            "dup_paragraphs",
-            "dup_paragraph_chars",
-        )
-    ],
-    align=True,
+DUPLICATES = count_fields(
+    "lines",
+    "dup_lines",
+    "dup_line_chars",
+    "dup_filled_line_chars",
+    "paragraphs",
+    "dup_paragraphs",
+    "dup_paragraph_chars",
 )
 """Counts of `count_duplicates`: pieces between runs of line feeds, and between two or more; `dup_` counts those that an
 earlier one of the document equals, *filled* lines hold more than white space."""
@@ -94,7 +89,7 @@ def _count_duplicate_paragraphs(cps, flags, begin, end, keys, size, counts):
             h = add_character(h, cps[i])
 
 
-@kernel(types.void(uint32[::1], int64[::1], uint32[::1], from_dtype(DUPLICATES)[::1]))
+@kernel(types.void(uint32[::1], int64[::1], uint32[::1], rows(DUPLICATES)))
 def count_duplicates(cps, bounds, flags, out):
     """Count repeated lines and paragraphs into `out` (DUPLICATES [d], zeros)."""
     keys = np.zeros(1024, np.uint64)

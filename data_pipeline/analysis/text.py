@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numba import from_dtype, int64, types, uint32
+from numba import int64, types, uint32
 
 from data_pipeline.analysis.characters import (
     ALNUM,
@@ -18,39 +17,34 @@ from data_pipeline.analysis.characters import (
 )
 from data_pipeline.compiled import small, small_subroutine
 from data_pipeline.kernels.ascii import BAR, CR, DOT, HASH, HYPHEN, LF
+from data_pipeline.kernels.records import count_fields, rows
 
-COUNTS = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # Characters.
-            "alnum",
-            "decimal",
-            "space",
-            "non_ascii",
-            "replaced",
-            "hashes",
-            "newlines",
-            "encoded",
-            "ellipses",
-            # Words between white space.
-            "spaced_words",
-            "alpha_spaced_words",
-            # Lines as `str.splitlines` finds them.
-            "lines",
-            "filled_lines",
-            "filled_line_chars",
-            "longest_line",
-            "bullet_lines",
-            "ellipsis_lines",
-            # Lines between line feeds.
-            "third_longest_feed_line",
-            "filled_feed_lines",
-            "terminated_feed_lines",
-            "short_feed_lines",
-        )
-    ],
-    align=True,
+COUNTS = count_fields(
+    # Characters.
+    "alnum",
+    "decimal",
+    "space",
+    "non_ascii",
+    "replaced",
+    "hashes",
+    "newlines",
+    "encoded",
+    "ellipses",
+    # Words between white space.
+    "spaced_words",
+    "alpha_spaced_words",
+    # Lines as `str.splitlines` finds them.
+    "lines",
+    "filled_lines",
+    "filled_line_chars",
+    "longest_line",
+    "bullet_lines",
+    "ellipsis_lines",
+    # Lines between line feeds.
+    "third_longest_feed_line",
+    "filled_feed_lines",
+    "terminated_feed_lines",
+    "short_feed_lines",
 )
 """Counts of a document. *Filled* lines hold more than white space; *terminated* ones end with sentence punctuation."""
 SHORT_LINE = 30
@@ -227,9 +221,7 @@ def _count_feed_lines(cps, flags, lines, first_line, end_line, begin, end, count
     counts.third_longest_feed_line = max(third, int64(0))
 
 
-@small(
-    types.void(uint32[::1], int64[::1], uint32[::1], types.int32[:, ::1], int64[::1], from_dtype(COUNTS)[::1])
-)
+@small(types.void(uint32[::1], int64[::1], uint32[::1], types.int32[:, ::1], int64[::1], rows(COUNTS)))
 def count(cps, bounds, flags, lines, lines_of, out):
     """Count into `out` (COUNTS [d], zeros).
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="assignment"
 """Words of a text as the tokenisers find them on which the published thresholds were set.
 
 A text is cut at white space. From each piece, affixes are taken off one at a time on both sides (punctuation, quotation
@@ -13,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, int32, int64, types, uint32, uint64
+from numba import int32, int64, types, uint32, uint64
 
 from data_pipeline.analysis.addresses import is_address
 from data_pipeline.analysis.affixes import infix_length, prefix_length, suffix_length, unit_length
@@ -50,8 +51,13 @@ from data_pipeline.compiled import kernel, small, small_subroutine
 from data_pipeline.kernels.ascii import DOT
 from data_pipeline.kernels.hash_table import slot_of
 from data_pipeline.kernels.hashing import OFFSET, add_character, extend, mix
+from data_pipeline.kernels.records import count_fields, rows
 
-COUNTS = np.dtype([(name, np.int64) for name in ("lexical", "lexical_chars", "alpha")], align=True)
+COUNTS = count_fields(
+    "lexical",
+    "lexical_chars",
+    "alpha",
+)
 """Counts of `count`: words that hold more than symbols, their characters, words that hold a letter."""
 _MAX_PARTS = 12
 """Words that one step of cutting a piece writes at most: an affix, or the parts of an exception."""
@@ -318,7 +324,7 @@ def _kind(cps, flags, begin, end):
     return False, is_lexical
 
 
-@small(types.void(uint32[::1], uint32[::1], WORDS, int64[::1], from_dtype(COUNTS)[::1]))
+@small(types.void(uint32[::1], uint32[::1], WORDS, int64[::1], rows(COUNTS)))
 def count(cps, flags, words, words_of, out):
     """Count words into `out` (COUNTS [d], zeros); `words_of`: int64 [d + 1], where the words of documents begin."""
     for d in range(len(words_of) - 1):

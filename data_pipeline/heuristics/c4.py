@@ -31,6 +31,7 @@ from data_pipeline.kernels.ascii import (
     UPPER_A,
     UPPER_Z,
 )
+from data_pipeline.kernels.records import count_fields
 
 MAX_WORD_CHARS = 1000
 """A line with a longer word is dropped (datatrove; the code of C4 has the same rule)."""
@@ -54,23 +55,17 @@ LOWER_K, KELVIN_SIGN = ord("k"), 0x212A
 # Why a line is dropped, in C4's order.
 LONG_WORD, NO_TERMINAL_PUNCTUATION, FEW_WORDS, MENTIONS_JAVASCRIPT, MENTIONS_POLICY, IS_KEPT = range(6)
 
-COUNTS = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "long_word_lines",
-            "no_terminal_punctuation",
-            "short_lines",
-            "javascript_lines",
-            "policy_lines",
-            "kept_lines",
-            "kept_chars",
-            "n_sentences",
-            "lorem_ipsum",
-            "curly_brackets",
-        )
-    ],
-    align=True,
+COUNTS = count_fields(
+    "long_word_lines",
+    "no_terminal_punctuation",
+    "short_lines",
+    "javascript_lines",
+    "policy_lines",
+    "kept_lines",
+    "kept_chars",
+    "n_sentences",
+    "lorem_ipsum",
+    "curly_brackets",
 )
 """Counts of a document, see `schema.SIGNALS`."""
 

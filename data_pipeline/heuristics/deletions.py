@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, int64, types
+from numba import int64, types
 
 from data_pipeline.compiled import small_subroutine
 from data_pipeline.kernels.ascii import LF
+from data_pipeline.kernels.records import fields, rows
 
 C4, FINEWEB, REFINEDWEB, LLAMA3 = 0, 1, 2, 3
 """Sets of edits, by their place in `schema.EDITS`."""
-DELETION = np.dtype(
-    [(name, np.int32) for name in ("edit_set", "document", "begin", "end", "leaves_line_feed")], align=True
+DELETION = fields(
+    edit_set=np.int32, document=np.int32, begin=np.int32, end=np.int32, leaves_line_feed=np.int32
 )
 """A deletion in code points of its document; `leaves_line_feed`: a line feed takes its place."""
 
@@ -23,11 +24,11 @@ class Deletions(NamedTuple):
 
     rows: np.ndarray
     """DELETION [room]."""
-    count: np.ndarray
+    n_proposed: np.ndarray
     """How many were proposed: int64 [1]."""
 
 
-DELETIONS = types.NamedTuple((from_dtype(DELETION)[::1], int64[::1]), Deletions)
+DELETIONS = types.NamedTuple((rows(DELETION), int64[::1]), Deletions)
 """numba's type of `Deletions`."""
 
 
@@ -53,8 +54,8 @@ def delete(deletions, edit_set, document, begin, end, leaves_line_feed=False):
     """Propose to delete some code points of the batch; nothing where there are none."""
     if end <= begin:
         return
-    n = deletions.count[0]
-    deletions.count[0] = n + 1
+    n = deletions.n_proposed[0]
+    deletions.n_proposed[0] = n + 1
     if n < len(deletions.rows):
         row = deletions.rows[n]
         row.edit_set, row.document = edit_set, document.number

@@ -99,4 +99,4 @@ def _is_in_capitals(batch: Batch, i: int) -> bool:
     cases = table()[characters] & (UPPER_LETTER | LOWER_LETTER)
     # Letters without case have both flags.
     upper, lower = np.count_nonzero(cases == UPPER_LETTER), np.count_nonzero(cases == LOWER_LETTER)
-    return upper > MIN_UPPER_SHARE * (upper + lower)
+    return bool(upper > MIN_UPPER_SHARE * (upper + lower))

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type"
 """What the rules about lines are given: the text and words of a batch, and one line of it."""
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, int32, int64, types
+from numba import int32, int64, types
 
 from data_pipeline.analysis import Batch, words
 from data_pipeline.analysis.characters import table
@@ -22,6 +22,7 @@ from data_pipeline.heuristics.deletions import (
     finish,
 )
 from data_pipeline.heuristics.line import TEXT, Text, measure, strip
+from data_pipeline.kernels.records import rows
 
 
 class Counts(NamedTuple):
@@ -37,8 +38,9 @@ class Counts(NamedTuple):
     """`llama3.COUNTS` [d]."""
 
 
-_DTYPES = Counts(c4.COUNTS, c4.COUNTS, refinedweb.COUNTS, llama3.COUNTS)
-_COUNTS = types.NamedTuple(tuple(from_dtype(dtype)[::1] for dtype in _DTYPES), Counts)
+_DTYPES = (c4.COUNTS, c4.COUNTS, refinedweb.COUNTS, llama3.COUNTS)
+"""Of the fields of `Counts`."""
+_COUNTS = types.NamedTuple(tuple(rows(dtype) for dtype in _DTYPES), Counts)
 
 
 @small(
@@ -59,7 +61,7 @@ _COUNTS = types.NamedTuple(tuple(from_dtype(dtype)[::1] for dtype in _DTYPES), C
 def _judge(text, bounds, words_of, lines, lines_of, notices, leftovers, scratch, pieces, counts, deletions):
     for d in range(len(bounds) - 1):
         document = Document(d, bounds[d], bounds[d + 1])
-        kept_by_c4 = kept_by_fineweb = Kept(int64(-1), int64(-1))
+        kept_by_c4 = kept_by_fineweb = Kept(-1, -1)
         word = words_of[d]
         for k in range(lines_of[d], lines_of[d + 1]):
             whole_begin, next_begin = int64(lines[k, 0]), int64(lines[k, 2])
@@ -115,6 +117,6 @@ def judge(batch: Batch) -> tuple[Counts, np.ndarray]:
             counts,
             deletions,
         )
-        room = int(deletions.count[0])
+        room = int(deletions.n_proposed[0])
         if room <= len(deletions.rows):
             return counts, deletions.rows[:room]

@@ -12,15 +12,18 @@ import numpy as np
 from data_pipeline.analysis import Batch
 from data_pipeline.compiled import small_subroutine
 from data_pipeline.heuristics.deletions import LLAMA3, delete
+from data_pipeline.kernels.records import count_fields
 
 MIN_WORDS = 30
 """Words of a line that is judged: short ones repeat a phrase by chance."""
 MAX_COVERAGE = 0.6
 """Share of the characters of words in repeated 3-grams from which on a line is deleted."""
 
-COUNTS = np.dtype(
-    [(name, np.int64) for name in ("word_chars", "covered_chars", "repetitive_lines", "repetitive_chars")],
-    align=True,
+COUNTS = count_fields(
+    "word_chars",
+    "covered_chars",
+    "repetitive_lines",
+    "repetitive_chars",
 )
 """Counts of a document: characters of words, of those in repeated 3-grams; lines that are deleted, their characters."""
 

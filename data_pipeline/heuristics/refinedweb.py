@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, int64, types, uint64
+from numba import int64, types, uint64
 
 from data_pipeline.analysis import Batch
 from data_pipeline.analysis.characters import ALNUM, ALPHA, DECIMAL, SPACE
@@ -19,6 +19,7 @@ from data_pipeline.heuristics.c4 import is_terminated, to_lower
 from data_pipeline.heuristics.deletions import REFINEDWEB, delete
 from data_pipeline.kernels.hash_table import n_slots, slot_of
 from data_pipeline.kernels.hashing import OFFSET, add_character, extend, mix
+from data_pipeline.kernels.records import count_fields, fields, rows
 
 MAX_LEFTOVER_WORDS = 10
 """A line of more words is an article's sentence, whatever phrase it holds."""
@@ -29,20 +30,14 @@ LOWER_B, LOWER_K, LOWER_M = map(ord, "bkm")
 # Why a line is flagged.
 NOT_FLAGGED, UPPER, NUMERIC, COUNTER, SINGLE_WORD, LEFTOVER = range(6)
 
-COUNTS = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "upper_lines",
-            "numeric_lines",
-            "counter_lines",
-            "single_word_lines",
-            "leftover_lines",
-            "words",
-            "flagged_words",
-        )
-    ],
-    align=True,
+COUNTS = count_fields(
+    "upper_lines",
+    "numeric_lines",
+    "counter_lines",
+    "single_word_lines",
+    "leftover_lines",
+    "words",
+    "flagged_words",
 )
 """Counts of a document: lines by the rule that flags them; words as white space separates them, those of flagged lines."""
 
@@ -153,18 +148,9 @@ def signals(batch: Batch, counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-PIECE = np.dtype(
-    [
-        ("h", np.uint64),
-        ("begin", np.int64),
-        ("end", np.int64),
-        ("bits", np.int64),
-        ("is_number", np.int64),
-    ],
-    align=True,
-)
+PIECE = fields(h=np.uint64, begin=np.int64, end=np.int64, bits=np.int64, is_number=np.int64)
 """A word of a short line: hash of its letters and digits in lower case, place, `_bits_of` that, whether it is a number."""
-PIECES = from_dtype(PIECE)[::1]
+PIECES = rows(PIECE)
 """numba's type of MAX_LEFTOVER_WORDS of them."""
 
 
