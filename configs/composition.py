@@ -182,6 +182,10 @@ def _readable(overrides: Sequence[str], schema: type | None) -> Iterator[None]:
         raise ConfigError(_explained(error, overrides, schema)) from error
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_invalid(error)) from error
+    except UnicodeDecodeError as error:
+        files = (path for folder in options.folders() for path in sorted(folder.rglob("*.yaml")))
+        wrong = next((path for path in files if not _is_utf8(path)), "a file of an option")
+        raise ConfigError(f"{wrong} is not UTF-8; save it in that encoding ({error.reason})") from error
     except RecursionError as error:
         named = [
             f"{key_of(o)}={o.partition('=')[2]}"
@@ -191,6 +195,14 @@ def _readable(overrides: Sequence[str], schema: type | None) -> Iterator[None]:
         raise ConfigError(
             f"the `defaults` of an option lead back to it; look at the files of {', '.join(named) or 'the options'}"
         ) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _invalid(error: yaml.MarkedYAMLError) -> str:

@@ -249,6 +249,10 @@ def test_hydras_options_and_deletions_have_errors_of_one_line(
         ("train: {steps: 3}\n", "unknown key `experiment` ({path}: `# @package _global_` must be the first line)"),
         ("", "unknown key `experiment` ({path}: `# @package _global_` must be the first line)"),
         (
+            "# @package _global_\nrun: {name: köln}\n",
+            "{path} is not UTF-8; save it in that encoding (invalid start byte)",
+        ),
+        (
             "# @package _global_\ntrain: {steps: [3\n",
             "{path}, line 3, is not valid YAML: expected ',' or ']', but got '<stream end>'",
         ),
@@ -271,7 +275,7 @@ def test_hydras_options_and_deletions_have_errors_of_one_line(
             "value is train.steps=… (from {path})",
         ),
     ],
-    ids=["no header", "empty", "brackets", "interpolation", "group", "itself", "no mapping"],
+    ids=["no header", "empty", "encoding", "brackets", "interpolation", "group", "itself", "no mapping"],
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_one_line_that_names_it(
     content: str,
@@ -282,7 +286,7 @@ def test_a_file_that_is_wrong_is_one_line_that_names_it(
 ) -> None:
     path = tmp_path / "configs/experiment/mine.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text(content)
+    path.write_text(content, encoding="latin-1" if "ö" in content else "utf-8")
     monkeypatch.chdir(tmp_path)
     for more in ([], ["--cfg", "job"]):
         words = ["data.path=d", "run.dir=r", "experiment=mine", *more]
