@@ -22,6 +22,7 @@ from configs import options, own_path  # noqa: F401  (own_path: refuses another 
 from configs.build import build, field_docs, groups_of, known_keys, nearest, to_dict
 from configs.fields import ConfigError
 from configs.manual import help_text
+from configs.output import accept_all_text
 
 __all__ = [
     "ConfigError",
@@ -229,6 +230,7 @@ def main(
     `--help` prints `doc` and every key with its documentation and default; `--config-dir DIR` is searched before
     `./configs`, and that before ours; Hydra's own flags (`--cfg job`, `--multirun`, `--info`, …) are handed to Hydra.
     """
+    accept_all_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
         print(help_text(config, schema, doc))

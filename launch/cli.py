@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from configs.output import accept_all_text
+
 
 class Verb(NamedTuple):
     module: str
@@ -245,6 +247,7 @@ def guarded(call: Callable[[], int | None]) -> int:
     our own code raised end with status 1. Anything else is a programming error and keeps its traceback. A reader of
     the output that has gone (`| head`) is no error to report.
     """
+    accept_all_text()
     try:
         status = call() or 0
         sys.stdout.flush()  # here, where a closed pipe is handled, and not when the interpreter exits

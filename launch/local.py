@@ -141,6 +141,7 @@ def environment(cluster: ClusterConfig, more: Mapping[str, str] | None = None) -
         **children.environment(),
         **({} if cluster.threads is None else {"OMP_NUM_THREADS": str(cluster.threads)}),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",  # of the logs, whatever the terminal's is
     }
 
 

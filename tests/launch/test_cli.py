@@ -145,6 +145,37 @@ def test_a_training_whose_reader_leaves_ends_without_a_word(toy_packed: Path, tm
     assert "the reader of the output has gone" in (tmp_path / "run/ledger.jsonl").read_text().splitlines()[-1]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["launch.cli", "--help"],
+        ["launch.cli", "plan", "model=debug", "probe=false"],
+        ["pretrain.train", "data.path=köln→", "run.dir=r"],
+        ["data_pipeline.run", "recipe=text", "input=köln→", "output=o"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_terminal_of_another_encoding_is_no_error(encoding: str, command: list[str]) -> None:
+    env = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=env, capture_output=True, encoding=encoding
+    )
+    assert "Traceback" not in done.stderr
+    if "köln→" in command[-2]:
+        assert done.returncode in (1, 2) and "ln\\u2192" in done.stderr
+    else:
+        assert done.returncode == 0
+
+
+def test_processes_that_others_start_print_in_any_encoding_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from launch.cli import guarded; guarded(lambda: print('a → b'))"],
+        cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("a \\u2192 b\n", "")
+
+
 def test_a_broken_pipe_of_a_verb_itself_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A connection to a server that has gone must not end silently."""
 
