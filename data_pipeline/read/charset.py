@@ -7,6 +7,7 @@ them; detection is chardet's.
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 
 import chardet
@@ -25,6 +26,8 @@ _BOMS = (
 _ISO_2022_JP = re.compile(rb"\x1b\$[@B].{2,}?\x1b\([BJ]", re.DOTALL)
 # WHATWG replaces these by U+FFFD for reasons of security; an archive wants their text.
 _SEVEN_BIT = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr"}
+MAX_METAS = 20
+"""Declarations that are looked at; comments hold a few."""
 DETECT_BYTES = 32 * 1024
 """Bytes that detection looks at; more changes hardly any verdict and costs linearly."""
 UTF_16_NULS = 0.2
@@ -53,7 +56,8 @@ def decode(data: bytes, declared: str | None, html: bool) -> tuple[str, int]:
     labels = [declared] if declared else []
     if html:
         head = data[:4096]
-        labels += [m.group(1).decode("ascii", "replace") for p in (_META, _XML) if (m := p.search(head))]
+        found = (_in_meta(head), _XML.search(head))
+        labels += [m.group(1).decode("ascii", "replace") for m in found if m]
     escaped = _escaped_or_wide(data, declared, labels)
     if escaped is not None:
         return _replace(data, escaped)
@@ -75,6 +79,14 @@ def decode(data: bytes, declared: str | None, html: bool) -> tuple[str, int]:
         if replaced * 50 <= len(text):
             return text, replaced
     return _replace(data, _detect(data) or (names or ["utf-8"])[0])
+
+
+def _in_meta(head: bytes) -> re.Match[bytes] | None:
+    """The first declaration by a `meta` element that no comment encloses."""
+    for match in itertools.islice(_META.finditer(head), MAX_METAS):
+        if head.rfind(b"<!--", 0, match.start()) <= head.rfind(b"-->", 0, match.start()):
+            return match
+    return None
 
 
 _HIGH = bytes(range(128, 256))

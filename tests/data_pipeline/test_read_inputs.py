@@ -355,6 +355,13 @@ def test_one_paragraph_without_a_label_is_detected(encoding: str, text: str) -> 
     assert decode(page, None, True)[0].endswith(text)
 
 
+def test_a_declaration_in_a_comment_declares_nothing() -> None:
+    text = "Небольшой город лежит в долине, по которой течёт чистая река."
+    page = f"<!-- <meta charset=koi8-r> --><meta charset=windows-1251><!-- x --><p>{text}"
+    assert decode(page.encode("cp1251"), None, True) == (page, 0)
+    assert decode(page.replace(" -->", "", 1).encode("koi8-r"), None, True)[0].endswith(text)
+
+
 def response(head: str, body: bytes) -> http.Response:
     return http.parse(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body, 2**20)
 
