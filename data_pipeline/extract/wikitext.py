@@ -12,7 +12,16 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from data_pipeline.extract.wikitext_parts import BAR, ROW, is_reference, table, template, variant
+from data_pipeline.extract.wikitext_parts import (
+    BAR,
+    ROW,
+    SCRIPT,
+    is_reference,
+    script,
+    table,
+    template,
+    variant,
+)
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 _DROPPED_TAGS = (
@@ -139,7 +148,7 @@ def to_plain(source: str) -> Plain:
     text = _EXTERNAL.sub(lambda m: m.group(1) or "", text)
     text = _MAGIC.sub("", _QUOTES.sub(lambda m: "" if len(m.group()) > 1 else m.group(), text))
     text = _NOWIKI.sub("", _BREAK.sub("\n", text))
-    text = html.unescape(_TAG.sub("", text))
+    text = html.unescape(_TAG.sub("", SCRIPT.sub(script, text)))
     text = _lines(text, removed).replace(BAR, "|").replace(ROW, "")
     return Plain(_KEPT.sub(lambda m: kept[int(m.group(1))], text), {k: n for k, n in removed.items() if n})
 

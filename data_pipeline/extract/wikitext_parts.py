@@ -6,6 +6,7 @@ quotation) that is the text, and a sentence without it has a hole. Other templat
 
 from __future__ import annotations
 
+import html
 import re
 
 from data_pipeline.extract.wikitext_templates import (
@@ -23,7 +24,7 @@ ROW = "\x03"
 """Stands before the row of a table, so that its first cell is not taken for markup of a line."""
 
 _NAMED = re.compile(r"\s*([\w \-]{1,40}?)\s*=\s*", re.S)
-_PLACE = re.compile(r"\{(\d|\*|-1)\}")
+_PLACE = re.compile(r"\{(\d|[*+]|-1)\}")
 _ATTRIBUTES = re.compile(
     r"""\s*(?:[a-zA-Z][\w:-]*\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'|]+)\s*|(?:nowrap|scope|align)\s*)+"""
 )
@@ -81,6 +82,8 @@ def template(inner: str) -> str | None:
             place = int(key.group(1)) - 1
             values += [""] * (place + 1 - len(values))
             values[place] = value
+        elif key.group(1) in ("u", "ul") and len(values) == 1:
+            values.append(value)  # the unit of a number
         elif key.group(1).lower() in ("text", "quote", "zitat", "texte", "texto", "testo", "cita"):
             values.insert(0, value)
     if quotes or form is None:
@@ -90,15 +93,48 @@ def template(inner: str) -> str | None:
         which = place.group(1)
         if which == "*":
             return ", ".join(v for v in values if v)
+        if which == "+":
+            return "".join(values)
         at = -1 if which == "-1" else int(which) - 1
         return values[at] if at < len(values) and values else ""
 
     # Alternatives, each with all of its places filled: `{1} ({2})|{1}`.
     for alternative in form.split("|"):
         places = [m.group(1) for m in _PLACE.finditer(alternative)]
-        if all(values and (p in "*-1" or int(p) <= len(values)) for p in places):
+        if all(values and (p in ("*", "+", "-1") or int(p) <= len(values)) for p in places):
             return re.sub(r"\s+", " ", _PLACE.sub(fill, alternative)).strip() or None
     return None
+
+
+def script(match: re.Match[str]) -> str:
+    """Text of `<sup>` and `<sub>`, as pages get theirs (`data_pipeline.extract.scripts`): `10^6`, `x_i`, `H2O`, `1st`.
+
+    Args:
+        match: of SCRIPT, in text without quotes of bold and italic.
+    """
+    inner = html.unescape(match.group(2)).strip()
+    before = match.string[max(match.start() - 2, 0) : match.start()]
+    base = before[-1:]
+    single = base.isalpha() and not before[:-1].isalpha()
+    if match.group(1).lower() == "b":
+        if not single or (not base.islower() and inner.isdigit()):
+            return inner
+        return f"_{inner}" if inner.isalnum() else f"_({inner})" if _FORMULA.fullmatch(inner) else inner
+    if not (base.isalnum() or base in (")", "]")) or not base:
+        return inner
+    if _EXPONENT.fullmatch(inner):
+        return f"^{inner}"
+    if inner.isalpha():
+        variable = inner in _VARIABLES and (single or not base.isalpha())
+        greek = single and base.isascii() and not inner.isascii()
+        return f"^{inner}" if variable or (greek and len(inner) == 1) else f"^({inner})" if greek else inner
+    return f"^({inner})" if _FORMULA.fullmatch(inner) and not inner.isalnum() else inner
+
+
+SCRIPT = re.compile(r"<su([pb])\b[^<>]{0,100}>([^<>\n]{1,40})</su[pb]\s*>", re.I)
+_EXPONENT = re.compile(r"[+\-−–]?\d+|[+\-−–]")
+_FORMULA = re.compile(r"(?![(\[])(?=.*[\d+\-−–])[\w+\-−–./*·,]+")
+_VARIABLES = frozenset("Tijkmnpqxyz")
 
 
 def is_reference(inner: str) -> bool:

@@ -1,7 +1,8 @@
 """Templates of Wikipedia's editions whose text is what they are given, by name, and how it is put together.
 
-A form has places `{1}`, `{2}`, … for positional parameters, `{-1}` for the last, `{*}` for all with commas; forms between
-`|` are alternatives, of which the first counts whose parameters are all there. Names begin with a small letter.
+A form has places `{1}`, `{2}`, … for positional parameters, `{-1}` for the last, `{*}` for all with commas, `{+}` for
+all joined; forms between `|` are alternatives, of which the first counts whose parameters are all there. Names begin
+with a small letter.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CHARACTERS: Mapping[str, str] = {
 """Templates that stand for a character."""
 
 _FORMS = {
-    "{1}": """nowrap nobr nobreak small smaller big bigger larger sc smallcaps sub sup math mvar var code kbd samp
+    "{1}": """nowrap nobr nobreak small smaller big bigger larger sc smallcaps math mvar var code kbd samp
         mono strong em bold italic underline strike resize center no italic noitalic abbr abbreviation tooltip
         ill interlanguage link red link illm tq number nombre formatnum num nts ntsh plainlist flatlist
         blockindent dfn visible anchor anchor unicode polytonic hebrew rtl-lang music quote inline guillemets
@@ -59,7 +60,11 @@ _FORMS = {
     "segle {1}": "segle",
     "{1}º": "ordinal ord",
     "[{1}]": "ipa api lautschrift afi",
-    "$\\ce{{1}}$|{1}": "chem chem2 ce",
+    "<sup>{1}</sup>": "sup",
+    "<sub>{1}</sub>": "sub",
+    "×10<sup>{1}</sup>": "e",
+    "10<sup>{1}</sup>": "10^ e10",
+    "$\\ce{{+}}$": "chem chem2 ce",
     "$\\sqrt{{1}}$|{1}": "sqrt radic",
     "{-1}": "仮リンク нп нп3 нп5 не переведено",
 }

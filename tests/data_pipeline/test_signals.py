@@ -78,6 +78,13 @@ def test_unclosed_wikitext_ends() -> None:
         ("{{Quote|text=The river {{nowrap|rises}}.|author=A}}", "The river rises."),
         ("{{lang-de|Brücke}}{{snd}}{{nihongo|bridge|橋|hashi}}", "Brücke – bridge (橋, hashi)"),
         ("-{zh-hant:電腦;zh-hans:计算机}-是-{机器}-。-{H|zh:a;zh-hans:b}-", "计算机是机器。"),
+        (
+            "10<sup>6</sup> km<sup>2</sup>, ''x''<sub>''i''</sub> and e<sup>iπ</sup>, 2<sup>n+1</sup>, Ca<sup>2+</sup>",
+            "10^6 km^2, x_i and e^(iπ), 2^(n+1), Ca^(2+)",
+        ),
+        ("1<sup>st</sup> XX<sup>e</sup> H<sub>2</sub>O log<sub>10</sub>", "1st XXe H2O log10"),
+        ("5{{e|6}}, 10{{sup|-3}}, {{10^|9}}, {{val|5|u=km}}", "5×10^6, 10^-3, 10^9, 5 km"),
+        ("{{chem|H|2|O}} and {{chem2|CO2}}", "$\\ce{H2O}$ and $\\ce{CO2}$"),
         ("-{sr-el:most; sr-ec:мост}- -{R|raw}-", "мост raw"),
     ],
 )
