@@ -66,10 +66,18 @@ def disk_full_message(path: Path | str, needed: int | None = None) -> str:
     )
 
 
-def _name(error: BaseException, path: Path) -> None:
-    """Say in the error of a full disk what was being written: a write to an open file names none."""
-    if isinstance(error, OSError) and is_disk_full(error):
+def _name(error: BaseException, path: Path, temporary: Path) -> None:
+    """Say in an error what was being written, in the place of its temporary name, which nobody knows.
+
+    A write to an open file on a full disk names none.
+    """
+    if not isinstance(error, OSError):
+        return
+    named, partial = str(error.filename or ""), str(temporary)
+    if is_disk_full(error):
         error.filename = str(path)
+    elif named == partial or named.startswith(f"{partial}{os.sep}"):
+        error.filename, error.filename2 = f"{path}{named[len(partial) :]}", None
 
 
 @contextlib.contextmanager
@@ -89,7 +97,7 @@ def atomic_file(path: Path, durable: bool = False) -> Iterator[Path]:
             _sync(temporary)
         temporary.replace(path)
     except BaseException as error:
-        _name(error, path)
+        _name(error, path, temporary)
         with contextlib.suppress(OSError):  # the error that led here is the one to report
             temporary.unlink(missing_ok=True)
         raise
@@ -133,7 +141,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
     except OSError as error:
-        _name(error, path)
+        _name(error, path, temporary)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -54,6 +54,20 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
+def test_an_error_names_what_was_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "folder/full").mkdir(parents=True)
+    with pytest.raises(OSError) as error:
+        write_atomically(tmp_path / "folder", "a folder is there")
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / "folder"), None)
+    with pytest.raises(OSError) as error, atomic_folder(tmp_path / "new") as folder:
+        (folder / "x/y").mkdir()
+    assert error.value.filename == str(tmp_path / "new/x/y")
+    with pytest.raises(OSError) as error, atomic_folder(tmp_path / "folder") as folder:
+        pass
+    assert error.value.filename == str(tmp_path / "folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_folder_takes_the_place_of_another_only_where_it_may(tmp_path: Path) -> None:
     path = tmp_path / "made" / "folder"
     path.mkdir(parents=True)
