@@ -89,7 +89,9 @@ def test_a_function_is_a_signal_like_any_other(folder: Path, capsys: pytest.Capt
     assert whatif.main(["data.path=out", "rule=own", "at=[50]"]) == 0
     assert "score.words min" in capsys.readouterr().out
     assert (
-        whatif.main(["data.path=out", "+filter={name: other, rules: {k: {signal: score.kind, allow: [long]}}}"])
+        whatif.main(
+            ["data.path=out", "+filter={name: other, rules: {k: {signal: score.kind, allow: [long]}}}"]
+        )
         == 0
     )
 
