@@ -86,7 +86,7 @@ def run(config: RemoveRun) -> int:
 def _ids(config: RemoveRun) -> list[str]:
     given = list(config.ids)
     if config.file is not None:
-        lines = Path(config.file).read_text(encoding="utf-8").splitlines()
+        lines = Path(config.file).read_text(encoding="utf-8-sig").splitlines()
         given += [line.split("#")[0].strip() for line in lines]
     ids = list(dict.fromkeys(i.lower() for i in given if i))
     if not ids:

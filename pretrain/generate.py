@@ -174,12 +174,20 @@ def read_prompts(config: GenerateRun) -> list[str]:
 
 def _prompt_of(line: str, where: str) -> str:
     try:
-        row = json.loads(line)
+        row = json.loads(line.lstrip("\ufeff"))  # files that were joined have marks within
     except ValueError as error:
         raise ConfigError(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
         raise ConfigError(f'{where}: expected {{"prompt": "…"}}')
-    return row["prompt"]
+    prompt: str = row["prompt"]
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{where}: the prompt holds half of a surrogate pair at character {error.start}, which is no text; write the "
+            "character itself, or both halves"
+        ) from None
+    return prompt
 
 
 def load(

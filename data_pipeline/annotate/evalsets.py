@@ -9,6 +9,7 @@ Shapes: p parts, w words of all parts, s seeds.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import itertools
 import re
@@ -237,7 +238,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = orjson.loads(line)
+                row = orjson.loads(line.removeprefix(codecs.BOM_UTF8))
             except orjson.JSONDecodeError as error:
                 raise ConfigError(f"{path}, line {number + 1}: not JSON ({error})") from None
             if not isinstance(row, dict):

@@ -135,10 +135,16 @@ def test_prompts_come_from_text_and_jsonl(tmp_path: Path) -> None:
         few_shot,
         "",
     ]
+    assert prompts("g.jsonl", '\ufeff{"prompt": "a"}\n\ufeff{"prompt": "b"}\n') == ["a", "b"]
     for name, content, message in (
         ("c.jsonl", '{"text": "x"}', "line 1"),
         ("d.jsonl", "{", "not JSON"),
         ("e.txt", "\n\n", "no prompt"),
+        (
+            "f.jsonl",
+            '{"prompt": "a \\ud800"}',
+            r"line 1: the prompt holds half of a surrogate pair at character 2",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             prompts(name, content)
