@@ -192,20 +192,18 @@ def evaluate(
         batch_size: sequences of one forward pass on one rank.
         max_sequences: of each stream at the most; None: all.
     """
-    lengths = torch.from_numpy(token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size)).to(
-        device
-    )
+    lengths = torch.from_numpy(token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size))
     totals: dict[str, torch.Tensor] = {}
     for stream, info in packed.streams(split).items():
         total = totals.setdefault(info.source, torch.zeros(3, dtype=torch.float64, device=device))
-        for read in heldout_batches(
+        for batch in heldout_batches(
             packed, stream, batch_size, max_sequences, engine.dp_rank, engine.dp_size
         ):
-            batch = read.to(device)
+            # All but the losses is counted on the host, which does not wait for them.
             scored = batch.labels[batch.labels != IGNORE]
             total[0] += engine.token_losses(batch).sum(dtype=torch.float64)
             total[1] += scored.numel()
-            total[2] += lengths[scored].sum()
+            total[2] += int(lengths[scored].sum())
     for total in totals.values():
         _sum_over_data_parallel(engine, total)
     return [SourceLoss(s, t[0].item(), int(t[1].item()), int(t[2].item())) for s, t in sorted(totals.items())]
@@ -265,7 +263,7 @@ def document_bits(
         lengths = token_bytes(packed.tokenizer_path / "tokenizer.json", packed.vocab_size)
     batches = heldout_batches(packed, stream, batch_size, None, engine.dp_rank, engine.dp_size)
     for number, batch in enumerate(batches):
-        losses = engine.token_losses(batch.to(device)).to("cpu", torch.float64)
+        losses = engine.token_losses(batch).to("cpu", torch.float64)
         first = (number * engine.dp_size + engine.dp_rank) * batch_size
         for index, row in zip(range(first, packed.stream(stream).sequences), losses, strict=False):
             sequence = packed.read(stream, index)

@@ -191,7 +191,6 @@ class Trainer:
         rows = heldout_loss(
             self.engine,
             self.packed,
-            self.process.device,
             train.micro_batch_size,
             train.eval_sequences,
             lambda: self.heartbeat.beat(step, "evaluating"),

@@ -30,7 +30,6 @@ class Scorer(Protocol):
 def heldout_loss(
     engine: Scorer,
     packed: PackedDataset,
-    device: torch.device,
     batch_size: int,
     max_sequences: int | None,
     beat: Callable[[], None] = lambda: None,
@@ -55,7 +54,7 @@ def heldout_loss(
             packed, stream, batch_size, max_sequences, engine.dp_rank, engine.dp_size
         ):
             beat()
-            losses = engine.token_losses(batch.to(device))
+            losses = engine.token_losses(batch)
             total += torch.stack([losses.double().sum().cpu(), batch.n_valid.double()])
         sums[info.source] += total
         n_bytes[info.source] += packed.covered_bytes(stream, max_sequences)

@@ -182,7 +182,11 @@ class Engine:
     @torch.no_grad()
     def token_losses(self, batch: Batch) -> Tensor:
         """Loss of each token [B, T] of this data-parallel rank's batch (fp32 or fp64), 0 where ignored; on every
-        rank of its stages and tensor-parallel group."""
+        rank of its stages and tensor-parallel group.
+
+        Args:
+            batch: on the host, as for training: from a device its documents would have to be read back.
+        """
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         share = self._share(batch)
         out = self._forward_only(share, share.labels, per_token=True)

@@ -64,6 +64,7 @@ class FakeCase:
     last: bool = False
     """The last rank instead of the first."""
     steps: int = STEPS
+    """The first of several is not watched."""
     evaluates: bool = False
     """Losses of tokens without gradients, as `arriero evaluate` has them, instead of training steps."""
 
@@ -243,7 +244,7 @@ def steps(case: FakeCase, found: Found) -> None:
         for number in range(case.steps):
             watch = Watch()
             batches = [batch(number + i) for i in range(layout.micro_batches)]
-            with watch if number else contextlib.nullcontext():
+            with watch if number or case.steps == 1 else contextlib.nullcontext():
                 loss, norm = train_step(config, made, optimizer, batches, 9, 1.0)
             found.waits += watch.waits
             found.scaled = watch.scaled
