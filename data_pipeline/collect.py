@@ -12,7 +12,7 @@ import orjson
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import keyed
 from data_pipeline.document import Document, ShardWriter, document_id, shard_path
-from data_pipeline.extract import extract
+from data_pipeline.extract import Unreadable, extract, set_aside
 from data_pipeline.packed.files import atomic_file, write_atomically
 from data_pipeline.read import Record, SetAside, Skipped, Unit, records
 from data_pipeline.read import units as planning
@@ -23,7 +23,7 @@ REMOVED = "removed: "
 
 def to_document(record: Record, source: str, recipe: RecipeConfig) -> tuple[Document, Counter[str]]:
     """The document of a record, and counts of what was repaired on the way."""
-    made = extract(record)
+    made = extract(record, recipe.keep_abstract)
     counts = Counter({"repaired_characters": made.repaired + record.repaired, "fallback": int(made.fallback)})
     counts.update({f"{REMOVED}{kind}": n for kind, n in made.removed.items() if n})
     notes = {"drop": made.drop} if made.drop else {}
@@ -76,12 +76,17 @@ def read_unit(
                     counts["skipped: not in the sample"] += 1
                     continue
             counts["read"] += 1
-            if isinstance(item, SetAside):
+            unread = item if isinstance(item, SetAside) else None
+            if isinstance(item, Record):
+                try:
+                    document, repairs = to_document(item, unit.source, recipe)
+                except Unreadable as error:
+                    unread = set_aside(item, error)
+            if unread is not None:
                 counts["set_aside"] += 1
-                row = dataclasses.asdict(item)
+                row = dataclasses.asdict(unread)
                 file.write(orjson.dumps({k: _printable(v) for k, v in row.items()}) + b"\n")
                 continue
-            document, repairs = to_document(item, unit.source, recipe)
             counts.update(repairs)
             writer.add(document)
         counts["copies"] = writer.copies
@@ -104,6 +109,9 @@ def texts(pattern: str, recipe: RecipeConfig) -> Iterator[tuple[str, str]]:
     for unit in planning.plan([source], 64 * 2**20).units:
         for item in records(unit, recipe):
             if isinstance(item, Record):
-                document, _ = to_document(item, recipe.name, recipe)
+                try:
+                    document, _ = to_document(item, recipe.name, recipe)
+                except Unreadable:
+                    continue
                 if document.text:
                     yield document.id, document.text

@@ -85,7 +85,7 @@ class RecipeConfig:
     name: NonEmpty
     """Name of the recipe, and of its source where no other name is given."""
     reader: Literal[
-        "auto", "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "wikitext", "python"
+        "auto", "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "wikitext", "python", "arxiv"
     ] = "auto"
     """Reader of the input files; `auto` chooses by file name and first bytes."""
     extract: Literal["auto", "none", "html", "wikitext"] = "auto"
@@ -110,6 +110,8 @@ class RecipeConfig:
     """Language of all documents, ISO 639-1, where the source is known to have one; null: detect."""
     one_per_url: bool = False
     """Documents of one canonical URL are captures of one page: only the newest stays (`dedup.url`)."""
+    keep_abstract: bool = False
+    """Keep the abstracts of the `arxiv` reader's papers, which stand before the first section."""
     filter: FilterConfig = field(default_factory=lambda: FilterConfig(name="none"))
     """Policy A of these documents."""
 

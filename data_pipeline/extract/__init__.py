@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_pipeline.read import Record
+from data_pipeline.read import Record, SetAside
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,46 @@ class Extracted:
     """Of wikitext: elements that were removed, by kind (`wikitext.Plain`)."""
 
 
-def extract(record: Record) -> Extracted:
-    """Main text of a record by the extractor of its kind."""
-    from data_pipeline.extract import html, wikitext
+class Unreadable(ValueError):
+    """A record that is set aside, because nothing sure can be made of it; the message says why."""
+
+
+def set_aside(record: Record, error: Unreadable) -> SetAside:
+    """What `rejected/` says of such a record."""
+    return SetAside(
+        record.file,
+        record.number,
+        record.offset,
+        f"{record.given}: {error}",
+        f"{record.kind} that can be read",
+    )
+
+
+def extract(record: Record, keep_abstract: bool = False) -> Extracted:
+    """Main text of a record by the extractor of its kind.
+
+    Args:
+        keep_abstract: of a paper.
+
+    Raises:
+        Unreadable: the record belongs to those that are set aside.
+    """
+    from data_pipeline.extract import html, latex, wikitext
     from data_pipeline.read.charset import decode
     from data_pipeline.read.jsonl import repair
 
     if record.drop is not None:
         return Extracted("", record.drop)
+    if record.kind == "latex":
+        paper = latex.to_plain(record.payload, keep_abstract)
+        if paper.reason is not None:
+            raise Unreadable(paper.reason)
+        return Extracted(
+            paper.text,
+            None if paper.text else "extract.empty",
+            metadata=dict(paper.metadata),
+            removed=paper.removed,
+        )
     raw, replaced = decode(record.payload, record.charset, html=record.kind == "html")
     raw, removed = repair(raw)
     fallback = False

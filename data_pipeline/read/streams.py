@@ -217,6 +217,15 @@ def open_stream(name: str | Path, memory: int = MEMORY) -> IO[bytes]:
     return cast(IO[bytes], _Stream(_Expanded(file, with_dictionary(codec, start, file), memory), BLOCK))
 
 
+def stream_of(file: IO[bytes], memory: int = MEMORY) -> IO[bytes]:
+    """The decompressed bytes of a file that can only be read forward, such as a member of an archive."""
+    buffered = (
+        file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file), BLOCK)
+    )
+    codec = codec_of(buffered.peek(16)[:16])
+    return cast(IO[bytes], buffered if codec is None else _Stream(_Expanded(buffered, codec, memory), BLOCK))
+
+
 def expand(start: bytes, size: int) -> bytes:
     """The first decompressed bytes of a file that starts with these; fewer, or none, where it is damaged."""
     codec = codec_of(start)

@@ -94,6 +94,12 @@ def plan(sources: list[Source], unit_bytes: int, output: Path | None = None) -> 
                     unknown.append((source.name, file, reason))
                 else:
                     kinds.append((file, kind, head))
+            if source.recipe.reader == "arxiv":
+                from data_pipeline.read import arxiv
+
+                whole, beside = arxiv.papers([(file, head) for file, _, head in kinds])
+                kinds = [(file, "arxiv", head) for file, head in whole]
+                unknown += [(source.name, file, why) for file, why in beside]
             if not kinds:
                 example = next(
                     (f"{f}: {r}" for n, f, r in unknown if n == source.name),

@@ -17,7 +17,7 @@ from pathlib import Path
 from configs import edge
 from configs.schema.data_verbs import TokenizerRun
 from data_pipeline.document import document_id
-from data_pipeline.extract import extract
+from data_pipeline.extract import Unreadable, extract, set_aside
 from data_pipeline.read import Record, SetAside, records
 from data_pipeline.read.units import Source, plan
 from data_pipeline.tokenize.bpe import train_tokenizer
@@ -44,8 +44,14 @@ def _input_texts(config: TokenizerRun) -> Iterator[tuple[str, str]]:
         for record in records(unit, config.recipe):
             if isinstance(record, SetAside):
                 unread.append(record)
-            elif isinstance(record, Record) and (text := extract(record).text):
-                yield document_id(unit.source, record.given, record.payload), text
+            elif isinstance(record, Record):
+                try:
+                    text = extract(record, config.recipe.keep_abstract).text
+                except Unreadable as error:
+                    unread.append(set_aside(record, error))
+                    continue
+                if text:
+                    yield document_id(unit.source, record.given, record.payload), text
     if unread:
         first = unread[0]
         print(

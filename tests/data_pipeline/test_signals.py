@@ -173,7 +173,7 @@ def test_rules_that_cannot_work_are_refused(rule: RuleConfig, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["web", "prose", "books", "wikipedia", "python_code", "python_prose", "text"]
+    "name", ["web", "prose", "books", "wikipedia", "arxiv", "python_code", "python_prose", "text"]
 )
 def test_recipes_of_the_package_are_valid(name: str) -> None:
     policy.check(edge.load_group("recipe", name, RecipeConfig).filter)
