@@ -91,6 +91,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         json.dumps({"text": "\n\n".join(v for _, v in texts[i : i + 8])}) for i in range(0, len(texts), 8)
     ]
     (folder / "books.jsonl.zst").write_bytes(zstd.compress("\n".join(rows).encode()))
+    # Packages of arXiv, one TeX file each.
+    (folder / "papers").mkdir()
+    for i, (key, text) in enumerate(texts):
+        paper = f"\\documentclass{{article}}\n\\begin{{document}}\n\\section{{{key}}}\n{text}\n\\end{{document}}\n"
+        (folder / f"papers/0704.{i:04d}.gz").write_bytes(gzip.compress(paper.encode()))
     (folder / "eval").mkdir()
     (folder / "eval/questions.jsonl").write_text(json.dumps({"question": "What does the with statement do?"}))
     pq.write_table(pa.table({"id": ["0" * 32], "educational": [3.5]}), folder / "scores.parquet")
