@@ -6,8 +6,9 @@ Positions are in bytes; 0 means that nothing was found.
 
 from __future__ import annotations
 
-from data_pipeline.annotate.privacy_tables import DIGIT, LOWER, UPPER
+from data_pipeline.annotate.privacy_tables import DASHES, DIGIT, LOWER, PARENTHESES, SPACES, UPPER
 from data_pipeline.compiled import subroutine
+from data_pipeline.kernels.ascii import BLANK, UPPER_A, ZERO
 
 
 @subroutine
@@ -15,7 +16,7 @@ def _luhn(data, begin, end, cls):
     total, odd = 0, False
     for k in range(end - 1, begin - 1, -1):
         if cls[data[k]] & DIGIT:
-            value = int(data[k]) - 48
+            value = int(data[k]) - ZERO
             if odd:
                 value = value * 2 - (9 if value > 4 else 0)
             total += value
@@ -45,55 +46,60 @@ def _issued(six, digits):
 
 
 @subroutine
-def card(data, g, n, cls, says_other):
+def card(data, groups, n, cls, says_other):
     """End of a payment card number in the groups; 0: none. ISO/IEC 7812: issuer, length, Luhn's check digit."""
     digits = 0
     six = 0
     seen = 0
     for m in range(n):
-        if m and (g[m, 2] not in (1, 2) or g[m, 2] != g[1, 2]):
+        if m and (groups[m].separator not in (SPACES, DASHES) or groups[m].separator != groups[1].separator):
             return 0
-        for k in range(g[m, 0], g[m, 1]):
+        for k in range(groups[m].begin, groups[m].end):
             if digits < 6:
-                six = six * 10 + data[k] - 48
-            seen |= 1 << (data[k] - 48)
+                six = six * 10 + data[k] - ZERO
+            seen |= 1 << (data[k] - ZERO)
             digits += 1
         if digits > 19:
             return 0
         whole = m == 0
-        if m and g[0, 1] - g[0, 0] == 4:
+        if m and groups[0].size == 4:
             fours = True
             for j in range(m):
-                fours = fours and g[j, 1] - g[j, 0] == 4
-            last = g[m, 1] - g[m, 0]
-            whole = (fours and last <= 4) or (m == 2 and g[1, 1] - g[1, 0] == 6 and last in (4, 5))
-        if not whole or digits < 14 or (m + 1 < n and not g[m + 1, 2] & 17) or seen & (seen - 1) == 0:
+                fours = fours and groups[j].size == 4
+            last = groups[m].size
+            whole = (fours and last <= 4) or (m == 2 and groups[1].size == 6 and last in (4, 5))
+        if (
+            not whole
+            or digits < 14
+            or (m + 1 < n and not groups[m + 1].separator & (SPACES | PARENTHESES))
+            or seen & (seen - 1) == 0
+        ):
             continue
-        if m == 0 and n > 1 and g[1, 2] != 1:
+        if m == 0 and n > 1 and groups[1].separator != SPACES:
             continue
-        if m + 1 < n and g[m + 1, 1] - g[m + 1, 0] >= 4 and m > 0:
+        if m + 1 < n and groups[m + 1].size >= 4 and m > 0:
             continue
-        if (not says_other) and _issued(six, digits) and _luhn(data, g[0, 0], g[m, 1], cls):
-            return g[m, 1]
+        if (not says_other) and _issued(six, digits) and _luhn(data, groups[0].begin, groups[m].end, cls):
+            return groups[m].end
     return 0
 
 
 @subroutine
 def iban(data, high, i, cls, lengths):
     """End of an IBAN whose country letters stand at `i`; 0: none. ISO 13616: length by country, remainder 1 by 97."""
-    size = lengths[data[i] - 65, data[i + 1] - 65]
+    size = lengths[data[i] - UPPER_A, data[i + 1] - UPPER_A]
     if size == 0:
         return 0
     n, k, rest = 0, i, 0
     while k < high and n < size:
         c = data[k]
-        if c == 32 and n % 4 == 0 and n:
+        if c == BLANK and n % 4 == 0 and n:
             k += 1
             continue
         if cls[c] & DIGIT:
-            value = int(c) - 48
+            value = int(c) - ZERO
         elif cls[c] & UPPER:
-            value = int(c) - 55
+            value = int(c) - UPPER_A + 10
         else:
             return 0
         if n >= 4:
@@ -104,10 +110,10 @@ def iban(data, high, i, cls, lengths):
         return 0
     # Country and check digits go to the end: six digits, as a letter counts two.
     tail = (
-        (int(data[i]) - 55) * 10000
-        + (int(data[i + 1]) - 55) * 100
-        + (int(data[i + 2]) - 48) * 10
+        (int(data[i]) - UPPER_A + 10) * 10000
+        + (int(data[i + 1]) - UPPER_A + 10) * 100
+        + (int(data[i + 2]) - ZERO) * 10
         + int(data[i + 3])
-        - 48
+        - ZERO
     )
     return k if (rest * 1000000 + tail) % 97 == 1 else 0

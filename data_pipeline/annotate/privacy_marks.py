@@ -22,6 +22,55 @@ from data_pipeline.annotate.privacy_tables import (
     word_hash,
 )
 from data_pipeline.compiled import kernel, subroutine
+from data_pipeline.kernels.ascii import (
+    APOSTROPHE,
+    AT,
+    BACKSLASH,
+    BACKTICK,
+    BAR,
+    BLANK,
+    CASE_BIT,
+    CLOSE_BRACKET,
+    CLOSE_PARENTHESIS,
+    COLON,
+    COMMA,
+    CR,
+    DOT,
+    DOUBLE_QUOTE,
+    EQUALS,
+    GT,
+    HYPHEN,
+    LF,
+    LOWER_A,
+    LOWER_C,
+    LOWER_E,
+    LOWER_G,
+    LOWER_I,
+    LOWER_N,
+    LOWER_P,
+    LOWER_S,
+    LOWER_T,
+    LOWER_U,
+    LOWER_X,
+    LOWER_Y,
+    LOWER_Z,
+    LT,
+    OPEN_BRACKET,
+    OPEN_PARENTHESIS,
+    PLUS,
+    SIX,
+    SLASH,
+    TILDE,
+    UNDERSCORE,
+    UPPER_A,
+    UPPER_B,
+    UPPER_C,
+    UPPER_I,
+    UPPER_J,
+    UPPER_K,
+    UPPER_S,
+    UPPER_Z,
+)
 
 EMAIL, SECRET = 0, 6
 MAX_LOCAL = 64
@@ -59,16 +108,16 @@ def _host_end(data, at, high, cls, keys, values):
     last = 0
     k = at
     while k <= limit:
-        c = data[k] if k < limit else np.uint8(32)
+        c = data[k] if k < limit else np.uint8(BLANK)
         wide = 0xC3 <= c <= 0xCA and k + 1 < limit
-        if cls[c] & (DIGIT | UPPER | LOWER) or wide or (c == 45 and k > label):
+        if cls[c] & (DIGIT | UPPER | LOWER) or wide or (c == HYPHEN and k > label):
             k += 2 if wide else 1
             continue
         # A label ends here.
-        if k == label or (data[k - 1] == 45 and dots == 0) or k - label > 63:
+        if k == label or (data[k - 1] == HYPHEN and dots == 0) or k - label > 63:
             break
         stop = k
-        while stop > label and data[stop - 1] == 45:
+        while stop > label and data[stop - 1] == HYPHEN:
             stop -= 1
         if dots:
             letters = stop - label >= 2 and stop - label <= 24
@@ -76,16 +125,16 @@ def _host_end(data, at, high, cls, keys, values):
                 letters = letters and cls[data[j]] & (UPPER | LOWER) != 0
             punycode = (
                 stop - label > 4
-                and data[label] | 32 == 120
-                and data[label + 1] | 32 == 110
-                and data[label + 2] == 45
+                and data[label] | CASE_BIT == LOWER_X
+                and data[label + 1] | CASE_BIT == LOWER_N
+                and data[label + 2] == HYPHEN
             )
             if punycode or (letters and not lookup(keys, values, word_hash(data, label, stop))):
                 last = stop
             else:
                 last = 0
         end = k
-        if c != 46 or k + 1 >= limit:
+        if c != DOT or k + 1 >= limit:
             break
         dots += 1
         k += 1
@@ -99,7 +148,7 @@ def _local_begin(data, low, at, cls):
     begin = at
     while begin > low and at - begin < MAX_LOCAL:
         c = data[begin - 1]
-        if c == 46 and begin < at and data[begin] == 46:
+        if c == DOT and begin < at and data[begin] == DOT:
             # Two full stops are no part of an address: leaders of a table of contents.
             begin += 1
             break
@@ -112,9 +161,14 @@ def _local_begin(data, low, at, cls):
     # Quotation marks, braces and the like may be part of an address by the standard, and never are at its ends.
     while begin < at and data[begin] < 128 and not cls[data[begin]] & (DIGIT | UPPER | LOWER):
         begin += 1
-    if begin == at or data[at - 1] == 46:
+    if begin == at or data[at - 1] == DOT:
         return -1
-    if at - begin == 3 and data[begin] == 103 and data[begin + 1] == 105 and data[begin + 2] == 116:
+    if (
+        at - begin == 3
+        and data[begin] == LOWER_G
+        and data[begin + 1] == LOWER_I
+        and data[begin + 2] == LOWER_T
+    ):
         return -1  # git@host: everybody's
     return begin
 
@@ -125,7 +179,7 @@ def _email(data, low, high, at, after, cls, keys, values):
     begin = _local_begin(data, low, at, cls)
     if begin < 0:
         return -1, 0
-    if after < high and data[after] == 91:
+    if after < high and data[after] == OPEN_BRACKET:
         end = _literal_end(data, after, high, cls)
     else:
         end = _host_end(data, after, high, cls, keys, values)
@@ -136,38 +190,49 @@ def _email(data, low, high, at, after, cls, keys, values):
 def _literal_end(data, at, high, cls):
     """End of an address literal `[1.2.3.4]` or `[IPv6:…]` (RFC 5321, 4.1.3) that begins at `at`; 0: none."""
     k, digits, dots, colons = at + 1, 0, 0, 0
-    if k + 5 < high and data[k] | 32 == 105 and data[k + 1] | 32 == 112 and data[k + 3] == 54:
+    if (
+        k + 5 < high
+        and data[k] | CASE_BIT == LOWER_I
+        and data[k + 1] | CASE_BIT == LOWER_P
+        and data[k + 3] == SIX
+    ):
         k += 4
-    while k < high and k - at < 48 and (cls[data[k]] & HEX or data[k] == 46 or data[k] == 58):
+    while k < high and k - at < 48 and (cls[data[k]] & HEX or data[k] == DOT or data[k] == COLON):
         digits += cls[data[k]] & DIGIT != 0
-        dots += data[k] == 46
-        colons += data[k] == 58
+        dots += data[k] == DOT
+        colons += data[k] == COLON
         k += 1
-    closed = k < high and data[k] == 93
+    closed = k < high and data[k] == CLOSE_BRACKET
     return k + 1 if closed and (colons >= 3 or (colons == 0 and dots == 3 and 4 <= digits <= 12)) else 0
 
 
 @subroutine
 def _spelled_at(data, i, high):
     """Where the domain begins behind `(at)`, `[at]` or ` -at- ` at `i`; 0 where it is something else."""
-    close = 41 if data[i] == 40 else 93 if data[i] == 91 else 45
+    close = (
+        CLOSE_PARENTHESIS
+        if data[i] == OPEN_PARENTHESIS
+        else CLOSE_BRACKET
+        if data[i] == OPEN_BRACKET
+        else HYPHEN
+    )
     k = i + 1
-    if k < high and data[k] == 32:
+    if k < high and data[k] == BLANK:
         k += 1
     if k + 2 >= high:
         return 0
-    if data[k] | 32 == 97 and data[k + 1] | 32 == 116:
+    if data[k] | CASE_BIT == LOWER_A and data[k + 1] | CASE_BIT == LOWER_T:
         k += 2
-    elif data[k] == 64:
+    elif data[k] == AT:
         k += 1
     else:
         return 0
-    if k < high and data[k] == 32:
+    if k < high and data[k] == BLANK:
         k += 1
     if k >= high or data[k] != close:
         return 0
     k += 1
-    if k < high and data[k] == 32:
+    if k < high and data[k] == BLANK:
         k += 1
     return k
 
@@ -180,13 +245,13 @@ def _credentials(data, low, at, cls):
     while k > low and at - k < 128:
         k -= 1
         c = data[k]
-        if c <= 32 or c == 64 or c >= 128 or c == 34 or c == 60 or c == 62:
+        if c <= BLANK or c in (AT, DOUBLE_QUOTE, LT, GT) or c >= 128:
             return -1
-        if c == 58:
-            if k + 2 < at and data[k + 1] == 47 and data[k + 2] == 47:
+        if c == COLON:
+            if k + 2 < at and data[k + 1] == SLASH and data[k + 2] == SLASH:
                 return colon if colon > 0 and colon < at and colon > k + 4 else -1
             colon = k + 1
-        elif c == 47 and not (k > low and (data[k - 1] == 47 or data[k - 1] == 58)):
+        elif c == SLASH and not (k > low and (data[k - 1] == SLASH or data[k - 1] == COLON)):
             return -1
     return -1
 
@@ -245,9 +310,9 @@ def _prefixed(data, low, high, i, cls, text, sizes):
 def _amazon(data, low, high, i, cls):
     """(begin, end) of an AWS key id, of which the third (K) or second (S) letter stands at `i`; begin -1: none."""
     begin = i - 1
-    if begin < low or data[begin] != 65 or begin + 20 > high:
+    if begin < low or data[begin] != UPPER_A or begin + 20 > high:
         return -1, 0
-    if not (data[begin + 2] == 73 and data[begin + 3] == 65):  # …IA
+    if not (data[begin + 2] == UPPER_I and data[begin + 3] == UPPER_A):  # …IA
         return -1, 0
     if begin > low and cls[data[begin - 1]] & TOKEN:
         return -1, 0
@@ -267,8 +332,8 @@ def _web_token(data, low, high, i, cls):
     begin = i - 2
     if (
         begin < low
-        or data[begin] != 101
-        or data[begin + 1] != 121
+        or data[begin] != LOWER_E
+        or data[begin + 1] != LOWER_Y
         or (begin > low and cls[data[begin - 1]] & TOKEN)
     ):
         return -1, 0
@@ -277,10 +342,10 @@ def _web_token(data, low, high, i, cls):
         first = k
         while k < high and cls[data[k]] & TOKEN:
             k += 1
-        if k - first < 8 or (part == 1 and not (data[first] == 101 and data[first + 1] == 121)):
+        if k - first < 8 or (part == 1 and not (data[first] == LOWER_E and data[first + 1] == LOWER_Y)):
             return -1, 0
         if part < 2:
-            if k >= high or data[k] != 46:
+            if k >= high or data[k] != DOT:
                 return -1, 0
             k += 1
     return begin, k
@@ -289,7 +354,7 @@ def _web_token(data, low, high, i, cls):
 @subroutine
 def _is_break(c):
     """Whether a byte stands between the lines of a key: white space, quotes and commas of source code, marks of quoting."""
-    return c <= 32 or c == 34 or c == 39 or c == 44 or c == 62 or c == 96 or c == 124
+    return c <= BLANK or c in (DOUBLE_QUOTE, APOSTROPHE, COMMA, GT, BACKTICK, BAR)
 
 
 @subroutine
@@ -298,9 +363,9 @@ def _base64_end(data, at, high, cls):
     k = at
     while k < high:
         c = data[k]
-        if cls[c] & (DIGIT | UPPER | LOWER) or c == 43 or c == 47 or c == 61:
+        if cls[c] & (DIGIT | UPPER | LOWER) or c in (PLUS, SLASH, EQUALS):
             k += 1
-        elif c == 92 and k + 1 < high and data[k + 1] == 47:
+        elif c == BACKSLASH and k + 1 < high and data[k + 1] == SLASH:
             k += 2
         else:
             break
@@ -318,7 +383,7 @@ def _private_key(data, high, i, cls):
     k = i + len(_BEGIN)
     line = min(high, k + 40)
     while k < line and not same(data, k, high, _MIDDLE):
-        if not (65 <= data[k] <= 90 or data[k] == 32):
+        if not (UPPER_A <= data[k] <= UPPER_Z or data[k] == BLANK):
             return 0
         k += 1
     if k >= line:
@@ -332,23 +397,23 @@ def _private_key(data, high, i, cls):
     headers, limit = k + MAX_PEM_HEADERS, min(high, k + MAX_PEM)
     last = 0
     while k < limit:
-        if data[k] == 45 and same(data, k, high, _END):
+        if data[k] == HYPHEN and same(data, k, high, _END):
             k += len(_END)
-            while k < limit and data[k] != 45 and data[k] != 10:
+            while k < limit and data[k] != HYPHEN and data[k] != LF:
                 k += 1
-            while k < limit and data[k] == 45:
+            while k < limit and data[k] == HYPHEN:
                 k += 1
             return k
-        if data[k] == 45 and same(data, k, high, _BEGIN):
+        if data[k] == HYPHEN and same(data, k, high, _BEGIN):
             return last
         end = _base64_end(data, k, limit, cls)
-        is_word = end > k and (end >= limit or _is_break(data[end]) or data[end] == 92)
+        is_word = end > k and (end >= limit or _is_break(data[end]) or data[end] == BACKSLASH)
         if is_word and (
-            end - k >= PEM_LINE or (last and (end >= limit or data[end] <= 13 or data[end] == 92))
+            end - k >= PEM_LINE or (last and (end >= limit or data[end] <= CR or data[end] == BACKSLASH))
         ):
             last = end  # a line of the key, or its last one, which may be short
             k = end
-        elif data[k] == 92:
+        elif data[k] == BACKSLASH:
             k += 2  # the end of a line in source code
         elif is_word or _is_break(data[k]):
             k = max(end, k + 1)
@@ -366,7 +431,7 @@ def _spells(data, at, word):
     """Length of a word, if it stands at `at` in either case; 0: it does not."""
     n = 0
     while n < len(word) and word[n]:
-        if data[at + n] | 32 != word[n]:
+        if data[at + n] | CASE_BIT != word[n]:
             return 0
         n += 1
     return n
@@ -384,7 +449,7 @@ def _size(word):
 def _keyword(data, low, at, cls):
     """Whether what is assigned at `at` is called secret, token, password, or a key of something."""
     k = at
-    while k > low and at - k < 4 and data[k - 1] in (32, 34, 39, 96):
+    while k > low and at - k < 4 and data[k - 1] in (BLANK, DOUBLE_QUOTE, APOSTROPHE, BACKTICK):
         k -= 1
     end = k
     while k > low and end - k < 24 and cls[data[k - 1]] & TOKEN:
@@ -407,7 +472,7 @@ def _keyword(data, low, at, cls):
 def _assigned(data, low, high, i, cls, counts):
     """(begin, end) of a random value that is assigned at `i` (`=` or `:`) to a secret name; begin -1: none."""
     k = i + 1
-    while k < high and k - i < 6 and data[k] in (32, 34, 39, 96, 62, 61):
+    while k < high and k - i < 6 and data[k] in (BLANK, DOUBLE_QUOTE, APOSTROPHE, BACKTICK, GT, EQUALS):
         k += 1
     begin = k
     counts[:] = 0
@@ -415,7 +480,7 @@ def _assigned(data, low, high, i, cls, counts):
     last = earlier = np.uint8(0)
     while k < high and k - begin <= MAX_VALUE:
         c = data[k]
-        if not (cls[c] & TOKEN or c in (43, 47, 61, 46, 126)):
+        if not (cls[c] & TOKEN or c in (PLUS, SLASH, EQUALS, DOT, TILDE)):
             break
         counts[c] += 1
         digits += cls[c] & DIGIT != 0
@@ -431,7 +496,7 @@ def _assigned(data, low, high, i, cls, counts):
     random = digits >= 2 or (4 * changes > size and 5 * odd >= size)
     if size < 16 or size > MAX_VALUE or not random or letters < 2 or not _keyword(data, low, i, cls):
         return -1, 0
-    while k > begin and data[k - 1] == 46:
+    while k > begin and data[k - 1] == DOT:
         k -= 1
     size = k - begin
     entropy = 0.0
@@ -475,50 +540,48 @@ def scan(data, offsets, cls, file_keys, file_values, prefixes, sizes, out):
                 i += 1
                 continue
             begin, end, kind = -1, 0, SECRET
-            if c == 64:
+            if c == AT:
                 password = _credentials(data, low, i, cls)
                 if password >= 0:
                     begin, end = password, i
                 else:
                     kind = EMAIL
                     begin, end = _email(data, low, high, i, i + 1, cls, file_keys, file_values)
-            elif (
-                c == 40
-                or c == 91
-                or (c == 45 and i > low and data[i - 1] == 32 and data[min(i + 4, high - 1)] == 32)
+            elif c in (OPEN_PARENTHESIS, OPEN_BRACKET) or (
+                c == HYPHEN and i > low and data[i - 1] == BLANK and data[min(i + 4, high - 1)] == BLANK
             ):
                 after = _spelled_at(data, i, high)
                 if after:
                     kind = EMAIL
-                    stop = i - 1 if i > low and data[i - 1] == 32 else i
+                    stop = i - 1 if i > low and data[i - 1] == BLANK else i
                     begin, end = _email(data, low, high, stop, after, cls, file_keys, file_values)
-            elif c == 61 or c == 58:
-                if c == 58:
+            elif c in (EQUALS, COLON):
+                if c == COLON:
                     begin, end = telegram(data, low, high, i, cls)
                 if begin < 0:
                     begin, end = _assigned(data, low, high, i, cls, counts)
-            elif c == 74:
+            elif c == UPPER_J:
                 begin, end = _web_token(data, low, high, i, cls)
-            elif c == 75 or c == 83:
+            elif c in (UPPER_K, UPPER_S):
                 begin, end = _amazon(data, low, high, i, cls)
-                if begin < 0 and c == 75:
+                if begin < 0 and c == UPPER_K:
                     begin, end = twilio(data, low, high, i, cls)
-            elif c == 67:
-                if i > low and data[i - 1] == 65:
+            elif c == UPPER_C:
+                if i > low and data[i - 1] == UPPER_A:
                     begin, end = twilio(data, low, high, i, cls)
             # `.slack`, `.com`, or a full stop 7 (Discord) or 23 (SendGrid) bytes on.
             elif (
-                c == 46
+                c == DOT
                 and i + 23 < high
-                and (data[i + 1] in (115, 99) or data[i + 7] == 46 or data[i + 23] == 46)
+                and (data[i + 1] in (LOWER_S, LOWER_C) or data[i + 7] == DOT or data[i + 23] == DOT)
             ):
                 begin, end = dotted(data, low, high, i, cls)
-            elif c == 45 and i + 3 < high and data[i + 1] == 117:
+            elif c == HYPHEN and i + 3 < high and data[i + 1] == LOWER_U:
                 begin, end = mailchimp(data, low, high, i, cls)
-            elif c == 45 and i + 10 < high and data[i + 1] == 45 and data[i + 5] == 66:
+            elif c == HYPHEN and i + 10 < high and data[i + 1] == HYPHEN and data[i + 5] == UPPER_B:
                 end = _private_key(data, high, i, cls)
                 begin = i if end else -1
-            if begin < 0 and c in (45, 46, 95, 122) and i > low and cls[data[i - 1]] & TOKEN:
+            if begin < 0 and c in (HYPHEN, DOT, UNDERSCORE, LOWER_Z) and i > low and cls[data[i - 1]] & TOKEN:
                 kind = SECRET
                 begin, end = _prefixed(data, low, high, i, cls, prefixes, sizes)
             if begin < low:

@@ -12,12 +12,20 @@ import numpy as np
 from data_pipeline.annotate.privacy_checked import card, iban
 from data_pipeline.annotate.privacy_tables import (
     ADDRESS,
+    DASHES,
     DIGIT,
+    DOTS,
+    GROUP,
     HEX,
     LINK,
     LOWER,
+    MAX_GROUPS,
     NATIONAL,
     OTHER_NUMBER,
+    PARENTHESES,
+    SLASHES,
+    SPACES,
+    TWICE,
     UPPER,
     VERSION,
     WORD_CARD,
@@ -26,13 +34,55 @@ from data_pipeline.annotate.privacy_tables import (
     word_hash,
 )
 from data_pipeline.compiled import kernel, subroutine
+from data_pipeline.kernels.ascii import (
+    AMPERSAND,
+    BLANK,
+    CASE_BIT,
+    CLOSE_PARENTHESIS,
+    COLON,
+    COMMA,
+    DOLLAR,
+    DOT,
+    EQUALS,
+    FIVE,
+    HASH,
+    HYPHEN,
+    LF,
+    LOWER_A,
+    LOWER_X,
+    NINE,
+    ONE,
+    OPEN_PARENTHESIS,
+    PERCENT,
+    PLUS,
+    SEVEN,
+    SLASH,
+    THREE,
+    TILDE,
+    TWO,
+    UNDERSCORE,
+    ZERO,
+)
 
 IP, PHONE, CARD, IBAN, SSN = 1, 2, 3, 4, 5
 LOOK_BEHIND = 32
 """Bytes before a number in which a word may say what it is."""
 
 _CURRENCIES = np.frombuffer(b"EURUSDGBPCHFDKKNOKSEKXPFFJDWST", np.uint8).reshape(-1, 3)
-_NO_PHONE_AFTER = (45, 46, 44, 47, 35, 36, 95, 61, 37, 38, 43, 126)
+_NO_PHONE_AFTER = (
+    HYPHEN,
+    DOT,
+    COMMA,
+    SLASH,
+    HASH,
+    DOLLAR,
+    UNDERSCORE,
+    EQUALS,
+    PERCENT,
+    AMPERSAND,
+    PLUS,
+    TILDE,
+)
 
 
 @subroutine
@@ -48,7 +98,7 @@ def _words_before(data, low, at, cls, keys, values):
     while k > begin:
         k -= 1
         c = data[k]
-        if c == 10 and k > begin and data[k - 1] == 10:
+        if c == LF and k > begin and data[k - 1] == LF:
             break  # another paragraph
         if cls[c] & DIGIT and not (k > begin and cls[data[k - 1]] & DIGIT):
             between += 1
@@ -78,19 +128,19 @@ def _ipv4(data, low, high, i, cls):
         value, n = 0, 0
         first = k
         while k < high and cls[data[k]] & DIGIT and n < 4:
-            value = value * 10 + data[k] - 48
+            value = value * 10 + data[k] - ZERO
             k += 1
             n += 1
-        if n == 0 or n > 3 or value > 255 or (n > 1 and data[first] == 48):
+        if n == 0 or n > 3 or value > 255 or (n > 1 and data[first] == ZERO):
             return 0, 0
         octets = octets * 256 + value
         if part < 3:
-            if k >= high or data[k] != 46:
+            if k >= high or data[k] != DOT:
                 return 0, 0
             k += 1
-    if k < high and (cls[data[k]] & (DIGIT | UPPER | LOWER) or data[k] == 95):
+    if k < high and (cls[data[k]] & (DIGIT | UPPER | LOWER) or data[k] == UNDERSCORE):
         return 0, 0
-    if k + 1 < high and (data[k] == 46 or data[k] == 45) and cls[data[k + 1]] & (DIGIT | UPPER | LOWER):
+    if k + 1 < high and (data[k] == DOT or data[k] == HYPHEN) and cls[data[k + 1]] & (DIGIT | UPPER | LOWER):
         return 0, 0
     return k, octets
 
@@ -120,7 +170,7 @@ def _ipv6(data, low, high, i, cls):
     while k < high and k - i < 40:
         c = data[k]
         if cls[c] & HEX:
-            digit = c - 48 if c < 58 else (c | 32) - 87
+            digit = c - ZERO if c <= NINE else (c | CASE_BIT) - LOWER_A + 10
             value = value * 16 + digit
             size += 1
             if size > 4:
@@ -128,13 +178,13 @@ def _ipv6(data, low, high, i, cls):
             k += 1
             end = k
             continue
-        if c != 58:
+        if c != COLON:
             break
         if size:
             groups += 1
             first = value if groups == 1 else first
             second = value if groups == 2 else second
-        if k + 1 < high and data[k + 1] == 58:
+        if k + 1 < high and data[k + 1] == COLON:
             if doubled or size == 0:
                 return 0
             doubled = True
@@ -147,7 +197,7 @@ def _ipv6(data, low, high, i, cls):
     if size:
         groups += 1
         second = value if groups == 2 else second
-    if end < high and (cls[data[end]] & (UPPER | LOWER | DIGIT) or data[end] == 95):
+    if end < high and (cls[data[end]] & (UPPER | LOWER | DIGIT) or data[end] == UNDERSCORE):
         return 0
     if (
         first < 0x2000
@@ -165,8 +215,7 @@ def _ipv6(data, low, high, i, cls):
 def _groups(data, high, i, cls, out):
     """Groups of digits from `i` on, with at most three separating bytes between: (how many, 0 where it is too long).
 
-    Writes (begin, end, separator before) of each to `out`; a separator is the sum of what stands there: 1 space, 2 `-`,
-    4 `.`, 8 `/`, 16 parenthesis, 32 two of a kind.
+    Writes each to `out` (GROUP).
     """
     n = 0
     k = i
@@ -177,7 +226,8 @@ def _groups(data, high, i, cls, out):
             k += 1
             if k - begin > 19:
                 return 0
-        out[n, 0], out[n, 1], out[n, 2] = begin, k, separator
+        group = out[n]
+        group.begin, group.end, group.size, group.separator = begin, k, k - begin, separator
         n += 1
         if n == len(out):
             return n
@@ -186,48 +236,49 @@ def _groups(data, high, i, cls, out):
         while j < high and j - k < 6:
             c = data[j]
             kind, size = 0, 1
-            if c == 32:
-                kind = 1
-            elif c == 45:
-                kind = 2
-            elif c == 46:
-                kind = 4
-            elif c == 47:
-                kind = 8
-            elif c == 40 or c == 41:
-                kind = 16
+            if c == BLANK:
+                kind = SPACES
+            elif c == HYPHEN:
+                kind = DASHES
+            elif c == DOT:
+                kind = DOTS
+            elif c == SLASH:
+                kind = SLASHES
+            elif c in (OPEN_PARENTHESIS, CLOSE_PARENTHESIS):
+                kind = PARENTHESES
             elif c == 0xC2 and j + 1 < high and data[j + 1] == 0xA0:
-                kind, size = 1, 2
+                kind, size = SPACES, 2
             elif c == 0xE2 and j + 2 < high and data[j + 1] == 0x80 and 0x90 <= data[j + 2] <= 0x93:
-                kind, size = 2, 3
+                kind, size = DASHES, 3
             elif c == 0xE2 and j + 2 < high and data[j + 1] == 0x80 and data[j + 2] in (0xAF, 0x89):
-                kind, size = 1, 3
+                kind, size = SPACES, 3
             if kind == 0:
                 break
-            separator |= 32 if separator & kind and kind != 16 and kind != 1 else kind
+            may_repeat = kind in (SPACES, PARENTHESES)
+            separator |= TWICE if separator & kind and not may_repeat else kind
             j += size
-        if j == k or j >= high or not cls[data[j]] & DIGIT or separator & 32:
+        if j == k or j >= high or not cls[data[j]] & DIGIT or separator & TWICE:
             return n
         k = j
 
 
 @subroutine
-def _plain_date(g, n):
+def _plain_date(groups, n):
     """Whether groups look like a date, or a year and something."""
-    if n < 3 or g[1, 2] & 1 or g[1, 2] != g[2, 2]:
+    if n < 3 or groups[1].separator & SPACES or groups[1].separator != groups[2].separator:
         return False
-    a, b, c = g[0, 1] - g[0, 0], g[1, 1] - g[1, 0], g[2, 1] - g[2, 0]
+    a, b, c = groups[0].size, groups[1].size, groups[2].size
     return (a == 4 and b <= 2 and c <= 2) or (a <= 2 and b <= 2 and (c == 4 or c == 2))
 
 
 @subroutine
 def _is_amount(data, high, end):
     """Whether what stands behind a number makes it an amount: percent or a currency."""
-    k = end + 1 if end < high and data[end] == 32 else end
+    k = end + 1 if end < high and data[end] == BLANK else end
     if k >= high:
         return False
     c = data[k]
-    if c == 37 or c == 36 or c == 0xC2 or (c == 0xE2 and k + 1 < high and data[k + 1] == 0x82):
+    if c in (PERCENT, DOLLAR) or c == 194 or (c == 226 and k + 1 < high and data[k + 1] == 130):
         return True
     for currency in _CURRENCIES:
         if (
@@ -241,20 +292,20 @@ def _is_amount(data, high, end):
 
 
 @subroutine
-def _international(data, high, g, n, cls, countries, skip):
+def _international(data, high, groups, n, cls, countries, skip):
     """End of an E.164 number whose country code begins `skip` digits into the first group; 0: none."""
-    first = g[0, 0] + skip
-    one = data[first] - 48
+    first = groups[0].begin + skip
+    one = data[first] - ZERO
     two = three = 0
     code = 0
     if one == 1 or one == 7:
         code = 1
-    elif first + 2 <= g[0, 1]:
-        two = one * 10 + data[first + 1] - 48
+    elif first + 2 <= groups[0].end:
+        two = one * 10 + data[first + 1] - ZERO
         if countries[two]:
             code = 2
-        elif first + 3 <= g[0, 1]:
-            three = two * 10 + data[first + 2] - 48
+        elif first + 3 <= groups[0].end:
+            three = two * 10 + data[first + 2] - ZERO
             code = 3 if countries[three] else 0
     if code == 0:
         return 0
@@ -264,21 +315,27 @@ def _international(data, high, g, n, cls, countries, skip):
     best, zeros, trunk = 0, 0, 0
     for m in range(n):
         # A full stop and a space end a sentence; a parenthesis that was not opened belongs to what is around.
-        if m and (g[m, 2] & 5 == 5 or (data[g[m - 1, 1]] == 41 and data[g[m - 1, 0] - 1] not in (40, 43))):
+        if m and (
+            groups[m].separator & (SPACES | DOTS) == SPACES | DOTS
+            or (
+                data[groups[m - 1].end] == CLOSE_PARENTHESIS
+                and data[groups[m - 1].begin - 1] not in (OPEN_PARENTHESIS, PLUS)
+            )
+        ):
             break
-        for k in range(g[m, 0], g[m, 1]):
-            zeros = zeros + 1 if data[k] == 48 else 0
-        digits += g[m, 1] - g[m, 0]
-        if m and g[m, 1] - g[m, 0] == 1 and data[g[m, 0]] == 48 and g[m, 2] & 16:
+        for k in range(groups[m].begin, groups[m].end):
+            zeros = zeros + 1 if data[k] == ZERO else 0
+        digits += groups[m].size
+        if m and groups[m].size == 1 and data[groups[m].begin] == ZERO and groups[m].separator & PARENTHESES:
             trunk = 1  # the zero of +49 (0) 30
         size = digits - trunk
         if size > 15:
             break
         whole = size == 11 if code == 1 else fewest <= size
-        if m + 1 < n and not (g[m + 1, 2] & 1 or data[g[m, 1]] == 41):
+        if m + 1 < n and not (groups[m + 1].separator & SPACES or data[groups[m].end] == CLOSE_PARENTHESIS):
             whole = False
         if whole and zeros < 6:
-            best = g[m, 1]
+            best = groups[m].end
     if best and code == 3 and fewest < 10 and _is_amount(data, high, best):
         return 0
     if best and one == 1:
@@ -287,142 +344,176 @@ def _international(data, high, g, n, cls, countries, skip):
         for k in range(first, best):
             if cls[data[k]] & DIGIT:
                 n_seen += 1
-                if (n_seen == 2 or n_seen == 5) and data[k] < 50:
+                if (n_seen == 2 or n_seen == 5) and data[k] < TWO:
                     return 0
     return best
 
 
 @subroutine
-def _phone(data, low, high, i, g, n, nearest, cls, countries):
-    """(begin, end) of a telephone number whose first digit stands at `i`; begin -1: none."""
-    begin = i
-    closing = n > 1 and data[g[0, 1]] == 41
-    opened = closing and begin > low and data[begin - 1] == 40
-    if opened:
-        begin -= 1
-    before = data[begin - 1] if begin > low else np.uint8(32)
-    if before == 43:  # +
-        begin -= 1
-        if begin > low and (cls[data[begin - 1]] & (DIGIT | UPPER | LOWER) or data[begin - 1] == 43):
-            return -1, 0
-        if closing and begin > low and data[begin - 1] == 40:
-            begin -= 1
-        end = _international(data, high, g, n, cls, countries, 0)
-        return (begin, end) if end else (-1, 0)
-    # Fractions, prices, paths and references are no numbers of telephones; `Tel.030…`, `tel:…`, `Phone-212…` are.
-    odd = cls[before] & (DIGIT | UPPER | LOWER) or before in _NO_PHONE_AFTER
-    said = nearest == WORD_PHONE and begin - 1 > low and not cls[data[begin - 2]] & DIGIT
-    if odd and not (said and before in (46, 47, 61, 45)):
-        return -1, 0
-    # A euro sign, a dash.
-    three = before in (0xAC, 0x90, 0x91, 0x93) and begin - 3 >= low and data[begin - 3] == 0xE2
-    if three and data[begin - 2] in (0x80, 0x82):
-        return -1, 0
-    if nearest & (OTHER_NUMBER | VERSION) and not nearest & WORD_PHONE:
-        return -1, 0
-    if g[0, 1] - g[0, 0] >= 4 and data[i] == 48 and data[i + 1] == 48 and data[i + 2] != 48:
-        end = _international(data, high, g, n, cls, countries, 2)
-        if end and (nearest & WORD_PHONE or n > 2):
-            return begin, end
-    said = nearest & WORD_PHONE != 0
-    a = g[0, 1] - g[0, 0]
-    b = g[1, 1] - g[1, 0] if n > 1 else 0
-    c = g[2, 1] - g[2, 0] if n > 2 else 0
-    d = g[3, 1] - g[3, 0] if n > 3 else 0
-    # North America: 212-555-0123, (212) 555-0123, 1-212-555-0123.
-    m = 1 if n > 3 and a == 1 and data[i] == 49 else 0
-    if (
-        n >= m + 3
-        and g[m, 1] - g[m, 0] == 3
-        and g[m + 1, 1] - g[m + 1, 0] == 3
-        and g[m + 2, 1] - g[m + 2, 0] == 4
-    ):
-        area, exchange = data[g[m, 0]], data[g[m + 1, 0]]
-        x, y = g[m + 1, 2], g[m + 2, 2]
-        dashed = y in (2, 4) and (x == y or x & 16 or x == 1)
-        fits = (
-            area >= 50 and exchange >= 50 and (dashed or (x == y and x == 1 and said) or (x & 16 and y & 7))
-        )
-        ends = n == m + 3 or g[m + 3, 2] & 1
-        tail = g[m + 2, 1]
-        free = tail >= high or not (cls[data[tail]] & (UPPER | LOWER) or data[tail] == 95)
-        if fits and ends and (free or data[tail] | 32 == 120):  # an extension: x12
-            return begin, tail
-    total = 0
-    for k in range(n):
-        total += g[k, 1] - g[k, 0]
-    tail = g[n - 1, 1]
-    closed = tail >= high or not (cls[data[tail]] & (UPPER | LOWER) or data[tail] == 95 or data[tail] == 37)
-    comma = tail + 1 < high and data[tail] == 44 and cls[data[tail + 1]] & DIGIT
-    fraction = n == 2 and g[1, 2] == 4
-    if not closed or comma or fraction or _plain_date(g, n):
-        return -1, 0
-    if data[i] == 48 and a >= 2 and data[i + 1] != 48:
-        x = g[1, 2] if n > 1 else 0
-        same = True
-        for k in range(2, n):
-            same = same and g[k, 2] == x
-        pairs = n >= 5 and a == 2 and b == 2 and c == 2 and d == 2 and g[4, 1] - g[4, 0] == 2 and same
-        if pairs and x in (1, 4, 2) and (n == 5 or g[5, 2] & 1):
-            return begin, g[4, 1]  # France
-        if opened and x & 16 and 9 <= total <= 12 and n <= 5:
-            return begin, tail  # (030) 1234567
-        british = (
-            x == 1
-            and total == 11
-            and (
-                (n == 3 and ((a == 3 and b == 4) or (a == 4 and b == 3) or (a == 5 and b == 3)))
-                or (n == 2 and a == 5)
-            )
-        )
-        japanese = x == 2 and same and n == 3 and c == 4 and 10 <= total <= 11 and a <= 4
-        slashed = n == 2 and x & 8 and 9 <= total <= 12 and b >= 5
-        mobile = (
-            n >= 2 and total == 11 and a == 4 and data[i + 1] == 49 and 53 <= data[i + 2] <= 55 and x & 11
-        )
-        if british or japanese or slashed or mobile:
-            return begin, tail
-    if said and total >= 7 and n <= 7:
-        digits, best = 0, 0
-        for k in range(n):
-            digits += g[k, 1] - g[k, 0]
-            if digits > 15:
-                break
-            if digits >= 7 and (k + 1 == n or g[k + 1, 2] & 1):
-                best = g[k, 1]
-            if (
-                digits >= 10
-                and best
-                and k + 1 < n
-                and data[g[k + 1, 0]] == 48
-                and g[k + 1, 1] - g[k + 1, 0] > 2
-            ):
-                break  # the next number begins
-        if best:
-            return begin, best
-    return -1, 0
+def _is_free(data, high, end, cls):
+    """Whether no letter and no `_` follows a number."""
+    return end >= high or not (cls[data[end]] & (UPPER | LOWER) or data[end] == UNDERSCORE)
 
 
 @subroutine
-def _social_security(data, low, high, i, g, n, nearest, every, cls):
-    """End of a US social security number; 0: none. The numbers that are never issued are left out."""
-    if n < 3 or g[1, 2] != g[2, 2] or g[1, 2] not in (1, 2):
+def _forbids_phone(data, low, begin, nearest, cls):
+    """Whether what precedes a number at `begin` makes it a fraction, a price, a path or a reference."""
+    before = data[begin - 1] if begin > low else np.uint8(BLANK)
+    # `Tel.030…`, `tel:…`, `Phone-212…` are telephones all the same.
+    follows_word = nearest == WORD_PHONE and begin - 1 > low and not cls[data[begin - 2]] & DIGIT
+    is_odd = cls[before] & (DIGIT | UPPER | LOWER) or before in _NO_PHONE_AFTER
+    if is_odd and not (follows_word and before in (DOT, SLASH, EQUALS, HYPHEN)):
+        return True
+    # The last byte of a euro sign or of a dash: E2 82 AC, E2 80 90 to 93.
+    is_last_byte = before in (0xAC, 0x90, 0x91, 0x93) and begin - 3 >= low and data[begin - 3] == 0xE2
+    if is_last_byte and data[begin - 2] in (0x80, 0x82):
+        return True
+    return nearest & (OTHER_NUMBER | VERSION) != 0 and not nearest & WORD_PHONE
+
+
+@subroutine
+def _north_american(data, high, groups, n, is_stated, cls):
+    """End of a number such as 212-555-0123, (212) 555-0123, 1-212-555-0123; 0: none.
+
+    Area and exchange begin with 2 to 9. With spaces alone a word before it must say that it is a telephone.
+    """
+    first = 1 if n > 3 and groups[0].size == 1 and data[groups[0].begin] == ONE else 0
+    if n < first + 3:
         return 0
-    if g[0, 1] - g[0, 0] != 3 or g[1, 1] - g[1, 0] != 2 or g[2, 1] - g[2, 0] != 4:
+    area, exchange, line = groups[first], groups[first + 1], groups[first + 2]
+    if area.size != 3 or exchange.size != 3 or line.size != 4:
+        return 0
+    if data[area.begin] < TWO or data[exchange.begin] < TWO:
+        return 0
+    left, right = exchange.separator, line.separator
+    dashed = right in (DASHES, DOTS) and (left in (right, SPACES) or left & PARENTHESES)
+    spaced = left == right and left == SPACES and is_stated
+    in_parentheses = left & PARENTHESES and right & (SPACES | DASHES | DOTS)
+    if not (dashed or spaced or in_parentheses):
+        return 0
+    if n > first + 3 and not groups[first + 3].separator & SPACES:
+        return 0
+    has_extension = line.end < high and data[line.end] | CASE_BIT == LOWER_X  # x12
+    return line.end if has_extension or _is_free(data, high, line.end, cls) else 0
+
+
+@subroutine
+def _national(data, groups, n, total, in_parentheses):
+    """End of a number that begins with one zero, in the form of some country; 0: none."""
+    a, b, c = groups[0].size, groups[1].size if n > 1 else 0, groups[2].size if n > 2 else 0
+    begin, end = groups[0].begin, groups[n - 1].end
+    separator = groups[1].separator if n > 1 else 0
+    is_even = True
+    for k in range(2, n):
+        is_even = is_even and groups[k].separator == separator
+    # France: 01 23 45 67 89.
+    pairs = 0
+    while pairs < n and pairs < 5 and groups[pairs].size == 2:
+        pairs += 1
+    if (
+        pairs == 5
+        and is_even
+        and separator in (SPACES, DOTS, DASHES)
+        and (n == 5 or groups[5].separator & SPACES)
+    ):
+        return groups[4].end
+    # Germany, among others: (030) 1234567, 030/1234567, 0171 1234567.
+    german = in_parentheses and separator & PARENTHESES and 9 <= total <= 12 and n <= 5
+    slashed = n == 2 and separator & SLASHES and 9 <= total <= 12 and b >= 5
+    is_mobile = a == 4 and data[begin + 1] == ONE and FIVE <= data[begin + 2] <= SEVEN
+    mobile = n >= 2 and total == 11 and is_mobile and separator & (SPACES | DASHES | SLASHES)
+    # Great Britain: 020 7946 0958, 0161 496 0000, 01632 960 000, 01632 960000.
+    three = n == 3 and ((a == 3 and b == 4) or (a == 4 and b == 3) or (a == 5 and b == 3))
+    british = separator == SPACES and total == 11 and (three or (n == 2 and a == 5))
+    # Japan: 03-1234-5678.
+    japanese = separator == DASHES and is_even and n == 3 and c == 4 and 10 <= total <= 11 and a <= 4
+    return end if german or slashed or mobile or british or japanese else 0
+
+
+@subroutine
+def _stated(data, groups, n):
+    """End of the 7 to 15 digits behind a word for telephones; 0: none."""
+    digits, end = 0, 0
+    for k in range(n):
+        digits += groups[k].size
+        if digits > 15:
+            break
+        if digits >= 7 and (k + 1 == n or groups[k + 1].separator & SPACES):
+            end = groups[k].end
+        begins_next = k + 1 < n and data[groups[k + 1].begin] == ZERO and groups[k + 1].size > 2
+        if digits >= 10 and end and begins_next:
+            break
+    return end
+
+
+@subroutine
+def _phone(data, low, high, i, groups, n, nearest, cls, countries):
+    """(begin, end) of a telephone number whose first digit stands at `i`; begin -1: none."""
+    begin = i
+    closes = n > 1 and data[groups[0].end] == CLOSE_PARENTHESIS
+    in_parentheses = closes and begin > low and data[begin - 1] == OPEN_PARENTHESIS
+    if in_parentheses:
+        begin -= 1
+    if begin > low and data[begin - 1] == PLUS:
+        begin -= 1
+        if begin > low and (cls[data[begin - 1]] & (DIGIT | UPPER | LOWER) or data[begin - 1] == PLUS):
+            return -1, 0
+        if closes and begin > low and data[begin - 1] == OPEN_PARENTHESIS:
+            begin -= 1
+        end = _international(data, high, groups, n, cls, countries, 0)
+        return (begin, end) if end else (-1, 0)
+    if _forbids_phone(data, low, begin, nearest, cls):
+        return -1, 0
+    is_stated = nearest & WORD_PHONE != 0
+    size = groups[0].size
+    if size >= 4 and data[i] == ZERO and data[i + 1] == ZERO and data[i + 2] != ZERO:
+        end = _international(data, high, groups, n, cls, countries, 2)
+        if end and (is_stated or n > 2):
+            return begin, end
+    end = _north_american(data, high, groups, n, is_stated, cls)
+    if end:
+        return begin, end
+    total = 0
+    for k in range(n):
+        total += groups[k].size
+    tail = groups[n - 1].end
+    is_percentage = tail < high and data[tail] == PERCENT
+    has_decimals = tail + 1 < high and data[tail] == COMMA and cls[data[tail + 1]] & DIGIT
+    is_fraction = n == 2 and groups[1].separator == DOTS
+    if not _is_free(data, high, tail, cls) or is_percentage or has_decimals or is_fraction:
+        return -1, 0
+    if _plain_date(groups, n):
+        return -1, 0
+    if data[i] == ZERO and size >= 2 and data[i + 1] != ZERO:
+        end = _national(data, groups, n, total, in_parentheses)
+        if end:
+            return begin, end
+    end = _stated(data, groups, n) if is_stated and total >= 7 and n <= 7 else 0
+    return (begin, end) if end else (-1, 0)
+
+
+@subroutine
+def _social_security(data, low, high, i, groups, n, nearest, every, cls):
+    """End of a US social security number; 0: none. The numbers that are never issued are left out."""
+    if n < 3 or groups[1].separator != groups[2].separator or groups[1].separator not in (SPACES, DASHES):
+        return 0
+    if groups[0].size != 3 or groups[1].size != 2 or groups[2].size != 4:
         return 0
     said = every & NATIONAL != 0
-    if (g[1, 2] == 1 and not said) or (n > 3 and not g[3, 2] & 1) or (nearest & OTHER_NUMBER and not said):
-        return 0
-    area = (int(data[i]) - 48) * 100 + (int(data[i + 1]) - 48) * 10 + int(data[i + 2]) - 48
-    middle = (int(data[g[1, 0]]) - 48) * 10 + int(data[g[1, 0] + 1]) - 48
-    last = 0
-    for k in range(g[2, 0], g[2, 1]):
-        last = last * 10 + int(data[k]) - 48
-    before = data[i - 1] if i > low else np.uint8(32)
-    tail = g[2, 1]
-    if before in (45, 46, 47, 95, 61, 35) or (
-        tail < high and (cls[data[tail]] & (UPPER | LOWER) or data[tail] == 95)
+    if (
+        (groups[1].separator == SPACES and not said)
+        or (n > 3 and not groups[3].separator & SPACES)
+        or (nearest & OTHER_NUMBER and not said)
     ):
+        return 0
+    area = (int(data[i]) - ZERO) * 100 + (int(data[i + 1]) - ZERO) * 10 + int(data[i + 2]) - ZERO
+    middle = (int(data[groups[1].begin]) - ZERO) * 10 + int(data[groups[1].begin + 1]) - ZERO
+    last = 0
+    for k in range(groups[2].begin, groups[2].end):
+        last = last * 10 + int(data[k]) - ZERO
+    before = data[i - 1] if i > low else np.uint8(BLANK)
+    tail = groups[2].end
+    if before in (HYPHEN, DOT, SLASH, UNDERSCORE, EQUALS, HASH) or not _is_free(data, high, tail, cls):
         return 0
     if area == 0 or area == 666 or area >= 900 or middle == 0 or last == 0:
         return 0
@@ -430,11 +521,14 @@ def _social_security(data, low, high, i, g, n, nearest, every, cls):
 
 
 @subroutine
-def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, ibans, g):
+def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, ibans, groups):
     """(begin, end, kind) of what the digit at `i` begins; begin -1: nothing."""
-    if i + 1 >= high or not (cls[data[i + 1]] & (DIGIT | HEX) or data[i + 1] in (32, 40, 41, 45, 46)):
+    if i + 1 >= high or not (
+        cls[data[i + 1]] & (DIGIT | HEX)
+        or data[i + 1] in (BLANK, OPEN_PARENTHESIS, CLOSE_PARENTHESIS, HYPHEN, DOT)
+    ):
         return -1, 0, 0
-    before = data[i - 1] if i > low else np.uint8(32)
+    before = data[i - 1] if i > low else np.uint8(BLANK)
     letter = cls[before] & (UPPER | LOWER) != 0
     if letter:
         two = i - 2 >= low and cls[before] & UPPER and cls[data[i - 2]] & UPPER and cls[data[i + 1]] & DIGIT
@@ -443,47 +537,52 @@ def _number(data, origin, low, high, i, cls, word_keys, word_values, countries, 
             if end:
                 return i - 2, end, IBAN
         return -1, 0, 0
-    if before == 95 or (before == 46 and i - 1 > low and cls[data[i - 2]] & DIGIT):
+    if before == UNDERSCORE or (before == DOT and i - 1 > low and cls[data[i - 2]] & DIGIT):
         return -1, 0, 0
-    if i + 4 < high and 50 <= data[i] <= 51 and data[i + 4] == 58 and before != 58:
+    if i + 4 < high and TWO <= data[i] <= THREE and data[i + 4] == COLON and before != COLON:
         end = _ipv6(data, low, high, i, cls)
         if end:
             return i, end, IP
-    n = _groups(data, high, i, cls, g)
+    n = _groups(data, high, i, cls, groups)
     if n == 0:
         return -1, 0, 0
     total = 0
     for k in range(n):
-        total += g[k, 1] - g[k, 0]
-    if total < 7 and not (n >= 4 and g[1, 2] == 4):
+        total += groups[k].size
+    if total < 7 and not (n >= 4 and groups[1].separator == DOTS):
         return -1, 0, 0
     nearest, every = _words_before(data, origin, i, cls, word_keys, word_values)
-    if n >= 4 and g[1, 2] == 4 and g[2, 2] == 4 and g[3, 2] == 4:
+    if n >= 4 and groups[1].separator == DOTS and groups[2].separator == DOTS and groups[3].separator == DOTS:
         end, octets = _ipv4(data, low, high, i, cls)
         if end:
             large = 0
             for k in range(4):
                 large += octets >> (8 * k) & 255 >= 32
             small = large <= 1  # numbers of sections and versions
-            path = before == 47 and not (i - 2 >= low and data[i - 2] == 47)
+            path = before == SLASH and not (i - 2 >= low and data[i - 2] == SLASH)
             stated = nearest & ADDRESS != 0
-            if _public(octets) and not path and before != 45 and (stated or not (small or nearest & VERSION)):
+            if (
+                _public(octets)
+                and not path
+                and before != HYPHEN
+                and (stated or not (small or nearest & VERSION))
+            ):
                 return i, end, IP
             return -1, 0, 0
     if total >= 9:
-        end = _social_security(data, low, high, i, g, n, nearest, every, cls)
+        end = _social_security(data, low, high, i, groups, n, nearest, every, cls)
         if end:
             return i, end, SSN
     # Of a table of numbers.
-    column = i - 5 >= low and before == 32
+    column = i - 5 >= low and before == BLANK
     for k in range(i - 5, i - 1):
         column = column and cls[data[k]] & DIGIT != 0
-    if total >= 14 and not column and before not in (46, 44, 47, 45, 61, 43, 35):
+    if total >= 14 and not column and before not in (DOT, COMMA, SLASH, HYPHEN, EQUALS, PLUS, HASH):
         other = nearest & (OTHER_NUMBER | WORD_PHONE) != 0 and not every & WORD_CARD
-        end = card(data, g, n, cls, other)
-        if end and not (end < high and (cls[data[end]] & (UPPER | LOWER) or data[end] == 95)):
+        end = card(data, groups, n, cls, other)
+        if end and not (end < high and (cls[data[end]] & (UPPER | LOWER) or data[end] == UNDERSCORE)):
             return i, end, CARD
-    begin, end = _phone(data, low, high, i, g, n, nearest, cls, countries)
+    begin, end = _phone(data, low, high, i, groups, n, nearest, cls, countries)
     return begin, end, PHONE
 
 
@@ -498,7 +597,7 @@ def scan(data, offsets, cls, word_keys, word_values, countries, ibans, out):
         cls, word_keys, word_values, countries, ibans: of `privacy_tables`.
         out: int32 [room, 4], written; where it is too small the number says so.
     """
-    g = np.zeros((10, 3), np.int64)
+    groups = np.zeros(MAX_GROUPS, GROUP)
     n = 0
     for d in range(len(offsets) - 1):
         origin, high = offsets[d], offsets[d + 1]
@@ -513,7 +612,7 @@ def scan(data, offsets, cls, word_keys, word_values, countries, ibans, out):
                 continue
             inside = True
             begin, end, kind = _number(
-                data, origin, low, high, i, cls, word_keys, word_values, countries, ibans, g
+                data, origin, low, high, i, cls, word_keys, word_values, countries, ibans, groups
             )
             if begin < 0:
                 characters += 1

@@ -12,6 +12,28 @@ import numpy as np
 
 from data_pipeline.annotate.privacy_tables import DIGIT, HEX, LOWER, TOKEN, UPPER
 from data_pipeline.compiled import subroutine
+from data_pipeline.kernels.ascii import (
+    BLANK,
+    DOT,
+    LOWER_A,
+    LOWER_B,
+    LOWER_D,
+    LOWER_O,
+    LOWER_P,
+    LOWER_S,
+    LOWER_T,
+    LOWER_U,
+    LOWER_V,
+    LOWER_Z,
+    NINE,
+    SLASH,
+    UPPER_A,
+    UPPER_G,
+    UPPER_K,
+    UPPER_S,
+    UPPER_Z,
+    ZERO,
+)
 
 _HTTPS, _SLACK, _DISCORD, _DISCORD_APP, _API, _WEBHOOKS = (
     np.frombuffer(t, np.uint8)
@@ -60,11 +82,11 @@ def _slack(data, low, high, i, cls):
         return -1, 0
     path = begin + len(_SLACK)
     end, slashes, digits = path, 0, 0
-    while end < high and end - path < MAX_HOOK and (cls[data[end]] & TOKEN or data[end] == 47):
-        slashes += data[end] == 47
+    while end < high and end - path < MAX_HOOK and (cls[data[end]] & TOKEN or data[end] == SLASH):
+        slashes += data[end] == SLASH
         digits += cls[data[end]] & DIGIT != 0
         end += 1
-    while end > path and data[end - 1] == 47:
+    while end > path and data[end - 1] == SLASH:
         end -= 1
     if end - path < MIN_HOOK or slashes < 3 or digits < 2:
         return -1, 0
@@ -83,20 +105,20 @@ def _discord_hook(data, low, high, i, cls):
     if not same(data, i, high, _API):
         return -1, 0
     k = i + len(_API)
-    if k < high and data[k] == 118:  # v10/
+    if k < high and data[k] == LOWER_V:  # v10/
         k = _run_end(data, k + 1, high, cls, DIGIT, 3)
-        if k < high and data[k] == 47:
+        if k < high and data[k] == SLASH:
             k += 1
     if not same(data, k, high, _WEBHOOKS):
         return -1, 0
     number = k + len(_WEBHOOKS)
     k = _run_end(data, number, high, cls, DIGIT, 21)
-    if k - number < 17 or k >= high or data[k] != 47:
+    if k - number < 17 or k >= high or data[k] != SLASH:
         return -1, 0
     end = _run_end(data, k + 1, high, cls, TOKEN, 100)
     if end - k - 1 < 60:
         return -1, 0
-    while begin > low and (cls[data[begin - 1]] & LOWER or data[begin - 1] == 46):  # ptb., canary.
+    while begin > low and (cls[data[begin - 1]] & LOWER or data[begin - 1] == DOT):  # ptb., canary.
         begin -= 1
     return _address_begin(data, low, begin), end
 
@@ -104,11 +126,11 @@ def _discord_hook(data, low, high, i, cls):
 @subroutine
 def _sextet(c):
     """Value of a byte of base64, -1 for others."""
-    if 65 <= c <= 90:
-        return c - 65
-    if 97 <= c <= 122:
-        return c - 71
-    return c + 4 if 48 <= c <= 57 else -1
+    if UPPER_A <= c <= UPPER_Z:
+        return c - UPPER_A
+    if LOWER_A <= c <= LOWER_Z:
+        return c - LOWER_A + 26
+    return c - ZERO + 52 if ZERO <= c <= NINE else -1
 
 
 @subroutine
@@ -123,7 +145,7 @@ def _is_number(data, begin, end):
         held += 6
         if held >= 8:
             held -= 8
-            if not 48 <= (bits >> held & 255) <= 57:
+            if not ZERO <= (bits >> held & 255) <= NINE:
                 return False
     return bits & ((1 << held) - 1) == 0
 
@@ -131,7 +153,7 @@ def _is_number(data, begin, end):
 @subroutine
 def _discord_bot(data, low, high, i, cls):
     """A token `NUMBER.TIME.KEY` whose first full stop stands at `i`."""
-    if i + 7 >= high or data[i + 7] != 46:
+    if i + 7 >= high or data[i + 7] != DOT:
         return -1, 0
     begin = i
     while begin > low and i - begin < 30 and cls[data[begin - 1]] & TOKEN:
@@ -147,7 +169,13 @@ def _discord_bot(data, low, high, i, cls):
 @subroutine
 def _sendgrid(data, low, high, i, cls):
     """A key `SG.` with 22 and 43 characters behind it, whose first full stop stands at `i`."""
-    if i - 2 < low or data[i - 1] != 71 or data[i - 2] != 83 or i + 67 > high or data[i + 23] != 46:
+    if (
+        i - 2 < low
+        or data[i - 1] != UPPER_G
+        or data[i - 2] != UPPER_S
+        or i + 67 > high
+        or data[i + 23] != DOT
+    ):
         return -1, 0
     middle, end = _run_end(data, i + 1, high, cls, TOKEN, 23), _run_end(data, i + 24, high, cls, TOKEN, 44)
     fits = middle == i + 23 and end == i + 67 and _is_free(data, low, high, i - 2, end, cls)
@@ -157,13 +185,13 @@ def _sendgrid(data, low, high, i, cls):
 @subroutine
 def dotted(data, low, high, i, cls):
     """A key with a full stop at `i`."""
-    before = data[i - 1] if i > low else np.uint8(32)
+    before = data[i - 1] if i > low else np.uint8(BLANK)
     begin, end = -1, 0
-    if before == 115:
+    if before == LOWER_S:
         begin, end = _slack(data, low, high, i, cls)
-    elif before == 100 or before == 112:
+    elif before in (LOWER_D, LOWER_P):
         begin, end = _discord_hook(data, low, high, i, cls)
-    elif before == 71:
+    elif before == UPPER_G:
         begin, end = _sendgrid(data, low, high, i, cls)
     if begin < 0 and cls[before] & TOKEN:
         begin, end = _discord_bot(data, low, high, i, cls)
@@ -173,7 +201,7 @@ def dotted(data, low, high, i, cls):
 @subroutine
 def telegram(data, low, high, i, cls):
     """A bot's token `NUMBER:A…` with the colon at `i`."""
-    if i <= low or i + 36 > high or data[i + 1] != 65 or not cls[data[i - 1]] & DIGIT:
+    if i <= low or i + 36 > high or data[i + 1] != UPPER_A or not cls[data[i - 1]] & DIGIT:
         return -1, 0
     begin = i
     while begin > low and i - begin < 13 and cls[data[begin - 1]] & DIGIT:
@@ -181,7 +209,12 @@ def telegram(data, low, high, i, cls):
     end = _run_end(data, i + 1, high, cls, TOKEN, 36)
     if not 6 <= i - begin <= 12 or end != i + 36:
         return -1, 0
-    bot = begin - 3 >= low and data[begin - 3] == 98 and data[begin - 2] == 111 and data[begin - 1] == 116
+    bot = (
+        begin - 3 >= low
+        and data[begin - 3] == LOWER_B
+        and data[begin - 2] == LOWER_O
+        and data[begin - 1] == LOWER_T
+    )
     if begin > low and cls[data[begin - 1]] & TOKEN and not bot:
         return -1, 0
     return begin, end
@@ -205,7 +238,7 @@ def _is_random_hex(data, begin, end, cls):
 def twilio(data, low, high, i, cls):
     """`SK` or `AC` with 32 hexadecimal digits behind it, of which the second letter stands at `i`."""
     begin, end = i - 1, i + 33
-    if begin < low or end > high or data[begin] != (83 if data[i] == 75 else 65):
+    if begin < low or end > high or data[begin] != (UPPER_S if data[i] == UPPER_K else UPPER_A):
         return -1, 0
     fits = _is_random_hex(data, i + 1, end, cls) and _is_free(data, low, high, begin, end, cls)
     return (begin, end) if fits else (-1, 0)
@@ -214,7 +247,7 @@ def twilio(data, low, high, i, cls):
 @subroutine
 def mailchimp(data, low, high, i, cls):
     """32 hexadecimal digits, `-us` and a number, with the hyphen at `i`."""
-    if i - 32 < low or i + 3 >= high or data[i + 1] != 117 or data[i + 2] != 115:
+    if i - 32 < low or i + 3 >= high or data[i + 1] != LOWER_U or data[i + 2] != LOWER_S:
         return -1, 0
     end = _run_end(data, i + 3, high, cls, DIGIT, 3)
     fits = 1 <= end - i - 3 <= 2 and _is_random_hex(data, i - 32, i, cls)

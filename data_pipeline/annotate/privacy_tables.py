@@ -8,6 +8,8 @@ import numpy as np
 from numba import uint64
 
 from data_pipeline.compiled import subroutine
+from data_pipeline.kernels.ascii import CASE_BIT, UPPER_A, UPPER_Z
+from data_pipeline.kernels.records import fields
 
 DIGIT, UPPER, LOWER, LOCAL, HEX, TRIGGER, TOKEN = 1, 2, 4, 8, 16, 32, 64
 """Bits of a byte: `LOCAL` may stand in the local part of an address, `TOKEN` in a key, at `TRIGGER` one is looked at."""
@@ -36,6 +38,13 @@ _WORDS = {
         and a an to of in office home work free toll direct line uns unter über bei oder und mob au al de du le la local
         main new now today privat dienstl geschäftlich büro bureau""",
 }
+
+SPACES, DASHES, DOTS, SLASHES, PARENTHESES, TWICE = 1, 2, 4, 8, 16, 32
+"""Bits of what separates two groups of digits; `TWICE`: two of a kind that is none of spaces and parentheses."""
+MAX_GROUPS = 10
+"""Groups of digits that are looked at together."""
+GROUP = fields(begin=np.int64, end=np.int64, size=np.int64, separator=np.int64)
+"""A group of digits in a number: where it begins and ends, its digits, and what separates it from the group before."""
 
 _COUNTRY_CODES = """
 1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86
@@ -155,7 +164,7 @@ def iban_lengths() -> np.ndarray:
     """uint8 [26, 26]: length of an IBAN by the letters of its country, 0 where there is none."""
     table = np.zeros((26, 26), np.uint8)
     for entry in _IBAN_LENGTHS.split():
-        table[ord(entry[0]) - 65, ord(entry[1]) - 65] = int(entry[2:])
+        table[ord(entry[0]) - UPPER_A, ord(entry[1]) - UPPER_A] = int(entry[2:])
     return table
 
 
@@ -199,5 +208,5 @@ def word_hash(data, begin, end):  # type: ignore[no-untyped-def]
     h = uint64(0xCBF29CE484222325)
     for k in range(begin, end):
         c = data[k]
-        h = (h ^ uint64(c + 32 if 65 <= c <= 90 else c)) * uint64(0x100000001B3)
+        h = (h ^ uint64(c | CASE_BIT if UPPER_A <= c <= UPPER_Z else c)) * uint64(0x100000001B3)
     return h

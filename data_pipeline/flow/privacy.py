@@ -37,7 +37,7 @@ def stages(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/privacy", "edits/privacy"),
         depends=("read",),
-        code=("edits.py", *(f"annotate/{name}.py" for name in annotator.MODULES)),
+        code=("edits.py", "kernels", *(f"annotate/{name}.py" for name in annotator.MODULES)),
         config=edge.to_dict(context.config.privacy),
     )
     yield Stage(
