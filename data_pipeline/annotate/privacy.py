@@ -21,7 +21,10 @@ KINDS = ("email", "ip", "phone", "card", "iban", "ssn", "secret")
 PRECEDENCE = (5, 2, 0, 3, 4, 1, 6)
 """Of overlapping finds the one with the higher number stands."""
 COLUMNS = ("emails", "ips", "phones", "cards", "ibans", "ssns", "secrets", "found", "per_1k_chars")
-MODULES = ("privacy", *(f"privacy_{name}" for name in ("checked", "marks", "numbers", "services", "tables")))
+MODULES = (
+    "privacy",
+    *(f"privacy_{name}" for name in ("addresses", "checked", "marks", "numbers", "services", "tables")),
+)
 """Modules of this package that the signals depend on."""
 VALUES = ("values", pa.list_(pa.uint64()))
 """Hashes of the finds of a document, each different one once, so that domains can count them."""
