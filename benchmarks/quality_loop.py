@@ -33,9 +33,9 @@ def packaged() -> Path | None:
 
 
 def labels(output: Path) -> int:
-    """Labels there are, of a labelling that is done or under way."""
-    files = [output / "labels.jsonl", output / "labels.jsonl.partial"]
-    return sum(1 for f in files if f.is_file() for line in f.read_bytes().splitlines() if line)
+    """Labels there are, those of the repeats among them."""
+    answers = output / "answers.jsonl"
+    return sum(1 for line in answers.read_bytes().splitlines() if line) if answers.is_file() else 0
 
 
 def attempt(words: list[str], output: Path, seconds: float) -> dict[str, object]:
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", type=Path, default=packaged())
     parser.add_argument("--documents", type=int, default=1000)
-    parser.add_argument("--characters", type=int, default=600, help="of each document, that the rater sees")
+    parser.add_argument("--characters", type=int, default=400, help="of each document, that the rater sees")
     parser.add_argument("--kill-after", type=float, default=240.0)
     parser.add_argument("--attempts", type=int, default=100)
     given = parser.parse_args()

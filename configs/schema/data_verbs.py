@@ -117,7 +117,7 @@ class QualityRun:
     """Shares of the documents to keep, whose thresholds are found."""
     at: tuple[Share, ...] = ()
     """Thresholds to look at beside them."""
-    signal: Literal["fasttext", "embedding"] = "fasttext"
+    signal: Literal["fasttext", "embedding", "network"] = "fasttext"
     """Score that the thresholds are of."""
     examples: Count = 5
     """Documents shown on either side of a threshold."""

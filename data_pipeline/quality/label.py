@@ -78,6 +78,7 @@ def ask(
     output: Path,
     reverse: bool = False,
     say: Callable[[str], None] | None = None,
+    answers: Path | None = None,
 ) -> dict[str, int]:
     """Label documents (id, text); write JSONL rows {id, key, score, reason, model, text} to `output`.
 
@@ -89,6 +90,7 @@ def ask(
     Args:
         reverse: ask by the prompt that names the best level first.
         say: is told now and then how far it is: labels, rate, time left, cost.
+        answers: file that keeps every answer for good, of other documents, prompts and models too; null: only `output`'s.
 
     Returns:
         {"chosen", "labelled", "reused", "failed"}.
@@ -109,7 +111,7 @@ def ask(
         )
     question = _Question(config, prompt.rubric(config.rubric), seed, reverse)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
+    partial = answers or output.with_name(output.name + ".partial")
     known = _known(output) | _known(partial)
     keys = {i: question.key(text) for i, text in chosen}
     labels = {i: known[key] for i, key in keys.items() if key in known}
@@ -147,7 +149,8 @@ def ask(
     failures.sort(key=lambda failure: order[failure["id"]])
     failed = output.with_name(output.name + ".failed.jsonl")
     write_atomically(failed, _lines([orjson.dumps(f) for f in failures]))
-    partial.unlink(missing_ok=True)
+    if answers is None:
+        partial.unlink(missing_ok=True)
     return {"chosen": len(chosen), "labelled": len(rows), "reused": reused, "failed": len(failures)}
 
 

@@ -2,6 +2,7 @@
 
     OUTPUT/config.yaml           what was asked for
     OUTPUT/sample.jsonl .json    the documents, and the strata with the seed
+    OUTPUT/answers.jsonl         every answer that a rater gave, by the hash of prompt, model and document
     OUTPUT/labels.jsonl          the rater's labels; labels.failed.jsonl: documents without one
     OUTPUT/repeats.jsonl         labels of some of them by another prompt
     OUTPUT/quality.bin           the fastText classifier, for `quality.classifier.model`; embedding.npz: the linear head
@@ -121,10 +122,12 @@ def ask(config: QualityRun, say: Callable[[str], None]) -> str:
     """
     output = Path(config.output)
     rows = [(r["id"], r["text"]) for r in sample.read(output / "sample.jsonl")]
-    counts = label.ask(rows, config.label, config.seed, output / "labels.jsonl", say=say)
+    answers = output / "answers.jsonl"
+    counts = label.ask(rows, config.label, config.seed, output / "labels.jsonl", say=say, answers=answers)
     repeats = output / "repeats.jsonl"
     if config.repeats:
-        label.ask(rows[: config.repeats], config.label, config.seed, repeats, reverse=True, say=say)
+        again = rows[: config.repeats]
+        label.ask(again, config.label, config.seed, repeats, reverse=True, say=say, answers=answers)
     else:
         write_atomically(repeats, b"")
     return f"{counts['labelled']:,} labels ({counts['reused']:,} known before), {counts['failed']:,} without an answer"

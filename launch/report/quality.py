@@ -11,6 +11,7 @@ import orjson
 
 from data_pipeline.packed.files import write_atomically
 from data_pipeline.quality import loop
+from data_pipeline.quality.models import NAMES
 from launch.report import charts
 from launch.report.page import Figure, Section, absent, chart, details, grid, page, table, text
 from launch.report.words import number
@@ -99,7 +100,7 @@ def _rater(rows: Sequence[Mapping[str, Any]], sample: Mapping[str, Any], measure
 def _classifiers(measured: Mapping[str, Any]) -> str:
     models = measured["models"]
     rows = [
-        [name, *(f"{_short(m[k])} ({_interval(m[k])})" for k in ("auc", "spearman", "calibration_error"))]
+        [name, *(_whole(m[k]) for k in ("auc", "spearman", "calibration_error"))]
         for name, m in models.items()
     ]
     good = measured["good"]
@@ -117,10 +118,10 @@ def _classifiers(measured: Mapping[str, Any]) -> str:
             "Share of good documents over the score; on the diagonal both are equal",
         ),
     )
-    for name in ("fasttext", "embedding"):
+    for name in NAMES:
         m = models[name]
         points = [
-            [f"≥ {t['label']}", t["rows"], "—" if t["cut"] is None else f"{t['cut']:.4f}", _f1(t["f1"])]
+            [f"≥ {t['label']}", t["rows"], "—" if t["cut"] is None else f"{t['cut']:.4f}", _whole(t["f1"])]
             for t in m["thresholds"]
         ]
         inside = table(["label", "rows that reach it", "cut of the score", "F1"], points)
@@ -135,8 +136,9 @@ def _classifiers(measured: Mapping[str, Any]) -> str:
     return body
 
 
-def _f1(value: Sequence[float | None] | None) -> str:
-    return "—" if value is None else f"{_short(value)} ({_interval(value)})"
+def _whole(value: Sequence[float | None] | None) -> str:
+    """A measure with its interval."""
+    return "—" if value is None or value[0] is None else f"{_short(value)} ({_interval(value)})"
 
 
 def _reliability(models: Mapping[str, Any]) -> Any:

@@ -84,7 +84,7 @@ def test_the_loop_ends_with_a_classifier_measured_on_other_hosts(output: Path) -
     assert len(rows) == 240 == read(output, "sample")["chosen"]
     assert sum(row["weight"] for row in rows) == pytest.approx(400)
     measured = read(output, "measure")
-    for name in ("fasttext", "embedding"):
+    for name in ("fasttext", "embedding", "network"):
         value, low, high = measured["models"][name]["auc"]
         assert value > 0.95
         assert low <= value <= high
@@ -125,6 +125,20 @@ def test_what_is_done_is_skipped_and_a_step_alone_redoes_what_changed(
     ]
 
 
+def test_answers_outlast_a_change_of_rubric_and_of_sample(
+    run_dir: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.path={run_dir}", f"output={output}", *WORDS]
+    before = (output / "labels.jsonl").read_bytes()
+    assert main([*words, "step=label", "label.rubric=code"]) == 0
+    assert main([*words, "step=sample", "sample.documents=50"]) == 0
+    assert main([*words, "step=label"]) == 0
+    assert "50 labels (50 known before)" in capsys.readouterr().out
+    assert main([*words, "step=sample"]) == main([*words, "step=label"]) == 0
+    assert "240 labels (240 known before)" in capsys.readouterr().out
+    assert (output / "labels.jsonl").read_bytes() == before
+
+
 def test_a_step_without_its_input_names_the_step_before(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +159,7 @@ def test_a_killed_loop_goes_on_and_ends_with_the_same_files(
     words = [f"data.path={run_dir}", f"output={again}", *WORDS]
     command = children.command("launch.quality", *words, "label.requests_per_minute=600")
     process = subprocess.Popen(command, env=children.environment(), stdout=subprocess.DEVNULL)
-    partial = again / "labels.jsonl.partial"
+    partial = again / "answers.jsonl"
     while process.poll() is None and not (partial.is_file() and partial.read_bytes().count(b"\n") > 5):
         pass
     process.kill()
