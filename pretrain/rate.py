@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -195,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             threading.Event().wait()
     except KeyboardInterrupt:
         pass
-    return 0
+    # A request under way would outlive the interpreter in torch's threads, which then aborts the process.
+    os._exit(0)
 
 
 if __name__ == "__main__":

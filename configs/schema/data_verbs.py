@@ -109,6 +109,9 @@ class QualityRun:
     itself."""
     good: Annotated[int, Bounds(min=1, max=5)] | None = None
     """Labels from which a document counts as good; null: the rubric's."""
+    good_share: Annotated[float, Bounds(above=0, below=1)] | None = None
+    """Share of the documents that count as good, those with the best labels, in the place of `good`: for a rater whose
+    labels order documents but do not reach the levels that they are named after; null: `good`."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     """The fastText classifier."""
     held_out: Annotated[float, Bounds(above=0, below=0.5)] = 0.2

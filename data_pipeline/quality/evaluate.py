@@ -53,7 +53,7 @@ def f1(predicted: np.ndarray, truth: np.ndarray) -> float:
     return 2 * int((predicted & truth).sum()) / (int(predicted.sum()) + there) if there else float("nan")
 
 
-def agreement(first: np.ndarray, second: np.ndarray, good: int) -> dict[str, float]:
+def agreement(first: np.ndarray, second: np.ndarray, good: float) -> dict[str, float]:
     """How two sets of labels of the same documents agree.
 
     Returns:
@@ -71,7 +71,7 @@ def agreement(first: np.ndarray, second: np.ndarray, good: int) -> dict[str, flo
         "equal": float((a == b).mean()),
         "within_1": float((np.abs(a - b) <= 1).mean()),
         "spearman": spearman(first, second),
-        "good_f1": f1(a >= good, b >= good),
+        "good_f1": f1(first >= good, second >= good),
         "kappa": 1 - float((distance * counts).sum()) / spread if spread else float("nan"),
     }
 
@@ -80,7 +80,7 @@ def evaluate(
     rows: Sequence[Mapping[str, Any]],
     scores: Mapping[str, np.ndarray],
     parts: np.ndarray,
-    good: int,
+    good: float,
     seed: int,
 ) -> dict[str, Any]:
     """Measures of each classifier on the test rows.
@@ -108,7 +108,7 @@ def evaluate(
         )
     whole = rounded(labels)
     draws = _resamples([str(row["group"]) for row in chosen], seed)
-    truth = whole[test] >= good
+    truth = labels[test] >= good
     found: dict[str, Any] = {}
     for name, all_scores in scores.items():
         mine = all_scores[test]
@@ -117,11 +117,10 @@ def evaluate(
         entry["spearman"] = _interval(spearman, draws, mine, labels[test])
         entry["calibration_error"] = _interval(calibration_error, draws, mine, truth)
         entry["thresholds"] = []
-        cut_at_good = 0.5
+        at_good = _cut(all_scores, labels >= good, parts)
+        cut_at_good = 0.5 if at_good is None else at_good
         for label in range(1, 6):
             cut = _cut(all_scores, whole >= label, parts)
-            if label == good and cut is not None:
-                cut_at_good = cut
             theirs = whole[test] >= label
             entry["thresholds"].append(
                 {

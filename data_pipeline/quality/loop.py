@@ -56,6 +56,7 @@ def begin(config: QualityRun, step: str) -> tuple[str, bool]:
             raise ValueError(
                 f"{output / name} does not exist; run `arriero quality` with step={before} first, or step=all"
             )
+    good = [config.good_share, config.good, prompt.rubric(config.label.rubric).good]
     data = Path(config.data.path)
     if step in ("sample", "score") and not (data / "stages" / "signals.json").is_file():
         raise ValueError(
@@ -70,10 +71,10 @@ def begin(config: QualityRun, step: str) -> tuple[str, bool]:
             config.repeats,
             config.seed,
         ],
-        "train": [plain["classifier"], _good(config), config.held_out, config.seed],
-        "measure": [_good(config), config.seed],
+        "train": [plain["classifier"], good, config.held_out, config.seed],
+        "measure": [good, config.seed],
         "score": [config.classifier.max_characters, _stage_fingerprints(Path(config.data.path))],
-        "threshold": [plain["retention"], plain["at"], plain["signal"], config.examples],
+        "threshold": [plain["retention"], plain["at"], plain["signal"], config.examples, good],
     }
     inputs = [fingerprint.of_content(output / name) for name in NEEDS[step]]
     if step == "sample":
@@ -102,8 +103,16 @@ def _stage_fingerprints(run_dir: Path) -> list[str]:
     return [orjson.loads(p.read_bytes())["fingerprint"] for p in stages if p.is_file()]
 
 
-def _good(config: QualityRun) -> int:
-    return prompt.rubric(config.label.rubric).good if config.good is None else config.good
+def _good(config: QualityRun, rows: list[dict[str, Any]]) -> float:
+    """The label from which a document counts as good: whole ones are rounded half up."""
+    if config.good_share is None:
+        return (prompt.rubric(config.label.rubric).good if config.good is None else config.good) - 0.5
+    known = sorted((row["label"], row["weight"]) for row in rows if row["label"] is not None)
+    labels, weights = np.array(known, np.float64).reshape(-1, 2).T
+    if not len(labels):
+        raise ValueError("the rater gave no label")
+    reached = np.cumsum(weights[::-1]) / weights.sum()
+    return float(labels[::-1][min(int(np.searchsorted(reached, config.good_share)), len(labels) - 1)])
 
 
 def draw(config: QualityRun) -> str:
@@ -155,16 +164,17 @@ def train(config: QualityRun) -> str:
     """Train the classifiers."""
     rows, parts = _with_labels(config)
     output = Path(config.output)
-    made = models.train(rows, parts, config.classifier, _good(config), output, config.seed)
+    good = _good(config, rows)
+    made = models.train(rows, parts, config.classifier, good, output, config.seed)
     _write(output / "train.json", made)
     counts = ", ".join(f"{n} {part}" for part, n in made["rows"].items())
-    return f"{counts} rows; {sum(made['good'].values())} reach {_good(config)}"
+    return f"{counts} rows; {sum(made['good'].values())} are good, from {good:.3g} on"
 
 
 def measure(config: QualityRun) -> str:
     """Measure them on hosts that were held out, and the rater against itself."""
     rows, parts = _with_labels(config)
-    output, good = Path(config.output), _good(config)
+    output, good = Path(config.output), _good(config, rows)
     scores = models.Scorer(output, config.classifier).scores([row["text"] for row in rows])
     together = np.stack([evaluate.ranks(s) for s in scores.values()])
     ensembles = {"mean of ranks": together.mean(axis=0), "highest rank": together.max(axis=0)}
@@ -218,7 +228,7 @@ def choose(config: QualityRun) -> str:
     output = Path(config.output)
     rows = labelled(output)
     scores = models.Scorer(output, config.classifier).scores([row["text"] for row in rows])[config.signal]
-    found = threshold.choose(rows, scores, config.retention, config.at, _good(config), config.examples)
+    found = threshold.choose(rows, scores, config.retention, config.at, _good(config, rows), config.examples)
     _write(output / "threshold.json", {"signal": config.signal, "thresholds": found})
     lines = [f"{'threshold':>10} {'documents':>10} {'bytes':>7} {'good kept':>10} {'good dropped':>13}"]
     for t in found:

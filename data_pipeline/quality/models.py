@@ -188,7 +188,7 @@ def train(
     rows: Sequence[dict[str, Any]],
     parts: np.ndarray,
     config: ClassifierConfig,
-    good: int,
+    good: float,
     folder: Path,
     seed: int,
 ) -> dict[str, Any]:
@@ -204,14 +204,14 @@ def train(
         ValueError: the training rows have documents on one side of `good` only.
     """
     labels = np.array([row["label"] for row in rows], np.float64)
-    is_good = rounded(labels) >= good
+    is_good = labels >= good
     chosen, held = parts == "train", parts == "calibration"
     counts = {p: int((parts == p).sum()) for p in ("train", "calibration", "test")}
     goods = {p: int((is_good & (parts == p)).sum()) for p in counts}
     if not 0 < goods["train"] < counts["train"]:
         raise ValueError(
-            f"{goods['train']} of {counts['train']} labels to train on reach {good}, so there is nothing to tell apart; "
-            "label more documents, or choose another `good`"
+            f"{goods['train']} of {counts['train']} labels to train on reach {good:.3g}, so there is nothing to tell apart (they "
+            f"go from {labels.min():.3g} to {labels.max():.3g}); choose another `good`, or `good_share=0.3`: the best 30%"
         )
     texts = [row["text"] for row in rows]
     names = [GOOD if g else POOR for g in is_good]

@@ -15,7 +15,7 @@ def choose(
     scores: np.ndarray,
     retention: Sequence[float],
     at: Sequence[float],
-    good: int,
+    good: float,
     examples: int,
 ) -> list[dict[str, Any]]:
     """What each threshold keeps of the run that the sample stands for.
@@ -57,11 +57,11 @@ def choose(
     return found
 
 
-def _share_good(labels: np.ndarray, weights: np.ndarray, good: int) -> float | None:
+def _share_good(labels: np.ndarray, weights: np.ndarray, good: float) -> float | None:
     known = ~np.isnan(labels)
     if not known.any():
         return None
-    return round(float(weights[known & (labels + 0.5 >= good)].sum() / weights[known].sum()), 4)
+    return round(float(weights[known & (labels >= good)].sum() / weights[known].sum()), 4)
 
 
 def example(row: Mapping[str, Any], score: float) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _classifiers(measured: Mapping[str, Any]) -> str:
     ]
     good = measured["good"]
     body = (
-        f"<p>On labels of hosts that were held out; good is a label of {good} and more. Intervals are of resampled "
+        f"<p>On labels of hosts that were held out; good is a label of {good:.3g} and more. Intervals are of resampled "
         "hosts. Ensembles combine the ranks of both scores.</p>"
     )
     body += table(["classifier", "AUC", "rank correlation with the label", "calibration error"], rows)

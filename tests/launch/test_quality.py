@@ -125,6 +125,17 @@ def test_what_is_done_is_skipped_and_a_step_alone_redoes_what_changed(
     ]
 
 
+def test_good_may_be_the_best_share_of_the_documents(run_dir: Path, output: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    shutil.copytree(output, folder)
+    words = [f"data.path={run_dir}", f"output={folder}", *WORDS]
+    assert main([*words, "good=5", "step=train"]) == 0
+    assert main([*words, "good_share=0.25", "step=train"]) == 0
+    good, rows = read(folder, "train")["good"], sample.read(folder / "sample.jsonl")
+    assert sum(good.values()) >= 0.2 * len(rows)  # equal labels count together
+    assert read(output, "train")["good"] != good
+
+
 def test_answers_outlast_a_change_of_rubric_and_of_sample(
     run_dir: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
