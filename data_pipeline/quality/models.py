@@ -209,9 +209,10 @@ def train(
     counts = {p: int((parts == p).sum()) for p in ("train", "calibration", "test")}
     goods = {p: int((is_good & (parts == p)).sum()) for p in counts}
     if not 0 < goods["train"] < counts["train"]:
+        low, high = labels.min(), labels.max()
         raise ValueError(
-            f"{goods['train']} of {counts['train']} labels to train on reach {good:.3g}, so there is nothing to tell apart (they "
-            f"go from {labels.min():.3g} to {labels.max():.3g}); choose another `good`, or `good_share=0.3`: the best 30%"
+            f"{goods['train']} of {counts['train']} labels to train on reach {good:.3g}, so there is nothing to tell apart; "
+            f"they go from {low:.3g} to {high:.3g}: choose another `good`, or `good_share=0.3`, the best 30%"
         )
     texts = [row["text"] for row in rows]
     names = [GOOD if g else POOR for g in is_good]

@@ -125,15 +125,17 @@ def test_what_is_done_is_skipped_and_a_step_alone_redoes_what_changed(
     ]
 
 
-def test_good_may_be_the_best_share_of_the_documents(run_dir: Path, output: Path, tmp_path: Path) -> None:
+def test_good_may_be_the_best_share_of_the_documents(
+    run_dir: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "share"
     shutil.copytree(output, folder)
-    words = [f"data.path={run_dir}", f"output={folder}", *WORDS]
-    assert main([*words, "good=5", "step=train"]) == 0
-    assert main([*words, "good_share=0.25", "step=train"]) == 0
-    good, rows = read(folder, "train")["good"], sample.read(folder / "sample.jsonl")
-    assert sum(good.values()) >= 0.2 * len(rows)  # equal labels count together
-    assert read(output, "train")["good"] != good
+    words = [f"data.path={run_dir}", f"output={folder}", *WORDS, "step=train"]
+    assert main([*words, "good=5"]) == 1  # a label that this rater gives to none of them
+    assert "they go from 0 to 4: choose another `good`, or `good_share=0.3`" in capsys.readouterr().err
+    assert main([*words, "good_share=0.25"]) == 0
+    # Equal labels count together.
+    assert sum(read(folder, "train")["good"].values()) >= 0.2 * len(sample.read(folder / "sample.jsonl"))
 
 
 def test_answers_outlast_a_change_of_rubric_and_of_sample(
