@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import re
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import collect
 from data_pipeline.document import read_shard
+from data_pipeline.extract import latex
 from data_pipeline.read import Item, Record, SetAside, records, tar
 from data_pipeline.read.arxiv import arxiv_id
 from data_pipeline.read.units import Source, plan
@@ -238,3 +241,21 @@ def test_a_paper_that_cannot_be_expanded_is_set_aside_and_the_rest_goes_on(tmp_p
     row = json.loads((tmp_path / "run" / "rejected" / "00000.jsonl").read_text())
     assert "0704.0001" in row["reason"] and "without bound" in row["reason"]
     assert read_shard(tmp_path / "run", 0, ["text"])["text"].to_pylist() == ["\\section{S} Text."]
+
+
+@pytest.mark.skipif("ARRIERO_TEST_DATA" not in os.environ, reason="ARRIERO_TEST_DATA is not set")
+def test_real_papers_begin_with_a_section_and_hold_no_definition() -> None:
+    items = read(Path(os.environ["ARRIERO_TEST_DATA"]) / "latex")
+    assert reasons(items) == [] and len(items) >= 20
+    for item in items:
+        assert isinstance(item, Record)
+        made = latex.to_plain(item.payload)
+        assert made.reason is None and len(made.text) > 10_000 and "unexpanded" not in made.metadata
+        if made.metadata.get("sections", True):
+            assert re.match(r"\\(part|chapter|section)\b", made.text), item.given
+        shown = re.sub(
+            r"(?s)\\begin\{(verbatim|minted|lstlisting)\}.*?\\end\{\1\}|\\verb(.).*?\2", "", made.text
+        )
+        assert (
+            re.findall(r"\\(?:newcommand|def)(?![A-Za-z])|\\begin\{thebibliography\}|(?<!\\)%.*", shown) == []
+        ), item.given

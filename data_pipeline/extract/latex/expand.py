@@ -441,7 +441,10 @@ class Expander:
             closing = f"\\end{{{name}}}"
             end = frame.text.find(closing, environment.end())
             end = environment.end() if end < 0 else end + len(closing)
-            self._out.append(frame.text[frame.pos : end])
+            if name.startswith("filecontents"):
+                self._out.pop()  # a file for other programs
+            else:
+                self._out.append(frame.text[frame.pos : end])
             frame.pos = end
 
     def _end(self, found: re.Match[str]) -> None:

@@ -90,6 +90,7 @@ def test_comments_go_and_what_looks_like_one_stays(source: str, made: str) -> No
         (r"\newcommand{\f}[1]{\ifthenelse{\equal{#1}{}}{none}{#1}}", r"\f{} \f{a}", "none a"),
         (r"\newcommand{\f}{\ifmmode x\else$x$\fi}", r"\f{}", r"\ensuremath{x}"),
         (r"\makeatletter\def\f{\@ifstar\@a\@b}\def\@a{s}\def\@b#1{(#1)}\makeatother", r"\f* \f{a} a@b", "s (a) a@b"),
+        (r"\newcommand{\f}[1]{(#1)}", "\\begin{filecontents}{a.bib}\n\\f{a}\n\\end{filecontents}b", "b"),
         # Where nothing is expanded.
         (r"\newcommand{\f}{a}", "\\verb|\\f| \\url{\\f}\n\\begin{verbatim}\n\\f\n\\end{verbatim}", "\\verb|\\f| \\url{\\f}\n\\begin{verbatim}\n\\f\n\\end{verbatim}"),
         (r"\newcommand{\f}{a}", r"\fx \ff $x_{1}^{2} \\ \frac{1}{2}\,$", r"\fx \ff $x_{1}^{2} \\ \frac{1}{2}\,$"),
