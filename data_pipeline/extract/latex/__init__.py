@@ -19,7 +19,7 @@ _LEVELS = (
     re.compile(r"\\(?:part|chapter|section)\b\*?\s*[\[{]"),
     re.compile(r"\\(?:subsection|subsubsection|paragraph)\b\*?\s*[\[{]"),
 )
-_ABSTRACT = re.compile(r"\\begin\s*\{abstract\}.*?\\end\s*\{abstract\}", re.DOTALL)
+_ABSTRACT = re.compile(r"\\begin\s*\{abstract\}.{0,100000}?\\end\s*\{abstract\}", re.DOTALL)
 _ABSTRACT_COMMAND = re.compile(r"\\abstract\s*(?=\{)")
 _FRONT = re.compile(r"\\maketitle(?![A-Za-z])|\\end\s*\{(?:abstract|frontmatter|titlepage)\}")
 _LIST_BEGIN = re.compile(r"\\begin\s*\{(thebibliography|references|biblist)\}")
@@ -34,7 +34,8 @@ _COMMANDS = re.compile(
     r"(?:\s*\[[^\]]*\])?(?:\s*\{[^{}]*\})*[ \t]*"
 )
 _BLANK = re.compile(
-    rf"(\\begin\s*\{{(?P<e>{VERBATIM})\}}.*?\\end\s*\{{(?P=e)\}})|(?:[ \t]*\n){{3,}}|[ \t]+\n", re.DOTALL
+    rf"(\\begin\s*\{{(?P<e>{VERBATIM})\}}.{{0,50000}}?\\end\s*\{{(?P=e)\}})|(?:[ \t]*\n){{3,}}|[ \t]+\n",
+    re.DOTALL,
 )
 
 

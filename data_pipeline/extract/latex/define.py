@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from data_pipeline.extract.latex.macros import (
     Macro,
     Parameter,
-    bracket_end,
     delimited,
-    group_end,
     make,
     parts,
     skip,
@@ -44,7 +42,7 @@ _PREFIXES = re.compile(
     r"\s*\\(?:def|gdef|edef|xdef|let|long|global|outer|protected|newcommand|renewcommand|futurelet)(?![A-Za-z])"
 )
 _GROUPS = re.compile(r"\\(?:(begin|end)(?=\s*\{)|(begingroup|bgroup)|(endgroup|egroup)|[\s\S])|([{}])")
-_REACH = 2**16
+REACH = 2**16
 """Characters behind a definition in which the end of its group is looked for."""
 _PARAMETERS = re.compile(r"[^{}]{0,500}")
 
@@ -82,7 +80,7 @@ def commands(expander: Expander) -> dict[str, Callable[[re.Match[str]], None]]:
 def enclosing_end(text: str, at: int) -> int | None:
     """Position of what closes the group around `at`: `}`, `\\end{…}`, `\\endgroup`; None where none is near."""
     depth = 0
-    for found in _GROUPS.finditer(text, at, at + _REACH):
+    for found in _GROUPS.finditer(text, at, at + REACH):
         if found[1] == "begin" or found[2] or found[4] == "{":
             depth += 1
         elif found[1] == "end" or found[3] or found[4] == "}":
@@ -118,7 +116,7 @@ class _Definitions:
         """Contents of a group, or one token."""
         at = skip(text, at)
         if text.startswith("{", at):
-            end = group_end(text, at)
+            end = self._expander.group_end(text, at)
             return None if end is None else (text[at + 1 : end - 1], end)
         found = _NAME.match(text, at)
         if found is not None:
@@ -155,7 +153,7 @@ class _Definitions:
         if number is not None:
             count, at = int(number[1]), number.end()
             start = skip(text, at)
-            if text.startswith("[", start) and (end := bracket_end(text, start)) is not None:
+            if text.startswith("[", start) and (end := self._expander.bracket_end(text, start)) is not None:
                 default, at = text[start + 1 : end - 1], end
         body = self._body(text, at)
         if body is None:
@@ -196,7 +194,7 @@ class _Definitions:
         if word is None or between is None or not text.startswith("{", between.end()):
             expander.emit(found[0])
             return
-        end = group_end(text, between.end())
+        end = self._expander.group_end(text, between.end())
         if end is None:
             expander.emit(found[0])
             return
@@ -302,7 +300,7 @@ class _Definitions:
         for _ in range(2):
             start = skip(text, at)
             if text.startswith("[", start):
-                at = bracket_end(text, start) or at
+                at = self._expander.bracket_end(text, start) or at
         begin = self._body(text, at)
         end = self._body(text, begin[1]) if begin else None
         if end is None:

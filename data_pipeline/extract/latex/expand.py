@@ -84,7 +84,8 @@ class Expander:
         self._bundle = bundle
         self._folder = posixpath.dirname(bundle.main)
         self._limit = GROWTH * sum(map(len, bundle.files.values())) + SLACK
-        self._made = 0
+        self._work_limit = 2 * self._limit + 2**24
+        self._made = self._work = 0
         self._blank_taken = False
         self._out: list[str] = []
         self._clean: dict[str, str] = {}
@@ -194,6 +195,28 @@ class Expander:
         if text:
             self.frames.append(Frame(text, depth, pattern))
 
+    def spend(self, characters: int) -> None:
+        """Count characters that were looked through for the end of something.
+
+        Raises:
+            Bomb: it takes too long.
+        """
+        self._work += characters
+        if self._work > self._work_limit:
+            raise Bomb("its braces do not match: to find the ends of its arguments takes too long")
+
+    def group_end(self, text: str, start: int) -> int | None:
+        """`macros.group_end`, counted."""
+        end = group_end(text, start)
+        self.spend((end if end is not None else min(len(text), start + MAX_GROUP)) - start)
+        return end
+
+    def bracket_end(self, text: str, start: int) -> int | None:
+        """`macros.bracket_end`, counted."""
+        end = bracket_end(text, start)
+        self.spend((end if end is not None else min(len(text), start + MAX_GROUP)) - start)
+        return end
+
     @property
     def top(self) -> Frame:
         """The frame that is being read."""
@@ -206,6 +229,9 @@ class Expander:
         frame = self.frames[-1]
         if self.in_document and not everywhere and frame.file is not None:
             end = define.enclosing_end(frame.text, frame.pos)
+            self.spend(
+                (end if end is not None else min(len(frame.text), frame.pos + define.REACH)) - frame.pos
+            )
             if end is not None:
                 place = (end, name, self.names.get(name))
                 frame.restores.append(place)
@@ -306,15 +332,15 @@ class Expander:
             return parameter.default
         text, at = frame.text, skip(frame.text, frame.pos)
         if parameter.default is not None:
-            if text.startswith("[", at) and (end := bracket_end(text, at)) is not None:
+            if text.startswith("[", at) and (end := self.bracket_end(text, at)) is not None:
                 frame.pos = end
                 raw.append(text[at:end])
                 inner = text[at + 1 : end - 1]
-                whole = inner.startswith("{") and group_end(inner, 0) == len(inner)
+                whole = inner.startswith("{") and self.group_end(inner, 0) == len(inner)
                 return inner[1:-1] if whole else inner
             return parameter.default
         if text[at] == "{":
-            closed = group_end(text, at)
+            closed = self.group_end(text, at)
             if closed is None:
                 if len(text) - at > MAX_GROUP and frame.file is None:
                     raise Bomb("an argument of its macros grows without bound")
@@ -354,11 +380,12 @@ class Expander:
                 argument = frame.text[frame.pos : found.start()]
                 raw.append(frame.text[frame.pos : found.end()])
                 frame.pos = found.end()
-                whole = argument.startswith("{") and group_end(argument, 0) == len(argument)
+                whole = argument.startswith("{") and self.group_end(argument, 0) == len(argument)
                 return argument[1:-1] if whole else argument
             depth += (found[0] == "{") - (found[0] == "}")
             if depth < 0:
-                return None
+                break
+        self.spend(min(len(frame.text) - frame.pos, 2**16))
         return None
 
     def _after_name(self, body: str) -> None:
@@ -407,7 +434,7 @@ class Expander:
         for _ in range(ARGUMENTS[found[1]]):
             start = skip(text, at)
             if text.startswith("{", start):
-                end = group_end(text, start)
+                end = self.group_end(text, start)
                 if end is None:
                     return
                 made.append(text[start:end])
@@ -474,12 +501,12 @@ class Expander:
         if text.startswith("*", at):
             at += 1
         if text.startswith("[", at) and found[1] == "lstinline":
-            at = bracket_end(text, at) or at
+            at = self.bracket_end(text, at) or at
         mark = text[at : at + 1]
         if not mark or mark.isspace() or mark.isalpha():
             end = frame.pos
         elif mark == "{" and found[1] == "lstinline":
-            end = group_end(text, at) or frame.pos
+            end = self.group_end(text, at) or frame.pos
         else:
             closing = text.find(mark, at + 1, at + 2000)
             end = frame.pos if closing < 0 else closing + 1
@@ -489,7 +516,7 @@ class Expander:
     def _address(self, found: re.Match[str]) -> None:
         frame = self.frames[-1]
         at = skip(frame.text, frame.pos)
-        end = group_end(frame.text, at) if frame.text.startswith("{", at) else None
+        end = self.group_end(frame.text, at) if frame.text.startswith("{", at) else None
         self._out.append(found[0] + frame.text[frame.pos : end or frame.pos])
         frame.pos = end or frame.pos
 
@@ -497,7 +524,7 @@ class Expander:
         """The contents of the group that follows, taken."""
         frame = self.frames[-1]
         at = skip(frame.text, frame.pos)
-        if not frame.text.startswith("{", at) or (end := group_end(frame.text, at)) is None:
+        if not frame.text.startswith("{", at) or (end := self.group_end(frame.text, at)) is None:
             return None
         frame.pos = end
         return frame.text[at + 1 : end - 1]
@@ -557,7 +584,7 @@ class Expander:
         """Definitions of a package that comes with the paper; nothing of it is text."""
         frame = self.frames[-1]
         at = skip(frame.text, frame.pos)
-        end = bracket_end(frame.text, at) if frame.text.startswith("[", at) else None
+        end = self.bracket_end(frame.text, at) if frame.text.startswith("[", at) else None
         frame.pos = end or frame.pos
         names = self._group()
         if self.in_document or names is None:
@@ -601,10 +628,11 @@ class Expander:
         """Of the conditional whose branches begin at `start`: end of the first, begin and end of the second, end of all."""
         text = self.top.text
         depth, middle = 0, None
-        for found in _CONDITIONALS.finditer(text, start, start + 2**20):
+        for found in _CONDITIONALS.finditer(text, start, start + 2**18):
             word = found[1]
             if word == "fi":
                 if not depth:
+                    self.spend(found.end() - start)
                     first, second = middle or (found.start(), found.start())
                     return first, second, found.start(), found.end()
                 depth -= 1
@@ -613,6 +641,7 @@ class Expander:
                     middle = (found.start(), found.end())
             elif not _NOT_CONDITIONALS.fullmatch(word) and not isinstance(self.names.get(word), Macro):
                 depth += 1
+        self.spend(min(len(text) - start, 2**18))
         return None
 
     def choose(self, found: re.Match[str], truth: bool) -> None:
