@@ -45,7 +45,7 @@ def _recipe(source: SourceConfig) -> RecipeConfig:
             policy_config = edge.load_group("filter", policy_config, FilterConfig)
     except edge.ConfigError as error:
         raise edge.ConfigError(f"source `{source.name}`: {error}") from None
-    keys = ("max_source_bytes", "text_key", "id_key", "url_key", "date_key")
+    keys = ("max_source_bytes", "text_key", "id_key", "url_key", "date_key", "sites")
     given = {key: value for key in keys if (value := getattr(source, key)) is not None}
     recipe = dataclasses.replace(recipe, **given)
     return recipe if policy_config is None else dataclasses.replace(recipe, filter=policy_config)

@@ -85,7 +85,7 @@ class RecipeConfig:
     name: NonEmpty
     """Name of the recipe, and of its source where no other name is given."""
     reader: Literal[
-        "auto", "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "wikitext", "python", "arxiv"
+        "auto", "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "wikitext", "stackexchange", "python", "arxiv"
     ] = "auto"
     """Reader of the input files; `auto` chooses by file name and first bytes."""
     extract: Literal["auto", "none", "html", "wikitext"] = "auto"
@@ -106,6 +106,11 @@ class RecipeConfig:
     """Stop after this many bytes of files of each kind of the `python` reader, spread over packages; null: no limit."""
     documents: Literal["code", "prose"] = "code"
     """What the `python` reader reads: source files, or documentation (topics, docstrings, descriptions, text files)."""
+    sites: tuple[NonEmpty, ...] = ()
+    """Sites that the `stackexchange` reader reads: `math`, `math.stackexchange.com`, patterns such as `*.stackoverflow`;
+    meta sites only where they are named in full; empty: all but meta sites."""
+    accepted_first: bool = False
+    """The accepted answer comes before those with higher scores (`stackexchange` reader)."""
     language: str | None = None
     """Language of all documents, ISO 639-1, where the source is known to have one; null: detect."""
     one_per_url: bool = False
@@ -136,6 +141,8 @@ class SourceConfig:
     """Overrides the recipe's `url_key`; null: the recipe's."""
     date_key: NonEmpty | None = None
     """Overrides the recipe's `date_key`; null: the recipe's."""
+    sites: tuple[NonEmpty, ...] | None = None
+    """Overrides the recipe's `sites`; null: the recipe's."""
     filter: NonEmpty | FilterConfig | None = None
     """Policy of the group `filter`, by name, or a whole policy, in the place of the recipe's; null: the recipe's."""
 

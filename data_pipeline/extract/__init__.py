@@ -50,7 +50,7 @@ def extract(record: Record, keep_abstract: bool = False) -> Extracted:
     Raises:
         Unreadable: the record belongs to those that are set aside.
     """
-    from data_pipeline.extract import html, latex, wikitext
+    from data_pipeline.extract import html, latex, posts, wikitext
     from data_pipeline.read.charset import decode
     from data_pipeline.read.jsonl import repair
 
@@ -77,6 +77,8 @@ def extract(record: Record, keep_abstract: bool = False) -> Extracted:
     elif record.kind == "wikitext":
         article = wikitext.to_plain(raw)
         text, left_out = article.text, article.removed
+    elif record.kind == "thread":
+        text = posts.to_text(raw.encode())
     else:
         text = raw.replace("\r\n", "\n").replace("\r", "\n")
     text = repair(text)[0].rstrip().lstrip("\n")  # the first line may be code

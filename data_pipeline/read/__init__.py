@@ -9,7 +9,18 @@ from typing import Any, Literal
 from configs.schema.pipeline import RecipeConfig
 
 Kind = Literal[
-    "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "html", "wikitext", "python", "arxiv"
+    "warc",
+    "jsonl",
+    "parquet",
+    "csv",
+    "arrow",
+    "json",
+    "text",
+    "html",
+    "wikitext",
+    "stackexchange",
+    "python",
+    "arxiv",
 ]
 
 
@@ -58,7 +69,7 @@ class Record:
     """Number of the record in its file or part, from 0."""
     offset: int
     """Byte where it starts: in the file, or in the decompressed stream where members cannot be located."""
-    kind: Literal["html", "text", "wikitext", "latex"]
+    kind: Literal["html", "text", "wikitext", "latex", "thread"]
     """What the payload is."""
     payload: bytes
     """Raw bytes; text of JSONL and Parquet is encoded as UTF-8."""
@@ -114,7 +125,7 @@ def excerpt(data: bytes | str, limit: int = 120) -> str:
 
 def records(unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
     """Every record of a unit, in file order; never raises for damaged input."""
-    from data_pipeline.read import arxiv, jsonl, mediawiki, parquet, python, tables, text, warc
+    from data_pipeline.read import arxiv, jsonl, mediawiki, parquet, python, stackexchange, tables, text, warc
 
     if unit.kind == "python":
         yield from python.read(unit, recipe)
@@ -130,6 +141,7 @@ def records(unit: Unit, recipe: RecipeConfig) -> Iterator[Item]:
         "html": text.read,
         "wikitext": mediawiki.read,
         "arxiv": arxiv.read,
+        "stackexchange": stackexchange.read,
     }
     for file in unit.files:
         yield from readers[unit.kind](file, unit, recipe)

@@ -15,7 +15,18 @@ import orjson
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline import fingerprint
 from data_pipeline.packed.files import write_atomically
-from data_pipeline.read import Kind, Source, Unit, excerpt, parquet, storage, tables, warc
+from data_pipeline.read import (
+    Kind,
+    Source,
+    Unit,
+    excerpt,
+    parquet,
+    sevenzip,
+    stackexchange,
+    storage,
+    tables,
+    warc,
+)
 from data_pipeline.read.members import has_members, starts_record
 from data_pipeline.read.streams import codec_of, expand
 
@@ -134,9 +145,12 @@ def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind |
     """Reader of a file by its first bytes, then by its name; None and what was found where there is none."""
     if not head.size:
         return None, "an empty file"
-    if recipe.reader not in ("auto", "python"):
+    if recipe.reader not in ("auto", "python", "stackexchange"):
         return recipe.reader, ""  # type: ignore[return-value]
     start = expand(head.start, 4096)
+    if recipe.reader == "stackexchange":
+        reason = stackexchange.refusal(file, head, start, recipe)
+        return (None, reason) if reason else ("stackexchange", "")
     name = storage.base_name(file)
     named = _NAMES.search(name)
     by_name = _KIND_OF_NAME.get(named.group(1).lower()) if named else None
@@ -148,6 +162,8 @@ def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind |
         return "arrow", ""
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return None, "a zip archive; unpack it"
+    if start.startswith(sevenzip.MAGIC):
+        return None, "a 7z archive; unpack it, or read dumps of Stack Exchange with recipe=stackexchange"
     if start[257:262] == b"ustar":
         return None, "a tar archive; unpack it"
     if codec_of(start) is not None and codec_of(head.start) is not None:
@@ -164,7 +180,7 @@ def kind_of(file: str, head: storage.Head, recipe: RecipeConfig) -> tuple[Kind |
     if re.match(rb"<(?:!doctype\s+html|html)\b", stripped[:64], re.I):
         return "html", ""
     if by_name == "wikitext":
-        return None, "XML that is no MediaWiki export"
+        return None, "XML that is no MediaWiki export (posts of Stack Exchange: recipe=stackexchange)"
     if by_name is not None:
         return by_name, ""
     if not start:
@@ -215,6 +231,8 @@ def _file_units(
             flush()
         gathered_kind = kind
         gathered.append(file)
+        if kind == "stackexchange":
+            flush()  # a site is a unit
     flush()
     return units
 
