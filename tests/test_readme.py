@@ -96,6 +96,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, (key, text) in enumerate(texts):
         paper = f"\\documentclass{{article}}\n\\begin{{document}}\n\\section{{{key}}}\n{text}\n\\end{{document}}\n"
         (folder / f"papers/0704.{i:04d}.gz").write_bytes(gzip.compress(paper.encode()))
+    # A dump of Stack Exchange.
+    (folder / "dumps/superuser").mkdir(parents=True)
+    posts = "".join(
+        f'<row Id="{i}" PostTypeId="1" Score="1" Title="{key}" Body="{html.escape(text).replace(chr(10), "&#xA;")}" />\n'
+        for i, (key, text) in enumerate(texts, 1)
+    )
+    (folder / "dumps/superuser/Posts.xml").write_text(f"<posts>\n{posts}</posts>\n")
     (folder / "eval").mkdir()
     (folder / "eval/questions.jsonl").write_text(json.dumps({"question": "What does the with statement do?"}))
     pq.write_table(pa.table({"id": ["0" * 32], "educational": [3.5]}), folder / "scores.parquet")
