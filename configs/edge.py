@@ -22,7 +22,7 @@ from configs import options, own_path  # noqa: F401  (own_path: refuses another 
 from configs.build import build, field_docs, groups_of, known_keys, nearest, to_dict
 from configs.fields import ConfigError
 from configs.manual import help_text
-from configs.output import accept_all_text
+from configs.output import accept_all_text, end_with_reader
 
 __all__ = [
     "ConfigError",
@@ -229,9 +229,21 @@ def main(
 
     `--help` prints `doc` and every key with its documentation and default; `--config-dir DIR` is searched before
     `./configs`, and that before ours; Hydra's own flags (`--cfg job`, `--multirun`, `--info`, …) are handed to Hydra.
+    A reader of the output that has gone (`| head`) ends the verb without a word, with status 141.
     """
     accept_all_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return end_with_reader(lambda: _run(config, schema, function, doc, arguments, derive))
+
+
+def _run(
+    config: str,
+    schema: type[T],
+    function: Callable[[T], int | None],
+    doc: str,
+    arguments: list[str],
+    derive: Derive | None,
+) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(help_text(config, schema, doc))
         return 0

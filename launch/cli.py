@@ -11,7 +11,6 @@ import ast
 import difflib
 import importlib
 import os
-import select
 import shutil
 import sys
 import traceback
@@ -19,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from configs.output import accept_all_text
+from configs.output import accept_all_text, end_with_reader
 
 
 class Verb(NamedTuple):
@@ -135,7 +134,6 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: checkpointed because it was told to stop; th
 EXIT_LOST_PEER = 69  # EX_UNAVAILABLE: a rank that lost another one, whose end is the cause
 EXIT_BAD_NODE = 71  # EX_OSERR: the GPUs of a node are not fit for training; nothing was started there
 EXIT_INTERRUPTED = 130
-EXIT_PIPE = 141  # 128 + SIGPIPE: whoever read the output has gone (`| head`)
 
 # Distribution extra that provides a package, for the message when it is missing.
 EXTRAS = {
@@ -249,37 +247,17 @@ def guarded(call: Callable[[], int | None]) -> int:
     """
     accept_all_text()
     try:
-        status = call() or 0
-        sys.stdout.flush()  # here, where a closed pipe is handled, and not when the interpreter exits
-        return status
+        return end_with_reader(call)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _discard_unread_output():
-            return EXIT_PIPE
         line, status = _explain(error)
         if line is None:
             traceback.print_exc()
         else:
             print(f"error: {line}", file=sys.stderr)
         return status
-
-
-def _discard_unread_output() -> bool:
-    """Send stdout and stderr to /dev/null where nobody reads them any more; whether that was so for either.
-
-    What their buffers still hold would otherwise raise again when the interpreter exits.
-    """
-    poll = select.poll()
-    for descriptor in (1, 2):
-        poll.register(descriptor, 0)  # an error is reported always
-    unread = [descriptor for descriptor, event in poll.poll(0) if event & select.POLLERR]
-    for descriptor in unread:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
-    return bool(unread)
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:

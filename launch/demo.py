@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from configs import children
+from configs.output import end_with_reader
 from configs.schema.train import ClusterConfig
 from data_pipeline.packed import PackedDataset
 from data_pipeline.packed.files import write_atomically
@@ -208,4 +209,4 @@ def _texts(data: Path, ids: set[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(end_with_reader(main))

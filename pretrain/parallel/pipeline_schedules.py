@@ -329,4 +329,6 @@ def table(ranks: int, micro_batches: int, virtual: int = 2) -> str:
 if __name__ == "__main__":
     import sys
 
-    print(table(*map(int, sys.argv[1:])))
+    from configs.output import end_with_reader
+
+    sys.exit(end_with_reader(lambda: print(table(*map(int, sys.argv[1:])))))

@@ -13,6 +13,7 @@ import pytest
 from toyrun import documents, overrides
 
 from configs.edge import ConfigError
+from configs.output import EXIT_PIPE
 from launch import cli
 
 ROOT = Path(__file__).parents[2]
@@ -104,10 +105,14 @@ def test_the_command_line_and_the_module_explain_a_verb_alike(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--help"],
-        ["train", "--help"],
-        ["no-such-verb"],
-        ["data", "recipe=text", "input=README.md", "output=nowhere", "dry_run=true"],
+        ["launch.cli", "--help"],
+        ["launch.cli", "train", "--help"],
+        ["launch.cli", "no-such-verb"],
+        ["launch.cli", "data", "recipe=text", "input=README.md", "output=nowhere", "dry_run=true"],
+        ["launch.compare", "--help"],
+        ["pretrain.average", "--cfg", "job"],
+        ["data_pipeline.run", "recipe=text", "input=README.md", "output=nowhere", "dry_run=true"],
+        ["pretrain.parallel.pipeline_schedules", "2", "4"],
     ],
 )
 def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
@@ -116,22 +121,25 @@ def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     os.close(read)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "launch.cli", *words],
+            [sys.executable, "-m", *words],
             cwd=ROOT,
             stdout=write,
-            stderr=write if words == ["no-such-verb"] else subprocess.PIPE,
+            stderr=write if "no-such-verb" in words else subprocess.PIPE,
             text=True,
         )
     finally:
         os.close(write)
-    assert done.returncode == cli.EXIT_PIPE
+    assert done.returncode == EXIT_PIPE
     assert not done.stderr
 
 
-def test_a_training_whose_reader_leaves_ends_without_a_word(toy_packed: Path, tmp_path: Path) -> None:
-    words = ["train", *overrides(toy_packed, tmp_path / "run"), "train.steps=5000", "run.log_every=1"]
+@pytest.mark.parametrize("command", [["launch.cli", "train"], ["pretrain.train"]])
+def test_a_training_whose_reader_leaves_ends_without_a_word(
+    command: list[str], toy_packed: Path, tmp_path: Path
+) -> None:
+    words = [*command, *overrides(toy_packed, tmp_path / "run"), "train.steps=5000", "run.log_every=1"]
     with subprocess.Popen(
-        [sys.executable, "-m", "launch.cli", *words],
+        [sys.executable, "-m", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -141,7 +149,7 @@ def test_a_training_whose_reader_leaves_ends_without_a_word(toy_packed: Path, tm
         assert any(line.startswith("step ") for line in process.stdout)
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait() == cli.EXIT_PIPE
+        assert process.wait() == EXIT_PIPE
     assert "the reader of the output has gone" in (tmp_path / "run/ledger.jsonl").read_text().splitlines()[-1]
 
 
