@@ -18,7 +18,8 @@ import numpy as np
 import regex
 from numba import types
 
-from data_pipeline.compiled import kernel, subroutine
+from data_pipeline.compiled import kernel
+from data_pipeline.kernels.hashing import mix
 
 GAP, JOIN = 0, 1
 """Classes of the folding table: ends a word; is no part of a word and does not end it."""
@@ -39,6 +40,7 @@ _UNSPACED_BLOCKS = (
 _BLIND = ("HEBREW", "ARABIC", "SYRIAC", "VARIATION SELECTOR", "MONGOLIAN FREE VARIATION SELECTOR")
 """Scripts whose marks are points that most texts leave out, and marks of form."""
 _FOLDED_BELOW = 0x3000
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _TAG_CHARACTERS = 120
 _ENTITY_CHARACTERS = 9
 
@@ -83,14 +85,6 @@ def _ascii_folding() -> np.ndarray:
         elif chr(code) in _JOINERS:
             table[code] = JOIN
     return table
-
-
-@subroutine
-def _mix(x):  # type: ignore[no-untyped-def]
-    """The finaliser of SplitMix64 (Steele et al., 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _signature(code: types.Type) -> Any:
@@ -153,13 +147,13 @@ def _scan(codes, table, prefix, hashes, starts, ends):  # type: ignore[no-untype
             continue
         if folded == 0 or folded & np.uint32(UNSPACED):
             if length:
-                hashes[found] = _mix(value)
+                hashes[found] = mix(value)
                 starts[found] = start
                 found += 1
                 length = 0
                 value = np.uint64(0)
             if folded:
-                hashes[found] = _mix(np.uint64(folded) * np.uint64(0x9E3779B97F4A7C15))
+                hashes[found] = mix(np.uint64(folded) * _MULTIPLIER)
                 starts[found] = i
                 ends[found] = i + 1
                 found += 1
@@ -167,7 +161,7 @@ def _scan(codes, table, prefix, hashes, starts, ends):  # type: ignore[no-untype
             if length == 0:
                 start = i
             if length < prefix:
-                value = (value ^ np.uint64(folded)) * np.uint64(0x9E3779B97F4A7C15)
+                value = (value ^ np.uint64(folded)) * _MULTIPLIER
                 value ^= value >> np.uint64(29)
             length += 1
             ends[found] = i + 1

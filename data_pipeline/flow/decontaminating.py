@@ -24,6 +24,7 @@ INDEX = "models/evaluation_sets.arrays"
 MATCHES, REPORT = "contamination.jsonl", "contamination.json"
 CODE = (
     "wordhash.py",
+    "kernels/hashing.py",
     "edits.py",
     "dedup/arrays.py",
     "read/streams.py",

@@ -14,6 +14,7 @@ from data_pipeline.stage import Stage
 
 CODE = (
     "wordhash.py",
+    "kernels/hashing.py",
     *(
         f"dedup/{name}.py"
         for name in ("semantic", "settings", "embed", "coverage", "corpus", "arrays", "shingles", "kernels")
