@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.compiled import kernel
+from data_pipeline.kernels.hashing import OFFSET, mix
 
 BLANK, TEXT, EXEMPT = 0, 1, 2
 MAX_UNITS = 1 << 21
@@ -120,7 +121,7 @@ def _lines(data, ends, endless, table, hashes, kinds, starts, stops, documents, 
         while i <= end:
             # One line: from i to the next line feed, or to the end.
             first = place
-            h = np.uint64(0x9E3779B97F4A7C15)
+            h = OFFSET
             letters, space, written, size = False, False, False, 0
             indent, head, head_2, head_3, head_n = 0, np.uint32(0), np.uint32(0), np.uint32(0), 0
             while i < end:
@@ -201,9 +202,7 @@ def _lines(data, ends, endless, table, hashes, kinds, starts, stops, documents, 
                 code_before = True
             hashes[used] = np.uint64(0)
             if kind == 1:
-                h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                h ^= h >> np.uint64(31)
+                h = mix(h)
                 hashes[used] = h if h != 0 else np.uint64(1)
             kinds[used] = kind
             starts[used] = first
@@ -236,6 +235,7 @@ def _paragraphs(used, hashes, kinds, starts, stops, documents, sizes):  # type: 
             stops[last] = stops[i]
             sizes[last] += sizes[i]
             if kinds[last] == 1 and kinds[i] == 1:
+                # `mix` without its second multiplication.
                 h = (hashes[last] * np.uint64(0x9E3779B97F4A7C15)) ^ hashes[i]
                 h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                 h ^= h >> np.uint64(31)

@@ -14,6 +14,7 @@ from data_pipeline.recipes import sources
 from data_pipeline.stage import Stage
 
 CODE = (
+    "kernels/hashing.py",
     *(
         f"dedup/{name}.py"
         for name in ("lines", "line_hashes", "settings", "arrays", "corpus", "shingles", "kernels")
