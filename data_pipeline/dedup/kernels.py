@@ -1,5 +1,4 @@
-"""The compiled code of MinHash deduplication, in one file: numba caches what it compiled by the file that holds it, and
-would not notice a change of a function in another one.
+"""The compiled code of MinHash deduplication: shingles, minima of their hashes, keys of bands, verification.
 
 Shapes: s shingles, d documents, p permutations, b bands, m candidates.
 """
@@ -10,6 +9,7 @@ import numba
 import numpy as np
 
 from data_pipeline.compiled import kernel, subroutine
+from data_pipeline.kernels.hashing import mix
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
@@ -29,14 +29,6 @@ I64, U64 = numba.int64, numba.uint64
 BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 HASHES = numba.types.Array(U64, 1, "C", readonly=True)
 _I32, _U32, _F32, _U8 = numba.int32, numba.uint32, numba.float32, numba.uint8
-
-
-@subroutine
-def scramble(x):  # type: ignore[no-untyped-def]
-    # `mix` in compiled code; its Python form serves arrays.
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @kernel(I64(BYTES, I64, I64, numba.uint32[::1], I64, U64[::1]))
@@ -67,21 +59,21 @@ def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: 
         if IGNORED < folded < MARK:
             if not inside or alone:
                 if alone:
-                    out[words] = scramble(h * _BASE)
+                    out[words] = mix(h * _BASE)
                     words += 1
                 h = np.uint64(0)
                 inside, alone = True, False
             h = h * _BASE + np.uint64(folded)
         elif folded == 0 or folded & UNSPACED:
             if inside:
-                out[words] = scramble(h * _BASE if alone else h)
+                out[words] = mix(h * _BASE if alone else h)
                 words += 1
             inside = alone = folded != 0
             h = np.uint64(folded)
         elif folded != IGNORED and inside:  # a mark; without a letter before it, it is no word
             h = h * _BASE + np.uint64(folded)
     if inside:
-        out[words] = scramble(h * _BASE if alone else h)
+        out[words] = mix(h * _BASE if alone else h)
         words += 1
     if words == 0:
         return 0
@@ -90,7 +82,7 @@ def _document(data: np.ndarray, start: int, end: int, table: np.ndarray, ngram: 
         h = np.uint64(0)
         for j in range(k, k + width):
             h = h * _SHINGLE_BASE + out[j]
-        out[k] = scramble(h)
+        out[k] = mix(h)
     return words - width + 1
 
 
@@ -193,7 +185,7 @@ def band_key_batch(minima: np.ndarray, bands: int, rows: int, keys: np.ndarray) 
         for band in range(bands):
             key = np.uint64(band)
             for row in range(band * rows, (band + 1) * rows):
-                key = scramble(key * np.uint64(0x9E3779B97F4A7C15) + np.uint64(minima[k, row]))
+                key = mix(key * _BASE + np.uint64(minima[k, row]))
             keys[k, band] = key
 
 

@@ -23,10 +23,10 @@ from data_pipeline.dedup.kernels import (
     MARK,
     UNSPACED,
     jaccard_from,
-    scramble,
     set_batch,
     shingle_batch,
 )
+from data_pipeline.kernels import hashing
 
 BATCH_BYTES = 1 << 20
 # Han, Hiragana, Katakana; Thai, Lao, Burmese, Khmer: Unicode blocks (first, last).
@@ -73,7 +73,7 @@ def characters() -> np.ndarray:
 
 def mix(x: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele et al., 2014): a bijection whose output bits all depend on all input bits."""
-    return scramble.py_func(x)
+    return hashing.mix.py_func(x)
 
 
 def utf8(texts: Sequence[str | None] | pa.Array) -> tuple[np.ndarray, np.ndarray]:

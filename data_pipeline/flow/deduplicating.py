@@ -138,24 +138,28 @@ def stages(context: Context) -> Iterator[Stage]:
         yield from embedding.stages(context)
 
 
-SKETCHES_CODE = tuple(
-    f"dedup/{name}.py" for name in ("corpus", "kernels", "shingles", "signatures", "sketches", "stored")
+SKETCHES_CODE = (
+    "kernels/hashing.py",
+    *(f"dedup/{name}.py" for name in ("corpus", "kernels", "shingles", "signatures", "sketches", "stored")),
 )
-MINHASH_CODE = tuple(
-    f"dedup/{name}.py"
-    for name in (
-        "arrays",
-        "bands",
-        "corpus",
-        "index",
-        "kernels",
-        "minhash",
-        "sets",
-        "shingles",
-        "signatures",
-        "stored",
-        "verify",
-    )
+MINHASH_CODE = (
+    "kernels/hashing.py",
+    *(
+        f"dedup/{name}.py"
+        for name in (
+            "arrays",
+            "bands",
+            "corpus",
+            "index",
+            "kernels",
+            "minhash",
+            "sets",
+            "shingles",
+            "signatures",
+            "stored",
+            "verify",
+        )
+    ),
 )
 
 
