@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from configs import options, own_path  # noqa: F401  (own_path: refuses another package `configs`)
+from configs import folders, options, own_path  # noqa: F401  (own_path: refuses another package `configs`)
 from configs.build import build, field_docs, groups_of, known_keys, nearest, to_dict
 from configs.fields import ConfigError
 from configs.manual import help_text
@@ -244,10 +244,11 @@ def _run(
     arguments: list[str],
     derive: Derive | None,
 ) -> int:
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text(config, schema, doc))
-        return 0
     try:
+        folders.require_working_folder()
+        if "--help" in arguments or "-h" in arguments:
+            print(help_text(config, schema, doc))
+            return 0
         require_linux()
         flags, words = split(arguments)
         with _searching(flags):

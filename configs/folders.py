@@ -1,10 +1,13 @@
-"""Whether a folder that a run is going to write can be made, known before anything starts."""
+"""Whether the working folder is there, and a folder that a run writes can be made; known before anything starts."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
+
+from configs.fields import ConfigError
+from configs.own_path import DELETED
 
 MOUNTS = Path("/proc/self/mounts")
 OF_THE_KERNEL = (
@@ -22,6 +25,14 @@ OF_THE_KERNEL = (
     "tracefs",
 )
 """File systems that show what the kernel knows; they look writable and hold no files."""
+
+
+def require_working_folder() -> None:
+    """Raise ConfigError where the working folder was deleted: relative paths mean nothing then."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        raise ConfigError(DELETED) from None
 
 
 def existing(path: Path) -> Path:

@@ -4,16 +4,24 @@
 taken for ours. `launch`, `pretrain` and `data_pipeline` run this file by its place, since an import could find another one.
 """
 
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("configs", "data_pipeline", "launch", "pretrain")
+DELETED = (
+    "the working folder was deleted (or deleted and made again); change to a folder that exists, and run the command again "
+    "there"
+)
 
 
 def _other(entry: str) -> bool:
     """Whether an entry of the path holds something else under one of the names."""
-    folder = Path(entry or ".").absolute()
+    try:
+        folder = Path(entry or ".").absolute()
+    except FileNotFoundError:  # the working folder was deleted: it holds nothing
+        return False
     return folder.resolve() != ROOT and any(
         (folder / name).is_dir() or (folder / f"{name}.py").is_file() for name in NAMES
     )
@@ -38,4 +46,16 @@ def _put_first() -> None:
             )
 
 
+def _end_in_deleted_folder() -> None:
+    """End `python -m` of ours there: torch, which modules import before their `main`, kills the process with other words."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] if "-m" in sys.orig_argv else []
+        if module and module[0].split(".")[0] in NAMES:
+            print(f"error: {DELETED}", file=sys.stderr)
+            sys.exit(2)
+
+
 _put_first()
+_end_in_deleted_folder()

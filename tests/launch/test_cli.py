@@ -153,6 +153,17 @@ def test_a_training_whose_reader_leaves_ends_without_a_word(
     assert "the reader of the output has gone" in (tmp_path / "run/ledger.jsonl").read_text().splitlines()[-1]
 
 
+@pytest.mark.parametrize("module", ["launch.cli", "pretrain.export", "data_pipeline.run"])
+def test_a_working_folder_that_was_deleted_is_one_sentence(module: str, tmp_path: Path) -> None:
+    program = f'cd "{tmp_path}" && mkdir x && cd x && rmdir ../x && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", program, "sh", sys.executable, "-m", module, "--help"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the working folder was deleted") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
 @pytest.mark.parametrize(
     "command",
