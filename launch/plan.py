@@ -33,7 +33,7 @@ from pretrain.sizing.collectives import Calls, collectives
 from pretrain.sizing.footprint import USABLE, Footprint, footprint
 from pretrain.sizing.shape import flops_per_token, format_size, parameters
 
-GB = 1e9
+GB, MB = 1e9, 1e6
 
 
 def run(config: PlanRun) -> int:
@@ -98,10 +98,10 @@ def run(config: PlanRun) -> int:
 def table(taken: Footprint, memory: float, calls: Calls) -> str:
     """Memory and communication as text."""
     held = ("parameters", "gradients", "optimizer", "gathered", "activations", "loss")
-    lines = [f"Memory of a rank of stage {taken.stage}, GB"]
-    lines += [f"  {name:<12}{getattr(taken, name) / GB:8.2f}" for name in held]
-    lines += [f"  {'in all':<12}{taken.memory / GB:8.2f} of {memory / GB:.0f}"]
-    lines += ["Sent by a rank in a step, GB, and its collectives or messages"]
+    lines = [f"Memory of a rank of stage {taken.stage}"]
+    lines += [f"  {name:<12}{_size(getattr(taken, name))}" for name in held]
+    lines += [f"  {'in all':<12}{_size(taken.memory)} of {memory / GB:.0f} GB"]
+    lines += ["Sent by a rank in a step, and its collectives or messages"]
     groups = {
         "tp": ("tensor", "tp"),
         "cp": ("context", "cp"),
@@ -115,8 +115,13 @@ def table(taken: Footprint, memory: float, calls: Calls) -> str:
             for (operation, to), n in sorted(calls.items())
             if to == group
         ]
-        lines += [f"  {name:<12}{getattr(taken, 'sent_' + key) / GB:8.2f}  {', '.join(counts)}".rstrip()]
+        lines += [f"  {name:<12}{_size(getattr(taken, 'sent_' + key))}  {', '.join(counts)}".rstrip()]
     return "\n".join(lines)
+
+
+def _size(n_bytes: float) -> str:
+    """Bytes as GB, or as MB below 0.1 GB, in a column."""
+    return f"{n_bytes / GB:8.2f} GB" if n_bytes >= 0.1 * GB else f"{n_bytes / MB:8.2f} MB"
 
 
 def probed(config: PlanRun, vocab_size: int, layout: Layout, length: int, stage: int) -> str:
@@ -131,11 +136,11 @@ def probed(config: PlanRun, vocab_size: int, layout: Layout, length: int, stage:
     kept = layers * activation_bytes(config.model, tokens, layout.tp, recompute, BYTES[config.train.dtype][0])
     lines = [
         f"\nProbe of stage {stage}: {found.parameters:,} parameters a rank, {layers} layers",
-        f"  kept of a micro-batch  {found.saved / GB:8.2f} GB (by arithmetic, on CUDA, {kept / GB:.2f} of the layers)"
+        f"  kept of a micro-batch  {_size(found.saved)} (by arithmetic, on CUDA, {_size(kept).strip()} of the layers)"
         if recompute in ("none", "full")
-        else f"  kept of a micro-batch  {kept / GB:8.2f} GB (by arithmetic)",
+        else f"  kept of a micro-batch  {_size(kept)} (by arithmetic)",
     ]
-    lines += [f"  sent, {name:<16} {size / GB:8.2f} GB a micro-batch" for name, size in found.sent.items()]
+    lines += [f"  sent, {name:<16} {_size(size)} a micro-batch" for name, size in found.sent.items()]
     lines += [f"  {n} × {operation}" for operation, n in found.calls.items()]
     return "\n".join(lines)
 

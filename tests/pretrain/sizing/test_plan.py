@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -174,3 +175,11 @@ def test_replicas_add_up_shards_of_gradients() -> None:
     _, _, two = planned(16, 8192, "model=8b", "train.global_batch_size=16", "parallel.dp_replicate=2")
     assert one.sent_replicate == 0 < two.sent_replicate and two.parameters == 2 * one.parameters
     assert dataclasses.asdict(one)["sent_pp"] == 0
+
+
+def test_the_memory_of_a_tiny_model_is_told_in_megabytes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(["model=debug", "model.dim=32", "cluster.nproc=1", "probe=false"]) == 0
+    told = dict(re.findall(r"^  (\w+) +([\d.]+ \w+)$", capsys.readouterr().out, re.M))
+    for part in ("parameters", "gradients", "optimizer", "activations"):
+        size, unit = told[part].split()
+        assert unit == "MB" and float(size) > 0
