@@ -18,6 +18,9 @@ import pyarrow as pa
 from numba import int64, uint32, uint64
 
 from data_pipeline.compiled import kernel, subroutine
+from data_pipeline.kernels import fnv
+from data_pipeline.kernels.ascii import LOWER_S
+from data_pipeline.kernels.hash_table import slot_of
 
 MAX_LISTS = 62
 """Lists that a trie holds beside two of our own."""
@@ -105,10 +108,8 @@ def build(phrases: Iterable[tuple[str, int]]) -> Trie:
     keys, nodes = np.zeros(size, np.uint64), np.zeros(size, np.int32)
     for (node, token), child in edges.items():
         key = _key(np.uint64(node), np.uint64(token))
-        at = int(key) & (size - 1)
-        while keys[at]:
-            at = (at + 1) & (size - 1)
-        keys[at], nodes[at] = key, child
+        slot = slot_of(keys, size, np.uint64(key))
+        keys[slot], nodes[slot] = key, child
     return Trie(keys, nodes, np.array(lists, np.uint64), first, symbols)
 
 
@@ -164,11 +165,6 @@ def _decode(data, i, end):
     return value, size
 
 
-@subroutine
-def _hashed(h, c):
-    return (h ^ uint64(c)) * uint64(0x100000001B3)
-
-
 @kernel("int64(uint8[::1], uint8[::1], uint32[::1], uint8[::1], uint64[::1])")
 def _tokens(data, classes, folded, symbols, out):
     """Tokens of a phrase; how many there are."""
@@ -183,8 +179,8 @@ def _tokens(data, classes, folded, symbols, out):
         single = kind & 2 or (c < len(symbols) and symbols[c])
         if kind & 1 and not single:
             f = folded[c]
-            h = uint64(0xCBF29CE484222325) if h == 0 else h
-            h = _hashed(_hashed(h, 115), 115) if f == 0xFFFFFFFF else _hashed(h, f)
+            h = fnv.OFFSET if h == 0 else h
+            h = fnv.extend(fnv.extend(h, LOWER_S), LOWER_S) if f == 0xFFFFFFFF else fnv.extend(h, f)
             continue
         if h != 0:
             if n < len(out):
@@ -193,7 +189,7 @@ def _tokens(data, classes, folded, symbols, out):
             h = uint64(0)
         if single:
             if n < len(out):
-                out[n] = _hashed(uint64(0xCBF29CE484222325), folded[c])
+                out[n] = fnv.extend(fnv.OFFSET, folded[c])
             n += 1
     return n
 
@@ -204,8 +200,6 @@ def _tokens(data, classes, folded, symbols, out):
 )
 def _count(data, offsets, masks, classes, folded, symbols, keys, nodes, lists, first, seen, out, loose):
     groups = masks.shape[1]
-    mask = uint64(len(keys) - 1)
-    start = uint64(0xCBF29CE484222325)
     active, length = np.zeros(64, np.int64), np.zeros(64, np.int64)
     # Of the last 64 tokens, which are covered, which are symbols.
     covered = np.zeros(groups, np.uint64)
@@ -233,8 +227,8 @@ def _count(data, offsets, masks, classes, folded, symbols, keys, nodes, lists, f
             single = kind & 2 != 0 or (c < len(symbols) and symbols[c] != 0)
             if kind & 1 and not single:
                 f = folded[c]
-                h = start if h == 0 else h
-                h = _hashed(_hashed(h, 115), 115) if f == 0xFFFFFFFF else _hashed(h, f)
+                h = fnv.OFFSET if h == 0 else h
+                h = fnv.extend(fnv.extend(h, LOWER_S), LOWER_S) if f == 0xFFFFFFFF else fnv.extend(h, f)
                 continue
             for step in range(2):
                 # The word that ends here, then the character that is a token by itself.
@@ -246,7 +240,7 @@ def _count(data, offsets, masks, classes, folded, symbols, keys, nodes, lists, f
                 else:
                     if not single:
                         break
-                    token, mark = _hashed(start, folded[c]), kind & 1 == 0
+                    token, mark = fnv.extend(fnv.OFFSET, folded[c]), kind & 1 == 0
                 words += not mark
                 for g in range(groups):
                     covered[g] <<= uint64(1)
@@ -262,12 +256,10 @@ def _count(data, offsets, masks, classes, folded, symbols, keys, nodes, lists, f
                     else:
                         break
                     key = _key(uint64(node), token)
-                    at = key & mask
-                    while keys[at] != 0 and keys[at] != key:
-                        at = (at + uint64(1)) & mask
-                    if keys[at] == 0:
+                    slot = slot_of(keys, len(keys), key)
+                    if keys[slot] == 0:
                         continue
-                    child = int64(nodes[at])
+                    child = int64(nodes[slot])
                     if alive < 64:
                         active[alive], length[alive] = child, size_so_far + 1
                         alive += 1

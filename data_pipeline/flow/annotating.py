@@ -285,7 +285,7 @@ def _nsfw(context: Context) -> Iterator[Stage]:
         context.shards,
         outputs=("signals/nsfw",),
         depends=("read", "language", "nsfw_model"),
-        code=(*_NSFW, "annotate/nsfw_page.json", "policy.py", *_SCORING),
+        code=(*_NSFW, "kernels", "annotate/nsfw_page.json", "policy.py", *_SCORING),
         config=plain(config),
         inputs=[lists, given_files(config.classifier, "nsfw.classifier")],
     )

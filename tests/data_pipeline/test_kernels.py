@@ -7,6 +7,7 @@ import random
 import numpy as np
 
 from data_pipeline.kernels import ascii as characters
+from data_pipeline.kernels import fnv
 from data_pipeline.kernels.hash_table import insert, n_slots, slot_of
 from data_pipeline.kernels.hashing import mix
 from data_pipeline.kernels.records import count_fields, fields
@@ -17,6 +18,19 @@ def test_mix_is_the_finaliser_of_splitmix64() -> None:
     step = 0x9E3779B97F4A7C15
     published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert [int(mix(np.uint64((k + 1) * step % 2**64))) for k in range(3)] == published
+
+
+def test_fnv_hashes_as_published() -> None:
+    # Test vectors of the FNV reference (Noll): 64-bit FNV-1a of "", "a" and "foobar".
+    for word, published in (
+        (b"", 0xCBF29CE484222325),
+        (b"a", 0xAF63DC4C8601EC8C),
+        (b"foobar", 0x85944171F73967E8),
+    ):
+        h = fnv.OFFSET
+        for byte in word:
+            h = np.uint64(fnv.extend(h, np.uint64(byte)))
+        assert int(h) == published
 
 
 def test_a_hash_table_holds_what_was_inserted_and_nothing_else() -> None:
