@@ -98,7 +98,14 @@ def stages(context: Context) -> Iterator[Stage]:
         1,
         outputs=("tokenizer",),
         depends=("final",),
-        code=("tokenize", "pretokenize.py", "keyed.py", "packed/format.py", "packed/template.py"),
+        code=(
+            "tokenize",
+            "kernels/hashing.py",
+            "pretokenize.py",
+            "keyed.py",
+            "packed/format.py",
+            "packed/template.py",
+        ),
         # The library that encodes changes no id.
         config=[{k: v for k, v in plain(config.tokenizer).items() if k != "encoder"}, config.seed],
         inputs=fingerprint.of_paths(

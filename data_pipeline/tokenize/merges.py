@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from data_pipeline.compiled import kernel, small_subroutine
+from data_pipeline.kernels.hashing import mix
 
 _I64, _U64 = numba.int64, numba.uint64
 _NONE = -1
@@ -49,14 +50,6 @@ def learn(
 
 
 @small_subroutine
-def _mixed(key):
-    """A hash of 64 bits (the finaliser of SplitMix64)."""
-    key = (key ^ (key >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> _U64(27))) * _U64(0x94D049BB133111EB)
-    return key ^ (key >> _U64(31))
-
-
-@small_subroutine
 def _key(left, right):
     return _U64(left) << _U64(32) | _U64(right)
 
@@ -65,7 +58,7 @@ def _key(left, right):
 def _find(table, key, keys):
     """Place of a pair's number in a hash table, or of the -1 where it belongs."""
     mask = _U64(len(table) - 1)
-    at = _mixed(key) & mask
+    at = mix(key) & mask
     while table[at] >= 0 and keys[table[at]] != key:
         at = (at + _U64(1)) & mask
     return at
@@ -160,7 +153,7 @@ def _token(data, begin, end, spans, table, tokens):
     """
     key = _U64(end - begin)
     for i in range(begin, end):
-        key = _mixed(key ^ _U64(data[i])) + _U64(1)
+        key = mix(key ^ _U64(data[i])) + _U64(1)
     mask = _U64(len(table) - 1)
     at = key & mask
     while table[at] >= 0:
