@@ -117,11 +117,12 @@ def set_up(config: TrainRun, process: Process, stop: StopRequest, records: Recor
     return Trainer(config, process, checked, begun, stop, heartbeat, records)
 
 
-def run(config: TrainRun, supervised: bool = False) -> int:
+def run(config: TrainRun, supervised: bool = False, raises: bool = False) -> int:
     """Own the run directory and the process group around `train`; returns the exit status, 75 when preempted.
 
     Args:
         supervised: the supervisor looks after the files of an earlier run, and says at the end what was made.
+        raises: errors for users are raised instead of printed; for callers in Python.
     """
     if config.train.dry_run:
         return dry_run.run(config)
@@ -130,6 +131,8 @@ def run(config: TrainRun, supervised: bool = False) -> int:
         try:
             check(config, 1)  # a mistake leaves no folder behind; several ranks agree on theirs below
         except ConfigError as error:
+            if raises:
+                raise
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 2
     stop, rank = StopRequest(), int(os.environ.get("RANK", 0))
@@ -173,10 +176,12 @@ def run(config: TrainRun, supervised: bool = False) -> int:
     except (ConfigError, PackedError, PlanError, TrainingStopped, OSError) as error:
         code = 2 if isinstance(error, ConfigError) else 1
         records.failed(str(error), code)
-        if is_told_here(error):
+        if is_told_here(error) and not raises:
             print(f"error: {error}", file=sys.stderr, flush=True)
         if is_agreed(error):
             teardown()
+        if raises:
+            raise
     except BaseException as error:
         records.failed(f"{type(error).__name__}: {error}", 1)
         raise

@@ -69,3 +69,9 @@ def yaml_block() -> tuple[str, str]:
     """Path and content of the file that README.md shows."""
     (content,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     return re.search(r"^# (\S+\.yaml),", content, re.MULTILINE)[1], content  # type: ignore[index]
+
+
+def python_block() -> str:
+    """The Python that README.md shows."""
+    (content,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return str(content)

@@ -23,8 +23,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from readme import Command, commands, overrides, yaml_block
-from toyrun import ROOT
+from readme import Command, commands, overrides, python_block, yaml_block
+from toyrun import ROOT, make_packed
 
 from data_pipeline.zstd import zstd
 
@@ -190,6 +190,17 @@ def test_every_command_of_the_readme_runs_as_it_stands(folder: Path) -> None:
     for words in overrides():
         assert words in BEFORE, f"the README's {words} is not known to this test"
         run(f"{BEFORE[words]} {words}", folder)
+
+
+def test_the_python_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    make_packed(tmp_path / "data/web/packed")
+    (tmp_path / "snippet.py").write_text(python_block())
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "snippet.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "runs/python/metrics.jsonl").is_file()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from toyrun import documents
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("configs", "data_pipeline", "launch", "pretrain")
+PACKAGES = ("arriero", "configs", "data_pipeline", "launch", "pretrain")
 
 
 def run(*command: object, cwd: Path, env: Mapping[str, str] | None = None) -> str:
