@@ -150,9 +150,16 @@ def _check_packing(config: DataRun, sources: Sequence[str]) -> None:
     """What the last stages would refuse, before the first one begins.
 
     Raises:
-        ValueError: a mixture of sources that the run does not have, no tokenizer at `tokenizer.path`, a vocabulary without
+        ConfigError: a mixture of sources that the run does not have, no tokenizer at `tokenizer.path`, a vocabulary without
             room for bytes and special tokens; a source's name that cannot be a folder of the packed dataset.
     """
+    try:
+        _refuse_packing(config, sources)
+    except ValueError as error:
+        raise edge.ConfigError(str(error)) from error
+
+
+def _refuse_packing(config: DataRun, sources: Sequence[str]) -> None:
     for name in sources:
         stream_name("train", name)
     resolve_mixture(config.mixture, dict.fromkeys(sources, 1))

@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 import xxhash
 
+from configs.fields import ConfigError
+
 ROOM = Path(__file__).parent
 HEAD_BYTES = 64 * 1024
 
@@ -70,13 +72,13 @@ def of_paths(paths: Iterable[str], key: str) -> list[str]:
         key: that names them in the configuration.
 
     Raises:
-        ValueError: a path does not exist.
+        ConfigError: a path does not exist.
     """
     hashes = []
     for name in paths:
         path = Path(name)
         if not path.exists():
-            raise ValueError(f"`{key}`: {path} does not exist; expected a file or folder")
+            raise ConfigError(f"`{key}`: {path} does not exist; expected a file or folder")
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         hashes += [of(str(f.relative_to(path)), of_content(f)) for f in files]
     return hashes

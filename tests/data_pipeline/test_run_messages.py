@@ -88,7 +88,7 @@ def test_what_the_last_stages_would_refuse_is_refused_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     source = write(tmp_path / "a.jsonl", [{"text": f"{SENTENCE}, {i}."} for i in range(20)])
-    assert data(source, tmp_path / "out", override) != 0
+    assert data(source, tmp_path / "out", override) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -98,7 +98,7 @@ def test_a_source_name_that_no_packed_dataset_can_hold_is_refused_before_the_fir
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     source = write(tmp_path / "a.jsonl", [{"text": SENTENCE}])
-    assert data(source, tmp_path / "out", f"recipe.name='{name}'") != 0
+    assert data(source, tmp_path / "out", f"recipe.name='{name}'") == 2
     assert f"source name {name!r} cannot be a folder" in capsys.readouterr().err
     assert not (tmp_path / "out" / "documents").exists()
 
