@@ -91,13 +91,13 @@ def run(config: GenerateRun) -> int:
         )
     device = torch.device("cuda" if cuda else "cpu")
     precision = decide(config.dtype, device)
-    # Standard output holds the samples alone.
-    precision.tell(_to_stderr, lambda text: _to_stderr(f"warning: {text}"))
     model, step = from_newest(
         run_dir,
         config.step,
         lambda c: (load(c, model_config, precision.dtype, device, tokenizer.size), step_of(c.path)),
     )
+    # After what may be wrong with the checkpoint, and not on standard output, which holds the samples alone.
+    precision.tell(_to_stderr, lambda text: _to_stderr(f"warning: {text}"))
     rows = []
     for index, sample in generate(model, encoded, tokenizer.stop, config.max_tokens, sampling, config.n):
         text = tokenizer.decode(sample.ids)

@@ -178,8 +178,10 @@ def test_what_means_nothing_is_refused(run_dir: Path, capsys: pytest.CaptureFixt
     for word in ("temperature=-1", "top_p=0", "top_p=1.5", "n=0", "max_tokens=0", "top_k=-1"):
         with pytest.raises(ConfigError, match=f"`{word.split('=')[0]}`"):
             verb.run(config(run_dir, word))
+    capsys.readouterr()
     with pytest.raises(ConfigError, match=r"no checkpoint of step 3 \(there are: 7\)"):
         verb.run(config(run_dir, "step=3"))
+    assert capsys.readouterr() == ("", ""), "nothing is said of the precision before"
     with pytest.raises(ConfigError, match="not a directory"):
         verb.run(config(run_dir / "nowhere"))
 
