@@ -128,7 +128,9 @@ def test_continued_pretraining_begins_with_the_weights_and_nothing_else(
     capsys.readouterr()
     third = overrides(toy_packed, tmp_path / "third", *more, f"model.init_from={tmp_path}/nothing")
     assert trainer.main(third) == 2
-    assert "neither a run directory, nor a checkpoint" in capsys.readouterr().err
+    assert (
+        "there is no such folder; expected a run directory, one of its checkpoints" in capsys.readouterr().err
+    )
     other = overrides(toy_packed, tmp_path / "fourth", *more, f"model.init_from={first}", "model.dim=48")
     assert trainer.main(other) == 2
     error = capsys.readouterr().err
