@@ -85,7 +85,18 @@ class RecipeConfig:
     name: NonEmpty
     """Name of the recipe, and of its source where no other name is given."""
     reader: Literal[
-        "auto", "warc", "jsonl", "parquet", "csv", "arrow", "json", "text", "wikitext", "stackexchange", "python", "arxiv"
+        "auto",
+        "warc",
+        "jsonl",
+        "parquet",
+        "csv",
+        "arrow",
+        "json",
+        "text",
+        "wikitext",
+        "stackexchange",
+        "python",
+        "arxiv",
     ] = "auto"
     """Reader of the input files; `auto` chooses by file name and first bytes."""
     extract: Literal["auto", "none", "html", "wikitext"] = "auto"
