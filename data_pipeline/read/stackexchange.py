@@ -18,7 +18,6 @@ from operator import itemgetter
 from typing import Any
 
 import orjson
-from lxml import etree
 
 from configs.schema.pipeline import RecipeConfig
 from data_pipeline.read import Item, Record, SetAside, Skipped, Unit, excerpt, sevenzip, storage
@@ -161,8 +160,11 @@ class _Scan:
     def __init__(
         self, file: str, recipe: RecipeConfig, sorter: Sorter, asides: Any, skipped: Counter[str]
     ) -> None:
+        from lxml import etree  # not with the module: verbs that only look at a run import it too
+
         self._file, self._recipe, self._sorter = file, recipe, sorter
         self._asides, self._skipped = asides, skipped
+        self._etree: Any = etree
         self._parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
         self.limit: int | None = None
         """Bytes beyond which the file is taken for a bomb."""
@@ -251,7 +253,7 @@ class _Scan:
             self.number += 1
 
     def _row(self, piece: bytes) -> None:
-        data = b"<" + piece.rstrip()
+        etree, data = self._etree, b"<" + piece.rstrip()
         if data.endswith(b">") and not data.endswith(b"/>"):
             data = data[:-1] + b"/>"
         repaired = 0
