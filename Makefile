@@ -23,7 +23,7 @@ help:  ## this list
 demo: .venv/.stamp-run  ## raw documents → packed dataset → training → report, on this machine (runs/demo)
 	$(BIN)/python -m launch.demo --began $(BEGAN)
 
-test: .venv/.stamp-dev system  ## all tests but the long campaigns (under 20 minutes on 2 cores)
+test: .venv/.stamp-dev system  ## all tests but the long campaigns (about 23 minutes on 2 cores)
 	$(PYTEST) -n $(WORKERS) -m "not full" -rs $(ARGS)
 
 test-full: .venv/.stamp-dev system  ## the long campaigns too
