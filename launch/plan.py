@@ -126,8 +126,9 @@ def _size(n_bytes: float) -> str:
 
 def probed(config: PlanRun, vocab_size: int, layout: Layout, length: int, stage: int) -> str:
     """What a rank of the stage counts when its part of the model is built and run without data, beside the arithmetic."""
-    from pretrain.sizing.footprint import BYTES, activation_bytes
+    from pretrain.sizing.footprint import activation_bytes
     from pretrain.sizing.probe import probe
+    from pretrain.sizing.shape import BYTES
 
     found = probe(config.model, vocab_size, config.parallel, config.train, layout, length, stage)
     recompute = config.train.activation_checkpointing

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, TrainConfig
 from pretrain.parallel.layout import Layout, stage_layers, virtual_stages
 from pretrain.parallel.pipeline_schedules import Message, program, rank_of, stages_of
+from pretrain.sizing.shape import BYTES
 
 Calls = Counter[tuple[str, str]]
 """Number of calls by operation (all_gather, reduce_scatter, all_reduce, send, receive) and group."""
@@ -174,7 +175,6 @@ def _recomputing(model: ModelConfig, train: TrainConfig) -> list[bool]:
     if train.activation_checkpointing != "budget":
         return [train.activation_checkpointing != "none"] * model.n_layers
     from pretrain.model.recompute import kept_by_layer
-    from pretrain.sizing.footprint import BYTES
 
     kept = kept_by_layer(model, "budget", train.activation_budget, BYTES[train.dtype][0])
     return [one is not None for one in kept]

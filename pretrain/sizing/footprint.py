@@ -16,7 +16,7 @@ from pretrain.hf import padded_vocab_size
 from pretrain.parallel.layout import Layout, stage_layers, virtual_stages
 from pretrain.parallel.pipeline_schedules import Schedule, timeline
 from pretrain.sizing.collectives import of_block
-from pretrain.sizing.shape import flops_per_token
+from pretrain.sizing.shape import BYTES, flops_per_token
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,6 @@ EFFICIENCY = 0.5
 TFLOP/s on 16,384 H100 at 8K (table 4) and rounded; its other rows are then predicted."""
 USABLE = 0.9
 """Share of a device's memory that a plan may use; the rest is the allocator's, CUDA's and NCCL's."""
-BYTES = {"auto": (2, 4), "bf16": (2, 4), "bf16_pure": (2, 2), "fp32": (4, 4), "fp64": (8, 8)}
-"""Bytes of a number in compute precision, and of a master weight, a moment or a reduced gradient. `auto` is bf16, as on
-every GPU of the table; for processors `fill.on_paper` decides it first."""
 
 
 @dataclass(frozen=True)

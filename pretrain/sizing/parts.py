@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from configs.schema.train import ModelConfig, OptimConfig, ParallelConfig, TrainConfig
 from pretrain.hf import padded_vocab_size
 from pretrain.parallel.layout import Layout
-from pretrain.sizing.footprint import BYTES, Accelerator, Footprint, stage_parameters
-from pretrain.sizing.shape import body_parameters
+from pretrain.sizing.footprint import Accelerator, Footprint, stage_parameters
+from pretrain.sizing.shape import BYTES, body_parameters
 
 RATES = {"products": 0.7, "attention": 0.35, "bandwidth": 0.8}
 """Shares of a device's peak: of large bf16 products by cuBLAS; of flash attention, forward and backward, by the kernels that

@@ -18,6 +18,9 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 FFN_RATIO = 3.5
 """Feed-forward width over model width, of Llama 3 8B and 70B (Llama 3 report, table 3)."""
 TOLERANCE = 0.05
+BYTES = {"auto": (2, 4), "bf16": (2, 4), "bf16_pure": (2, 2), "fp32": (4, 4), "fp64": (8, 8)}
+"""Bytes of a number in compute precision, and of a master weight, a moment or a reduced gradient. `auto` is bf16, as on
+every GPU of the table; for processors `fill.on_paper` decides it first."""
 
 
 def parse_size(text: str) -> float:
